@@ -1,0 +1,20 @@
+"""`distcls ...`: the commands beside training. Each sub-command imports what it needs when it runs, so that --help is instant."""
+
+import sys
+
+import typer
+
+from distcls.cli import data, recipe
+from distcls.errors import UserError
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
+app.add_typer(recipe.app, name="recipe")
+app.add_typer(data.app, name="data")
+
+
+def main() -> None:
+    try:
+        app()
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(1)

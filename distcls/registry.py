@@ -1,0 +1,79 @@
+"""Names in recipes -> classes: one registry per role, so that a Head cannot be asked for as a Backbone."""
+
+import difflib
+from collections.abc import Iterable, Mapping
+from typing import Any, TypeVar
+
+from distcls.errors import UserError
+
+Class = TypeVar("Class", bound=type)
+
+
+class Registry:
+    """The classes that a recipe may name for one role.
+
+    Args:
+        role: the word for error messages, e.g. ``"backbone"``.
+        given: constructor arguments that the builder supplies and a recipe may not.
+
+    A registered class's constructor signature is its schema: annotated keyword arguments, defaults once, there. An argument that
+    is itself a block of another role is annotated with that role's registry: ``loss: Annotated[dict, LOSSES]``.
+    """
+
+    def __init__(self, role: str, given: tuple[str, ...] = ()) -> None:
+        self.role = role
+        self.given = given
+        self._classes: dict[str, type] = {}
+
+    def register(self, cls: Class) -> Class:
+        """Class decorator ``@BACKBONES.register``; the recipe's ``type`` is the class name.
+
+        Raises:
+            UserError: another class has that name already.
+        """
+        old = self._classes.get(cls.__name__)
+        if old is not None and (old.__module__, old.__qualname__) != (cls.__module__, cls.__qualname__):
+            raise UserError(
+                f"{self.role} {cls.__name__!r} of {cls.__module__} is already registered by {old.__module__}: choose another class name"
+            )
+        self._classes[cls.__name__] = cls
+        return cls
+
+    def names(self) -> list[str]:
+        return sorted(self._classes)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._classes
+
+    def __getitem__(self, name: str) -> type:
+        """The class registered under `name`.
+
+        Raises:
+            UserError: there is none; the text names the nearest.
+        """
+        if name not in self._classes:
+            raise UserError(
+                f"no {self.role} is named {name!r}.{did_you_mean(name, self._classes)} Registered: {', '.join(self.names()) or 'none'}"
+            )
+        return self._classes[name]
+
+    def build(self, block: Mapping[str, Any], **given: Any) -> Any:
+        """Construct what ``{type: NAME, argument: value, ...}`` names, with the builder's own arguments beside the recipe's."""
+        arguments = {key: value for key, value in block.items() if key != "type"}
+        return self[block["type"]](**arguments, **given)
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """`` Did you mean 'x'?`` with a leading space, or nothing where no known word is near."""
+    near = difflib.get_close_matches(word, list(known), n=1)
+    return f" Did you mean {near[0]!r}?" if near else ""
+
+
+BACKBONES = Registry("backbone")
+NECKS = Registry("neck")
+HEADS = Registry("head")
+LOSSES = Registry("loss")
+TRANSFORMS = Registry("augmentation")
+OPTIMIZERS = Registry("optimizer", given=("params",))
+SCHEDULES = Registry("schedule", given=("total_steps", "steps_per_epoch"))
+ROLES = (BACKBONES, NECKS, HEADS, LOSSES, TRANSFORMS, OPTIMIZERS, SCHEDULES)
