@@ -27,7 +27,7 @@ find_python() {
             return
         fi
         [[ $candidate != "${DISTCLS_PYTHON:-}" ]] ||
-            stop "DISTCLS_PYTHON=$DISTCLS_PYTHON is not Python 3.11 or 3.12 but: $("$candidate" --version 2>&1 || true)"
+            stop "DISTCLS_PYTHON=$DISTCLS_PYTHON is not Python 3.11 or 3.12 but: $("$candidate" --version 2>&1 | head -1)"
     done
     stop "distcls needs Python 3.11 or 3.12, and neither python3 ($(python3 --version 2>&1 || true)) nor python3.12 nor python3.11 is one." \
         "Install one (Debian 12: apt-get install python3.11; Ubuntu 24.04: python3.12), or name one:" \
@@ -46,26 +46,27 @@ needed_packages() {
 can_compile() { command -v g++ >/dev/null && pkg-config --exists opencv4 libturbojpeg 2>/dev/null; }
 
 install_packages() {
-    local package missing=() as_root=()
+    local package missing=() apt=(env DEBIAN_FRONTEND=noninteractive apt-get -qq -o DPkg::Lock::Timeout=600)
     for package in $(needed_packages "$1"); do
         [[ $(dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null) == installed ]] || missing+=("$package")
     done
-    ((${#missing[@]})) || return 0
-    command -v apt-get >/dev/null ||
-        stop "FFCV cannot be compiled yet, and this system has no apt-get. Missing, by their Debian names: ${missing[*]}" \
-            "FFCV needs a C++ compiler, pkg-config, OpenCV 4 and libjpeg-turbo with their headers (pkg-config --exists opencv4 libturbojpeg)."
-    if ((EUID != 0)); then
-        sudo -n true 2>/dev/null ||
+    if ((${#missing[@]})); then
+        command -v apt-get >/dev/null ||
+            stop "FFCV cannot be compiled yet, and this system has no apt-get. Missing, by their Debian names: ${missing[*]}" \
+                "It needs a C++ compiler, pkg-config, OpenCV 4 and libjpeg-turbo with their headers: pkg-config --exists opencv4 libturbojpeg"
+        ((EUID == 0)) || sudo -n true 2>/dev/null ||
             stop "these system packages are missing, and installing them needs root. Run this, then start again:" \
                 "    sudo apt-get update && sudo apt-get install --no-install-recommends ${missing[*]}"
-        as_root=(sudo -n)
+        ((EUID == 0)) || apt=(sudo -n "${apt[@]}")
+        say "installing system packages: ${missing[*]}"
+        # The lock: a machine that has just been started may be updating itself. Old package lists may still do: go on without an update.
+        "${apt[@]}" update || say "apt-get update failed; trying with the package lists that are here"
+        "${apt[@]}" install -y --no-install-recommends "${missing[@]}" >/dev/null ||
+            stop "apt-get could not install: ${missing[*]} (its messages are above)"
     fi
-    say "installing system packages: ${missing[*]}"
-    # A freshly started machine may be updating itself: wait for its lock. Old package lists may still do: go on without an update.
-    local apt=("${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get -qq -o DPkg::Lock::Timeout=600)
-    "${apt[@]}" update || say "apt-get update failed; trying with the package lists that are here"
-    "${apt[@]}" install -y --no-install-recommends "${missing[@]}" >/dev/null ||
-        stop "apt-get could not install: ${missing[*]} (its messages are above)"
+    can_compile ||
+        stop "the packages of launch/apt.txt are installed, but $(command -v pkg-config || echo "no pkg-config") does not find opencv4 and libturbojpeg." \
+            "A pkg-config of conda looks in conda's folders only: conda deactivate, or set PKG_CONFIG_PATH."
 }
 
 make_venv() {
