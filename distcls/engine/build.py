@@ -18,6 +18,7 @@ from distcls.recipe.errors import KeyPath, Problem, RecipeError
 from distcls.recipe.schema import Recipe
 from distcls.recipe.source import Source
 from distcls.registry import OPTIMIZERS, SCHEDULES, TRANSFORMS
+from distcls.tracking.console import Console
 from distcls.tracking.trackers import Trackers
 
 DTYPES = {"fp64": torch.float64}  # of images and weights; float32 where the precision is not named here
@@ -41,6 +42,7 @@ class Job:
     train_loader: TrainLoader
     val_loader: EvalLoader
     trackers: Trackers
+    console: Console
     stop: StopRequest
     total_steps: int
     steps_per_epoch: int
@@ -67,6 +69,11 @@ class Job:
     def position(self, step: int) -> dict[str, float]:
         """The counters of every logged row."""
         return {"step": step, "epoch": round(step / self.steps_per_epoch, 6), "samples": step * self.global_batch_size}
+
+    def log(self, row: dict[str, float]) -> None:
+        """One row to the trackers and to the person at the terminal."""
+        self.trackers.log(row)
+        (self.console.val_row if "val/loss" in row else self.console.train_row)(row)
 
     def evaluation_due(self, step: int) -> bool:
         """After each `eval.every_epochs` epochs, at the nearest step, and at the end."""
@@ -138,6 +145,7 @@ def build_job(
     *,
     local_world_size: int,
     trackers: Trackers,
+    console: Console,
     stop: StopRequest,
 ) -> Job:
     """Build model, optimizer, schedule and loaders for this rank.
@@ -151,8 +159,7 @@ def build_job(
 
     seed_building(train.seed)
     size = recipe.data.resolution
-    classifier = build_classifier(recipe.model.block(), image_size=(size, size))
-    classifier.init_weights()
+    classifier = build_classifier(recipe.model.model_dump(), image_size=(size, size))
     classifier.to(device=accelerator.device, dtype=dtype)
     if train.channels_last:
         classifier.to(memory_format=torch.channels_last)
@@ -196,6 +203,7 @@ def build_job(
         train_loader=train_loader,
         val_loader=val_loader,
         trackers=trackers,
+        console=console,
         stop=stop,
         total_steps=total_steps,
         steps_per_epoch=steps_per_epoch,

@@ -142,6 +142,23 @@ class OtherRankFailed(UserError):
     """Another rank could not start; it prints the reason itself."""
 
 
+def same_on_all_ranks(facts: Mapping[str, Any]) -> None:
+    """What every rank must share (recipe, plug-ins, data), compared before training.
+
+    Raises:
+        UserError: names the first fact that differs, with the hosts and ranks on either side.
+    """
+    everyone = gather((socket.gethostname(), dict(facts)))
+    host, first = everyone[0]
+    for rank, (other, theirs) in enumerate(everyone):
+        for name in first:
+            if theirs[name] != first[name]:
+                raise UserError(
+                    f"rank {rank} on {other} has another {name} than rank 0 on {host}: {theirs[name]} and {first[name]}: "
+                    "give every node the same files"
+                )
+
+
 def on_rank_zero(rank: int, work: Callable[[], Any]) -> Any:
     """Do `work` on rank 0 and give its result, or its UserError, to every rank."""
     result: Any = None

@@ -9,11 +9,12 @@ from torch import nn
 from distcls.data.loader import EvalLoader
 from distcls.engine.agreement import Agreement
 from distcls.engine.metrics import Totals
+from distcls.models.classifier import ImageClassifier
 
 
 def evaluate(
     model: nn.Module,
-    head: nn.Module,
+    classifier: ImageClassifier,
     loader: EvalLoader,
     *,
     world_size: int,
@@ -27,7 +28,7 @@ def evaluate(
 
     Args:
         model: the wrapped classifier, ``images (N, 3, H, W) -> logits (N, C)``.
-        head: its head, whose ``loss(logits, target)`` gives the losses and counts.
+        classifier: the same, unwrapped: its ``loss(logits, target)`` gives the losses and counts.
         stop_requested: this rank's wish to end early; all ranks agree on it between batches.
 
     Returns:
@@ -48,7 +49,7 @@ def evaluate(
                     logits = model(batch.images)
                     # A rank whose share is padding alone still sums zeros under the same names.
                     rows = max(batch.count, 1)
-                    values = head.loss(logits[:rows], batch.target[:rows].clamp(min=0))
+                    values = classifier.loss(logits[:rows], batch.target[:rows].clamp(min=0))
                 if not batch.count:
                     values = {name: torch.zeros_like(value) for name, value in values.items()}
                 totals.add(values, batch.count)

@@ -4,11 +4,12 @@ import hashlib
 import importlib
 import importlib.util
 import sys
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from distcls.errors import UserError
+from distcls.recipe.errors import KeyPath, Problem
+from distcls.recipe.source import Source
 
 
 @dataclass(frozen=True)
@@ -26,18 +27,24 @@ def import_parts() -> None:
         importlib.import_module(f"distcls.{layer}")
 
 
-def import_plugins(plugins: Sequence[str]) -> list[Plugin]:
-    """Import files (``.../my_backbone.py``) and modules (``my_lab.heads``), whose decorators register their classes.
+def import_plugins(source: Source) -> list[Plugin]:
+    """Import the recipe's files (``.../my_backbone.py``) and modules (``my_lab.heads``); their decorators register classes.
 
-    Raises:
-        UserError: a file or module is missing, or fails while it is imported.
+    One that is missing, or fails while it is imported, becomes one of the source's problems.
     """
-    return [_import_file(Path(name)) if name.endswith(".py") else _import_module(name) for name in plugins]
+    plugins = []
+    for index, name in enumerate(source.plugins):
+        try:
+            plugins.append(_import_file(Path(name)) if name.endswith(".py") else _import_module(name))
+        except UserError as error:
+            path: KeyPath = ("plugins", index)
+            source.problems.append(Problem(source.at(path), path, str(error)))
+    return plugins
 
 
 def _import_file(file: Path) -> Plugin:
     if not file.is_file():
-        raise UserError(f"plugins: {file}: no such file")
+        raise UserError(f"{file}: no such file")
     source = file.read_bytes()
     digest = hashlib.sha256(source).hexdigest()
     # The name is unique to the path: two labs' heads.py are two modules, and one imported twice is one.
@@ -52,7 +59,7 @@ def _import_file(file: Path) -> Plugin:
             spec.loader.exec_module(module)
         except Exception as error:
             del sys.modules[name]
-            raise UserError(f"plugins: {_place(error, file)}: {type(error).__name__}: {error}") from error
+            raise UserError(f"{_place(error, file)}: {type(error).__name__}: {error}") from error
     return Plugin(str(file), file, digest)
 
 
@@ -60,9 +67,9 @@ def _import_module(name: str) -> Plugin:
     try:
         module = importlib.import_module(name)
     except ModuleNotFoundError as error:
-        raise UserError(f"plugins: no module named {error.name!r}: install it, or give the path of a .py file") from error
+        raise UserError(f"no module named {error.name!r}: install it, or give the path of a .py file") from error
     except Exception as error:
-        raise UserError(f"plugins: {name}: {type(error).__name__}: {error}") from error
+        raise UserError(f"{name}: {type(error).__name__}: {error}") from error
     file = Path(module.__file__ or name)
     return Plugin(name, file, hashlib.sha256(file.read_bytes()).hexdigest() if file.is_file() else "")
 

@@ -47,7 +47,7 @@ class Rows:
             values = {f"train/{name}": value for name, value in means.read().items() if name != "n"}
             if norm is not None:
                 values["optim/grad_norm"] = float(norm)
-            self._job.trackers.log({**self._job.position(step), **values, **speed})
+            self._job.log({**self._job.position(step), **values, **speed})
 
     @contextmanager
     def clock_stopped(self) -> Iterator[None]:

@@ -1,5 +1,6 @@
 """What a checkpoint of a run holds, and how it is taken from and given back to the built objects."""
 
+import json
 import time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -33,7 +34,7 @@ class Progress:
         """Take in an evaluation at the present step; an earlier one wins a tie."""
         self.evaluated = self.step
         self.last = dict(means)
-        if means["top1"] > self.best.get("top1", -1.0):
+        if not self.best or _score(means) > _score(self.best):
             self.best = {**means, "step": self.step}
 
 
@@ -78,6 +79,7 @@ class Snapshots:
             "world_size": job.world_size,
             "scaler": scaler.state_dict() if scaler is not None else None,
         }
+        job.trackers.sync()  # no checkpoint may be ahead of the rows that led to it
         try:
             path = self._store.save(progress.step, files, state)
         except SaveFailed as error:
@@ -117,7 +119,7 @@ class Snapshots:
         job = self._job
         with averaged_buffers(job.classifier, job.world_size):
             if job.rank == 0:
-                metadata = {
+                facts = {
                     "format": "distcls",
                     "distcls": __version__,
                     "mean": job.train_loader.dataset.mean,
@@ -126,7 +128,13 @@ class Snapshots:
                     "metrics": progress.last,
                     **self._identity,
                 }
+                metadata = {key: value if isinstance(value, str) else json.dumps(value) for key, value in facts.items()}
                 save_weights(self._weights / f"{name}.safetensors", job.classifier.state_dict(), metadata)
+
+
+def _score(means: dict[str, float]) -> float:
+    """What "best" means: the highest top-1, or the lowest loss of a head that counts none."""
+    return means.get("top1", -means["loss"])
 
 
 def _merged(shares: list[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:

@@ -72,6 +72,7 @@ def train(job: Job, snapshots: Snapshots, progress: Progress, window: Totals) ->
             if progress.step % job.log_every_steps == 0 or progress.step == job.total_steps:
                 rows.begin(progress.step, window.reduce(), optimizer.param_groups[0]["lr"], norm)
             rows.write(all_now=evaluating or saving or agreement.stop)
+            job.console.advance(progress.step)
 
             stopping = agreement.stop
             with rows.clock_stopped():
@@ -90,7 +91,7 @@ def _evaluated(job: Job, snapshots: Snapshots, progress: Progress) -> bool:
     with averaged_buffers(job.classifier, job.world_size):
         means = evaluate(
             job.model,
-            job.classifier.head,
+            job.classifier,
             job.val_loader,
             world_size=job.world_size,
             autocast=job.accelerator.autocast,
@@ -102,8 +103,8 @@ def _evaluated(job: Job, snapshots: Snapshots, progress: Progress) -> bool:
         if progress.best["step"] == progress.step:
             snapshots.export("best", progress)
     values = {f"val/{name}": value for name, value in means.items()}
-    best = {"best/val_top1": progress.best["top1"], "best/step": progress.best["step"]}
-    job.trackers.log({**job.position(progress.step), **values, **best, "perf/eval_s": time.perf_counter() - began})
+    best = {"best/step": progress.best["step"], **({"best/val_top1": progress.best["top1"]} if "top1" in means else {})}
+    job.log({**job.position(progress.step), **values, **best, "perf/eval_s": time.perf_counter() - began})
     return True
 
 
