@@ -51,10 +51,10 @@ def write_schema(
     VS Code's YAML extension uses it for recipes that begin with
     # yaml-language-server: $schema=recipe.schema.json
     """
-    from distcls.engine.build import import_parts
+    from distcls.engine.plugins import import_parts
     from distcls.recipe.schema import json_schema
 
-    import_parts(Source(name="", recipe="", tree={}, where={}))
+    import_parts()
     text = json.dumps(json_schema(), indent=2, ensure_ascii=False) + "\n"
     if output is None:
         print(text, end="")
@@ -65,7 +65,7 @@ def write_schema(
 def _source(recipe: Path, overrides: list[str] | None) -> Source:
     """Read the recipe, and register the classes that it can name."""
     source = read(recipe, overrides or [])
-    from distcls.engine.build import import_parts  # torch and all models: seconds, so only for a file that can be read
+    from distcls.engine.plugins import import_parts  # torch and all models: seconds, so only for a file that can be read
 
     import_parts(source)
     return source
