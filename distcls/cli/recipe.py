@@ -42,6 +42,9 @@ def show(
 
 @app.command(name="schema")
 def write_schema(
+    recipe: Annotated[
+        Path | None, typer.Argument(metavar="[RECIPE]", help="A recipe whose plug-ins the schema is to know.")
+    ] = None,
     output: Annotated[
         Path | None, typer.Option("-o", "--output", help="The file to write; else it is printed.")
     ] = None,
@@ -51,10 +54,12 @@ def write_schema(
     VS Code's YAML extension uses it for recipes that begin with
     # yaml-language-server: $schema=recipe.schema.json
     """
-    from distcls.engine.build import import_parts
+    from distcls.engine.plugins import import_parts
     from distcls.recipe.schema import json_schema
 
-    import_parts(Source(name="", recipe="", tree={}, where={}))
+    import_parts()
+    if recipe is not None:
+        _source(recipe, [])
     text = json.dumps(json_schema(), indent=2, ensure_ascii=False) + "\n"
     if output is None:
         print(text, end="")
@@ -65,7 +70,11 @@ def write_schema(
 def _source(recipe: Path, overrides: list[str] | None) -> Source:
     """Read the recipe, and register the classes that it can name."""
     source = read(recipe, overrides or [])
-    from distcls.engine.build import import_parts  # torch and all models: seconds, so only for a file that can be read
+    from distcls.engine.plugins import (
+        import_parts,
+        import_plugins,
+    )  # torch: seconds, so only for a file that can be read
 
-    import_parts(source)
+    import_parts()
+    import_plugins(source)
     return source
