@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from distcls.recipe.errors import RecipeError
 from distcls.recipe.source import Source, read
 
 app = typer.Typer(no_args_is_help=True, help=__doc__)
@@ -58,8 +59,8 @@ def write_schema(
     from distcls.recipe.schema import json_schema
 
     import_parts()
-    if recipe is not None:
-        _source(recipe, [])
+    if recipe is not None and (problems := _source(recipe, []).problems):
+        raise RecipeError(str(recipe), problems)
     text = json.dumps(json_schema(), indent=2, ensure_ascii=False) + "\n"
     if output is None:
         print(text, end="")
@@ -70,11 +71,7 @@ def write_schema(
 def _source(recipe: Path, overrides: list[str] | None) -> Source:
     """Read the recipe, and register the classes that it can name."""
     source = read(recipe, overrides or [])
-    from distcls.engine.plugins import (
-        import_parts,
-        import_plugins,
-    )  # torch: seconds, so only for a file that can be read
+    from distcls.engine.plugins import import_parts  # torch and all models: seconds, so only for a file that can be read
 
-    import_parts()
-    import_plugins(source)
+    import_parts(source)
     return source

@@ -11,10 +11,7 @@ from distcls.recipe.errors import RecipeError
 from distcls.recipe.signature import keys_of_part
 from distcls.recipe.source import Source
 from distcls.recipe.values import show
-from distcls.recipe.yaml12 import to_yaml
 from distcls.registry import BACKBONES, HEADS, NECKS, OPTIMIZERS, ROLES, SCHEDULES, TRANSFORMS, Registry
-
-__all__ = ["Recipe", "check", "json_schema", "to_yaml"]
 
 Count = Annotated[int, Field(gt=0)]
 
