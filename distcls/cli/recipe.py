@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from distcls.recipe.errors import RecipeError
 from distcls.recipe.source import Source, read
 
 app = typer.Typer(no_args_is_help=True, help=__doc__)
@@ -42,6 +43,9 @@ def show(
 
 @app.command(name="schema")
 def write_schema(
+    recipe: Annotated[
+        Path | None, typer.Argument(metavar="[RECIPE]", help="A recipe whose plug-ins the schema is to know.")
+    ] = None,
     output: Annotated[
         Path | None, typer.Option("-o", "--output", help="The file to write; else it is printed.")
     ] = None,
@@ -55,6 +59,8 @@ def write_schema(
     from distcls.recipe.schema import json_schema
 
     import_parts()
+    if recipe is not None and (problems := _source(recipe, []).problems):
+        raise RecipeError(str(recipe), problems)
     text = json.dumps(json_schema(), indent=2, ensure_ascii=False) + "\n"
     if output is None:
         print(text, end="")

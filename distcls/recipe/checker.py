@@ -4,13 +4,23 @@ It goes on after a mistake, so that one report has them all.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any, TypeGuard
+from typing import Any
 
 import pydantic
 import pydantic_core
 
 from distcls.recipe.errors import KeyPath, Problem
-from distcls.recipe.signature import REQUIRED, Key, Keys, keys_of_class, keys_of_part, nested
+from distcls.recipe.signature import (
+    ABSENT,
+    REQUIRED,
+    Key,
+    Keys,
+    accepts_null,
+    keys_of_class,
+    keys_of_part,
+    nested,
+    part_of,
+)
 from distcls.recipe.source import Source
 from distcls.recipe.values import convert, describe, plain, show, value_schema
 from distcls.registry import Registry, did_you_mean, nearest
@@ -55,31 +65,28 @@ class Checker:
         blocks = nested(key.annotation)
         if blocks.registry:
             return f"{'a list of blocks' if not blocks.one else 'a block'} such as {self.example(blocks.registry)}"
-        if is_part(key.annotation):
-            return f"a mapping with {listed(keys_of_part(key.annotation).named)}"
+        if part := part_of(key.annotation):
+            return f"a mapping with {listed(keys_of_part(part).named)}"
         return "a value" if key.annotation is Any else describe(value_schema(key.annotation))
 
     def value(self, key: Key, value: Any, path: KeyPath) -> Any:
-        annotation, blocks = key.annotation, nested(key.annotation)
-        if is_part(annotation):
-            if isinstance(value, dict):
-                return self.mapping(keys_of_part(annotation), value, path)
-            self.problem(path, f"wrong type: got {show(value)}, expected {self.expected(key)}")
-        elif not blocks.registry:
-            converted, mistakes = (value, []) if annotation is Any else convert(annotation, value)
+        blocks, part, null = nested(key.annotation), part_of(key.annotation), accepts_null(key.annotation)
+        if not (blocks.registry or part):
+            converted, mistakes = (value, []) if key.annotation is Any else convert(key.annotation, value)
             for below, text in mistakes:
                 self.problem((*path, *below), text)
             return converted
-        elif blocks.null and value in (None, "None"):
-            if value is not None:
-                self.problem(path, f"wrong type: got 'None', expected {self.expected(key)} or null. Did you mean null?")
+        if value is None and null:
             return None
-        elif isinstance(value, list) and blocks.many:
+        if part and isinstance(value, dict):
+            return self.mapping(keys_of_part(part), value, path)
+        if blocks.registry and blocks.many and isinstance(value, list):
             return [self.block(blocks.registry, item, (*path, i)) for i, item in enumerate(value)]
-        elif blocks.one:
+        if blocks.registry and blocks.one and not (null and value == "None"):
             return self.block(blocks.registry, value, path)
-        else:
-            self.problem(path, f"wrong type: got {show(value)}, expected {self.expected(key)}")
+        hint = ". Did you mean null?" if null and value == "None" else ""
+        expected = ("null or " if null else "") + self.expected(key)
+        self.problem(path, f"wrong type: got {show(value)}, expected {expected}{hint}")
         return value
 
     def block(self, registry: Registry, block: Any, path: KeyPath) -> Any:
@@ -125,11 +132,11 @@ def filled(keys: Keys, tree: Mapping[str, Any], registries: Mapping[str, Registr
     result: dict[str, Any] = {}
     for key, value in whole.items():
         annotation = named[key].annotation if key in named else Any
-        if value is REQUIRED:
+        if value is REQUIRED or value is ABSENT:
             continue
-        if is_part(annotation):
+        if (part := part_of(annotation)) and value is not None:
             given: Any = value.model_dump() if isinstance(value, pydantic.BaseModel) else value
-            result[key] = filled(keys_of_part(annotation), given, registries)
+            result[key] = filled(keys_of_part(part), given, registries)
         elif (registry := nested(annotation).registry) and value is not None:
             blocks = [
                 _filled_block(registry, one, registries) for one in (value if isinstance(value, list) else [value])
@@ -150,10 +157,6 @@ def _filled_block(registry: Registry, block: Mapping[str, Any], registries: Mapp
         "type": block["type"],
         **filled(keys_of_class(registry[block["type"]], registry.given), arguments, registries),
     }
-
-
-def is_part(annotation: Any) -> TypeGuard[type[pydantic.BaseModel]]:
-    return isinstance(annotation, type) and issubclass(annotation, pydantic.BaseModel)
 
 
 def listed(names: Sequence[str] | Mapping[str, Any], hint: str = "") -> str:

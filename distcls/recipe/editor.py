@@ -6,8 +6,17 @@ from typing import Any
 import pydantic
 import pydantic_core
 
-from distcls.recipe.checker import is_part
-from distcls.recipe.signature import REQUIRED, Key, Keys, keys_of_class, keys_of_part, nested
+from distcls.recipe.signature import (
+    ABSENT,
+    REQUIRED,
+    Key,
+    Keys,
+    accepts_null,
+    keys_of_class,
+    keys_of_part,
+    nested,
+    part_of,
+)
 from distcls.recipe.values import plain, value_schema
 from distcls.registry import Registry
 
@@ -46,7 +55,7 @@ class _Schema:
     def key(self, key: Key) -> dict[str, Any]:
         extra: dict[str, Any] = {"description": key.description} if key.description else {}
         try:
-            if key.default is not REQUIRED and not is_part(key.annotation):
+            if key.default not in (REQUIRED, ABSENT) and not isinstance(key.default, pydantic.BaseModel):
                 extra["default"] = plain(key.annotation, key.default)
         except pydantic_core.PydanticSerializationError:
             pass  # a class or a function: an editor has no use for it
@@ -55,14 +64,15 @@ class _Schema:
         return {"allOf": [schema], **extra} if "$ref" in schema and extra else {**schema, **extra}
 
     def value(self, annotation: Any) -> dict[str, Any]:
-        if is_part(annotation):
-            return self.mapping(keys_of_part(annotation))
-        blocks = nested(annotation)
-        if blocks.registry:
+        forms: list[dict[str, Any]] = []
+        if part := part_of(annotation):
+            forms = [self.mapping(keys_of_part(part))]
+        elif (blocks := nested(annotation)).registry:
             block = {"$ref": f"#/definitions/{self.role(blocks.registry)}"}
             forms = [block] if blocks.one else []
             forms += [{"type": "array", "items": block}] if blocks.many else []
-            forms += [{"type": "null"}] if blocks.null else []
+        if forms:
+            forms += [{"type": "null"}] if accepts_null(annotation) else []
             return forms[0] if len(forms) == 1 else {"anyOf": forms}
         schema = value_schema(annotation)
         self.definitions |= schema.pop("$defs", {})
@@ -83,7 +93,7 @@ class _Schema:
                 "properties": {key: {} for key in sorted(arguments)},
                 "additionalProperties": any(block["additionalProperties"] for block in classes.values()),
             }
-            references = [{"$ref": f"#/definitions/{registry.role}.{name}"} for name in classes]
+            references: list[dict[str, Any]] = [{"$ref": f"#/definitions/{registry.role}.{name}"} for name in classes]
             self.definitions[registry.role] = {"oneOf": [*references, changes]}
         return registry.role
 

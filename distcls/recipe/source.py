@@ -3,7 +3,7 @@
 A mistake found much later (a wrong type, an unknown argument) can so still point at the line that the user wrote.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,8 @@ class Source:
         tree: dicts, lists and scalars.
         where: key path -> where that key (or list item) was written; ``()`` is the top of the recipe.
         files: absolute paths of the recipe and its bases, in the order of reading.
-        plugins: absolute paths of Python files, and dotted module names as they are.
+        plugins: absolute paths of Python files, and dotted module names as they are. Who imports them sees whether
+            they exist.
         problems: the mistakes found so far.
         complete: False where a base could not be read, so that a missing key may be no mistake.
     """
@@ -59,14 +60,14 @@ def read(path: Path, overrides: Sequence[str] = ()) -> Source:
     if root is None:
         raise RecipeError(_shown(path), reading.problems)
     tree = top.plain()
-    plugins = list(_plugins(top, tree, reading.problems))
+    plugins = tree.get("plugins")
     return Source(
         name=Path(path).stem,
         recipe=_shown(path),
         tree=tree,
         where=top.places(),
         files=list(dict.fromkeys(reading.files)),
-        plugins=plugins,
+        plugins=[str(one) for one in plugins] if isinstance(plugins, list) else [],
         problems=reading.problems,
         complete=reading.complete,
     )
@@ -174,8 +175,8 @@ def _override(top: Node, item: str, problems: list[Problem]) -> None:
     value = parse(text, COMMAND_LINE, problems, tuple(keys))
     if value is None:
         return None
-    if keys == ["plugins"]:
-        _resolve_plugins(value, Path.cwd())
+    if keys[0] == "plugins":
+        _resolve_plugins(value if len(keys) == 1 else Node(COMMAND_LINE, [value]), Path.cwd())
 
     parent = top
     for depth, key in enumerate(keys):
@@ -206,25 +207,8 @@ def _override(top: Node, item: str, problems: list[Problem]) -> None:
 def _resolve_plugins(plugins: Node | None, folder: Path) -> None:
     """Make paths absolute, from the folder of the file that names them; dotted module names stay."""
     for entry in plugins.value if plugins and isinstance(plugins.value, list) else []:
-        if isinstance(entry.value, str) and _is_file_name(entry.value):
+        if isinstance(entry.value, str) and (entry.value.endswith(".py") or "/" in entry.value):
             entry.value = str((folder / entry.value).resolve())
-
-
-def _is_file_name(plugin: str) -> bool:
-    return plugin.endswith(".py") or "/" in plugin
-
-
-def _plugins(top: Node, tree: Mapping[str, Any], problems: list[Problem]) -> Iterator[str]:
-    """The plug-ins that can be imported; a path without a file is a problem, a number is left to the schema."""
-    plugins = tree.get("plugins")
-    for index, plugin in enumerate(plugins if isinstance(plugins, list) else []):
-        if not isinstance(plugin, str):
-            continue
-        if _is_file_name(plugin) and not Path(plugin).is_file():
-            where = top.places()[("plugins", index)]
-            problems.append(Problem(where, ("plugins", index), f"no such file: {_shown(Path(plugin))}"))
-        else:
-            yield plugin
 
 
 def _shown(path: Path) -> str:

@@ -108,12 +108,16 @@ class SGD:
 
 @OPTIMIZERS.register
 class AdamW:
-    def __init__(self, params: Any, lr: Annotated[float, Field(gt=0)], betas: tuple[float, float] = (0.9, 0.999)) -> None: ...
+    def __init__(
+        self, params: Any, lr: Annotated[float, Field(gt=0)], betas: tuple[float, float] = (0.9, 0.999)
+    ) -> None: ...
 
 
 @SCHEDULES.register
 class CosineWarmup:
-    def __init__(self, total_steps: int, steps_per_epoch: int, warmup_epochs: Annotated[float, Field(ge=0)] = 0.0) -> None: ...
+    def __init__(
+        self, total_steps: int, steps_per_epoch: int, warmup_epochs: Annotated[float, Field(ge=0)] = 0.0
+    ) -> None: ...
 
 
 WHOLE = """\
