@@ -135,6 +135,7 @@ class _Loader:
         self.resolution = resolution
         self.batch_size = batch_size
         self.wait_seconds = 0.0
+        self.workers = workers
         self.streaming = False
         self.slots = make_slots(
             batches_ahead, batch_size, resolution, mean=mean, std=std, device=torch.device(device), dtype=dtype

@@ -1,0 +1,163 @@
+"""`metrics.jsonl` and `events.jsonl`: the run's own record, whole after any kill, for any strict JSON reader."""
+
+import json
+import math
+import os
+import time
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from io import FileIO
+from pathlib import Path
+from typing import Any
+
+from distcls.tracking.tracker import Row, Status, kind_of
+
+METRICS, EVENTS = "metrics.jsonl", "events.jsonl"
+BLOCK = 65536  # bytes read at a time, from the end, in search of the last line
+# JSON has no word for these; float() and JavaScript's Number() read the strings back.
+NON_FINITE = ("NaN", "Infinity", "-Infinity")
+
+
+class MetricsLog:
+    """Appends rows to `metrics.jsonl` and events to `events.jsonl`, each line handed to the kernel in one write.
+
+    A killed process so loses at most a line that it was in the middle of; a killed machine what came after `sync`.
+    On a full disk rows wait in memory until there is room again.
+
+    Args:
+        folder: the run folder.
+        attempt: number of this start of the run, from 1, written into every line; a later attempt's row replaces an
+            earlier one's.
+        warn: called with one line of text when a file cannot be written.
+        clock: seconds since 1970, written as `time`.
+
+    Attributes:
+        high_water: per kind of row (``train``, ``val``) the largest step that earlier attempts have written.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        attempt: int = 1,
+        warn: Callable[[str], None] = warnings.warn,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self.attempt = attempt
+        self.clock = clock
+        folder.mkdir(parents=True, exist_ok=True)
+        self._metrics = _Lines(folder / METRICS, warn)
+        self._events = _Lines(folder / EVENTS, warn)
+        self.high_water: dict[str, int] = {}
+        for row in _lines(folder / METRICS):
+            kind = kind_of(row)
+            self.high_water[kind] = max(row["step"], self.high_water.get(kind, 0))
+
+    def log(self, row: Row) -> None:
+        counters = {key: row[key] for key in ("step", "epoch", "samples")}
+        self._metrics.append({**counters, "attempt": self.attempt, "time": round(self.clock(), 3), **row})
+
+    def event(self, kind: str, **fields: Any) -> None:
+        self._events.append({"time": round(self.clock(), 3), "attempt": self.attempt, "kind": kind, **fields})
+
+    def sync(self) -> None:
+        """Wait until both files are on the disk: before a checkpoint commits, so that none is ahead of its rows."""
+        self._metrics.sync()
+        self._events.sync()
+
+    def finish(self, status: Status, message: str | None = None) -> None:
+        """The end of this attempt as an event, and both files closed."""
+        self.event(status, **({"message": message} if message else {}))
+        self._metrics.close()
+        self._events.close()
+
+
+def read_rows(folder: Path) -> list[dict[str, Any]]:
+    """The rows of a run sorted by step, training before evaluation; per step and kind of row the last attempt's alone.
+
+    Works while the run writes. Non-finite metrics come back as floats.
+    """
+    rows: dict[tuple[int, str], dict[str, Any]] = {}
+    for row in _lines(folder / METRICS):
+        key = row["step"], kind_of(row)
+        if key not in rows or row["attempt"] >= rows[key]["attempt"]:
+            rows[key] = {name: float(value) if value in NON_FINITE else value for name, value in row.items()}
+    return [rows[key] for key in sorted(rows)]
+
+
+def read_events(folder: Path) -> list[dict[str, Any]]:
+    """The events of a run in the order in which they happened."""
+    return list(_lines(folder / EVENTS))
+
+
+def strict(value: Any) -> Any:
+    """`value` as strict JSON: NaN and infinities as strings, 0-d arrays and tensors as numbers, the rest as text."""
+    if isinstance(value, Mapping):
+        return {str(key): strict(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [strict(item) for item in value]
+    if value is None or isinstance(value, (str, bool, int)):
+        return value
+    if isinstance(value, float):
+        if math.isfinite(value):
+            return float(value)
+        return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+    return strict(value.item()) if hasattr(value, "item") else str(value)
+
+
+class _Lines:
+    """One append-only file of JSON lines."""
+
+    def __init__(self, path: Path, warn: Callable[[str], None]) -> None:
+        self.path = path
+        self.warn = warn
+        self._waiting = b""
+        self._warned = False
+        self._file = FileIO(path, "a+")
+        _trim_torn_line(self._file)
+
+    def append(self, value: Mapping[str, Any]) -> None:
+        self._waiting += json.dumps(strict(value), allow_nan=False, ensure_ascii=False).encode() + b"\n"
+        try:
+            self._write()
+        except OSError as error:
+            if not self._warned:
+                self.warn(f"{self.path}: {error.strerror}: rows wait in memory until it can be written")
+            self._warned = True
+
+    def _write(self) -> None:
+        # After a write that a full disk cut short, the next one goes on in the middle of the line.
+        while self._waiting:
+            self._waiting = self._waiting[os.write(self._file.fileno(), self._waiting) :]
+
+    def sync(self) -> None:
+        self._write()
+        os.fsync(self._file.fileno())
+
+    def close(self) -> None:
+        self.sync()
+        self._file.close()
+
+
+def _lines(path: Path) -> Iterator[dict[str, Any]]:
+    """The objects in a file of JSON lines; a last line without its end (torn, or being written) is left out."""
+    if not path.exists():
+        return
+    with open(path, "rb") as file:
+        for number, line in enumerate(file, 1):
+            if not line.endswith(b"\n"):
+                return
+            try:
+                yield json.loads(line)
+            except ValueError:
+                warnings.warn(f"{path}:{number}: not JSON, left out: {line[:60]!r}", stacklevel=2)
+
+
+def _trim_torn_line(file: FileIO) -> None:
+    """Cut off a last line without its end: what a kill in the middle of a write leaves."""
+    size = file.seek(0, os.SEEK_END)
+    end, tail = size, b""
+    while end and b"\n" not in tail:
+        start = max(0, end - BLOCK)
+        file.seek(start)
+        tail, end = file.read(end - start), start
+    file.truncate(end + tail.rfind(b"\n") + 1)

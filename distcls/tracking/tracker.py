@@ -1,0 +1,26 @@
+"""What every tracking backend can do."""
+
+from collections.abc import Mapping
+from typing import Any, Literal, Protocol
+
+Row = Mapping[str, Any]
+Status = Literal["finished", "preempted", "failed"]
+
+
+class Tracker(Protocol):
+    """A backend. It may raise: `Trackers` then warns once and goes on without it."""
+
+    def log(self, row: Row) -> None:
+        """One row: `step`, `epoch`, `samples` and metrics by name (``train/loss``, ``val/top1`` as fractions)."""
+
+    def event(self, kind: str, **fields: Any) -> None:
+        """Something that happened: ``resumed``, ``preempted``, ``checkpoint``, ..."""
+
+    def finish(self, status: Status, message: str | None = None) -> None:
+        """The last call. `message` says why a run was preempted or failed."""
+
+
+def kind_of(row: Row) -> str:
+    """``train``, ``val`` or a row's first group: keeps a training and an evaluation row of the same step apart."""
+    groups = {name.split("/")[0] for name in row if "/" in name}
+    return next((kind for kind in ("train", "val") if kind in groups), min(groups, default=""))

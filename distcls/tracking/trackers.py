@@ -1,0 +1,85 @@
+"""Fan-out to all backends; none of them can stop or hang a run."""
+
+import sys
+import threading
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from distcls.tracking.tracker import Row, Status, Tracker
+
+# Seconds that one backend may take to close: an upload is long, the grace before SIGKILL short (SLURM: 30 s).
+FINISH_SECONDS: Mapping[Status, float] = {"finished": 150.0, "preempted": 10.0, "failed": 30.0}
+
+
+def _print_warning(text: str) -> None:
+    print(f"warning: {text}", file=sys.stderr, flush=True)
+
+
+class Trackers:
+    """Hands every call to each backend, in order; one that raises is warned about once, with its error, and dropped.
+
+    Args:
+        backends: called in this order: the source of truth (`MetricsLog`) comes first. Ranks other than 0 have none.
+        warn: called with one line of text.
+        finish_seconds: bound of each backend's `finish` by status.
+    """
+
+    def __init__(
+        self,
+        backends: Iterable[Tracker] = (),
+        warn: Callable[[str], None] = _print_warning,
+        finish_seconds: Mapping[Status, float] = FINISH_SECONDS,
+    ) -> None:
+        self.backends = list(backends)
+        self.warn = warn
+        self.finish_seconds = finish_seconds
+
+    def log(self, row: Row) -> None:
+        self._each(lambda backend: backend.log(row))
+
+    def event(self, kind: str, **fields: Any) -> None:
+        self._each(lambda backend: backend.event(kind, **fields))
+
+    def sync(self) -> None:
+        """Wait until every backend that keeps files has them on the disk."""
+        self._each(lambda backend: getattr(backend, "sync", lambda: None)())
+
+    def finish(self, status: Status, message: str | None = None) -> None:
+        """Close every backend, each within its bound; a second call does nothing."""
+        backends, self.backends = self.backends, []
+        for backend in backends:
+            self._finish(backend, status, message)
+
+    def _each(self, call: Callable[[Tracker], None]) -> None:
+        for backend in list(self.backends):
+            try:
+                call(backend)
+            except Exception as error:
+                self.backends.remove(backend)
+                self.warn(f"{_name(backend)} failed and is off for the rest of this run: {_text(error)}")
+
+    def _finish(self, backend: Tracker, status: Status, message: str | None) -> None:
+        errors: list[Exception] = []
+
+        def close() -> None:
+            try:
+                backend.finish(status, message)
+            except Exception as error:
+                errors.append(error)
+
+        # A daemon thread: one that hangs must not keep the process alive either.
+        thread = threading.Thread(target=close, name=f"finish {_name(backend)}", daemon=True)
+        thread.start()
+        thread.join(self.finish_seconds[status])
+        if thread.is_alive():
+            self.warn(f"{_name(backend)} did not close within {self.finish_seconds[status]:g} s and was left behind")
+        elif errors:
+            self.warn(f"{_name(backend)} failed while closing: {_text(errors[0])}")
+
+
+def _name(backend: Tracker) -> str:
+    return type(backend).__name__
+
+
+def _text(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__

@@ -1,0 +1,11 @@
+"""Train a recipe: `accelerate launch launch/train.py RECIPE [KEY=VALUE ...]`, or with torchrun, srun python, or plain python."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # a checkout that is not installed works too
+
+from distcls.engine.run import main
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
