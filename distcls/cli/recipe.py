@@ -70,8 +70,8 @@ def write_schema(
 
 def _source(recipe: Path, overrides: list[str] | None) -> Source:
     """Read the recipe, and register the classes that it can name."""
-    source = read(recipe, overrides or [])
-    from distcls.engine.plugins import import_parts  # torch and all models: seconds, so only for a file that can be read
+    source = read(recipe, overrides or [])  # a file that cannot be read is told at once: what follows imports torch
+    from distcls.engine.plugins import import_parts
 
     import_parts(source)
     return source

@@ -46,7 +46,8 @@ class Checker:
             if name not in keys.named and not keys.open:
                 hint = did_you_mean(name, keys.named)
                 self.meant.add((*path, nearest(name, keys.named) or name))
-                self.problem((*path, name), f"unknown key: expected {listed(keys.named)}.{hint}".removesuffix("."))
+                accepted = listed(keys.named) or "only the type"
+                self.problem((*path, name), f"unknown key: expected {accepted}.{hint}".removesuffix("."))
         for name, key in keys.named.items():
             # A misspelt key is one mistake, not also a missing one; and a base that cannot be read may hold the key.
             if key.default is REQUIRED and name not in tree and (*path, name) not in self.meant:

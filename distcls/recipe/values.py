@@ -153,6 +153,8 @@ def describe(schema: dict[str, Any], whole: dict[str, Any] | None = None) -> str
         return _describe_list(schema, whole)
     if schema == {"not": {}}:
         return "an object that only Python code can make"
+    if schema.get("format") == "path":
+        return "a path"
     noun = _NOUNS[schema["type"]][0] if schema.get("type") in _NOUNS else "another value"
     return f"{noun} {bounds}".strip()
 
