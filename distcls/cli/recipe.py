@@ -12,7 +12,7 @@ from distcls.recipe.source import Source, read
 app = typer.Typer(no_args_is_help=True, help=__doc__)
 RecipePath = Annotated[Path, typer.Argument(metavar="RECIPE", help="The recipe's YAML file.")]
 Overrides = Annotated[
-    list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Changes, for example optimizer.lr=0.5")
+    list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Changes, for example optimizer.lr=0.5")
 ]
 
 
