@@ -71,7 +71,9 @@ def write_schema(
 def _source(recipe: Path, overrides: list[str] | None) -> Source:
     """Read the recipe, and register the classes that it can name."""
     source = read(recipe, overrides or [])
-    from distcls.engine.plugins import import_parts  # torch and all models: seconds, so only for a file that can be read
+    from distcls.engine.plugins import (
+        import_parts,
+    )  # torch and all models: seconds, so only for a file that can be read
 
     import_parts(source)
     return source

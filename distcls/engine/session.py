@@ -208,10 +208,11 @@ def _announce(job: Job, plan: Plan, folder: RunFolder, start: Start, found: Path
 def _last_words(status: str, folder: RunFolder, progress: Progress) -> list[str]:
     if status == "preempted":
         return [f"preempted at step {progress.step}, saved in {folder.path}: start the same command again to go on"]
-    figures = " ".join(f"{name} {progress.last[name]:.4f}" for name in ("loss", "top1", "top5") if name in progress.last)
+    figures = " ".join(
+        f"{name} {progress.last[name]:.4f}" for name in ("loss", "top1", "top5") if name in progress.last
+    )
     best = f"best top1 {progress.best['top1']:.4f} at step {progress.best['step']}" if "top1" in progress.best else ""
     return [
         f"finished: val {figures} on {progress.last.get('n', 0)} images; {best}".rstrip("; "),
         f"run folder {folder.path}: weights/best.safetensors, weights/last.safetensors, metrics.jsonl",
     ]
-

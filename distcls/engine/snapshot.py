@@ -92,7 +92,9 @@ class Snapshots:
             job.trackers.warn(str(error))
             job.trackers.event("checkpoint_failed", step=progress.step, reason=str(error))
             return
-        job.trackers.event("checkpoint", step=progress.step, path=str(path), seconds=round(time.perf_counter() - began, 3))
+        job.trackers.event(
+            "checkpoint", step=progress.step, path=str(path), seconds=round(time.perf_counter() - began, 3)
+        )
 
     def restore(self, path: Path, window: Totals) -> Progress:
         """Load the checkpoint at `path` into the job and `window`; nothing is touched before all of it is read.

@@ -41,7 +41,11 @@ def train(job: Job, snapshots: Snapshots, progress: Progress, window: Totals) ->
     accelerator, model, optimizer = job.accelerator, job.model, job.optimizer
     agreement = Agreement(job.device, job.world_size)
     rows = Rows(job, progress.step)
-    if job.evaluation_due(progress.step) and progress.evaluated < progress.step and not _evaluated(job, snapshots, progress):
+    if (
+        job.evaluation_due(progress.step)
+        and progress.evaluated < progress.step
+        and not _evaluated(job, snapshots, progress)
+    ):
         return "preempted"
 
     model.train()
