@@ -1,8 +1,8 @@
 """distcls: image classifiers trained from one YAML recipe on many GPUs, with exact resume.
 
-    model = distcls.build_model({"backbone": {...}, "neck": {...}, "head": {...}})
-    model = distcls.load("runs/imagenet_r50")            # or a .safetensors file of weights/
-    distcls.train("recipes/imagenet_r50.yaml", overrides=["optimizer.lr=0.5"])
+model = distcls.build_model({"backbone": {...}, "neck": {...}, "head": {...}})
+model = distcls.load("runs/imagenet_r50")            # or a .safetensors file of weights/
+distcls.train("recipes/imagenet_r50.yaml", overrides=["optimizer.lr=0.5"])
 """
 
 from collections.abc import Mapping, Sequence

@@ -85,7 +85,7 @@ make_venv() {
 }
 
 install_distcls() {
-    local pip=(.venv/bin/python -m pip install --constraint launch/constraints.txt)
+    local pip=(.venv/bin/python -m pip install --use-pep517 --constraint launch/constraints.txt)
     [[ -t 1 ]] || pip+=(--quiet) # a progress bar on a terminal, a short log elsewhere
     # FFCV first: if it does not compile, one knows in ten seconds and not after 5 GB of torch. Not from pip's cache, where there may be
     # one built for another system's OpenCV; as-needed links 3 of OpenCV's 60 libraries, which is all it uses.

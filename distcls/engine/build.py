@@ -106,7 +106,9 @@ def open_datasets(recipe: Recipe, source: Source) -> Datasets:
         problems.append(Problem(source.at(path), path, text))
     if len(train) < batch:
         path = ("train", "global_batch_size")
-        text = f"larger than the training set: got {batch}, expected at most {len(train)}, the images of {train.paths[0]}"
+        text = (
+            f"larger than the training set: got {batch}, expected at most {len(train)}, the images of {train.paths[0]}"
+        )
         problems.append(Problem(source.at(path), path, text))
     if problems:
         raise RecipeError(source.recipe, problems)
@@ -215,4 +217,3 @@ def build_job(
         checkpoint_every_steps=recipe.checkpoint.every_steps,
         evaluate_every_epochs=recipe.eval.every_epochs,
     )
-

@@ -40,7 +40,9 @@ def preflight(*, precision: str, strategy: str, environment: Mapping[str, str] |
             f"start it without --mixed_precision, or set train.precision={launcher_precision}"
         )
     if said.get("ACCELERATE_DYNAMO_BACKEND", "NO").upper() != "NO":
-        wrong.append("the launcher asks for torch.compile (ACCELERATE_DYNAMO_BACKEND): start it without --dynamo_backend")
+        wrong.append(
+            "the launcher asks for torch.compile (ACCELERATE_DYNAMO_BACKEND): start it without --dynamo_backend"
+        )
     if int(said.get("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "1")) != 1:
         wrong.append(
             "the launcher sets ACCELERATE_GRADIENT_ACCUMULATION_STEPS: use train.accumulation_steps in the recipe instead"
@@ -63,12 +65,19 @@ def launched_ranks(environment: Mapping[str, str] | None = None) -> tuple[int, i
     if "RANK" not in said and int(said.get("SLURM_NTASKS", "1")) > 1 and "SLURM_PROCID" in said:
         _adopt_slurm(said)
     world = int(said.get("WORLD_SIZE", "1"))
-    return int(said.get("RANK", "0")), world, int(said.get("LOCAL_RANK", "0")), int(said.get("LOCAL_WORLD_SIZE", str(world)))
+    return (
+        int(said.get("RANK", "0")),
+        world,
+        int(said.get("LOCAL_RANK", "0")),
+        int(said.get("LOCAL_WORLD_SIZE", str(world))),
+    )
 
 
 def _adopt_slurm(said: Mapping[str, str]) -> None:
     first = _first_host(said.get("SLURM_STEP_NODELIST") or said["SLURM_JOB_NODELIST"])
-    tasks_here = said.get("SLURM_STEP_TASKS_PER_NODE", said.get("SLURM_TASKS_PER_NODE", "1")).split("(")[0].split(",")[0]
+    tasks_here = (
+        said.get("SLURM_STEP_TASKS_PER_NODE", said.get("SLURM_TASKS_PER_NODE", "1")).split("(")[0].split(",")[0]
+    )
     os.environ.update(
         RANK=said["SLURM_PROCID"],
         WORLD_SIZE=said["SLURM_NTASKS"],
@@ -77,7 +86,9 @@ def _adopt_slurm(said: Mapping[str, str]) -> None:
     )
     os.environ.setdefault("MASTER_ADDR", first)
     # Jobs that share a node must not share a port; a requeued job may find its old one still closing.
-    os.environ.setdefault("MASTER_PORT", str(20000 + (int(said["SLURM_JOB_ID"]) + int(said.get("SLURM_RESTART_COUNT", 0))) % 10000))
+    os.environ.setdefault(
+        "MASTER_PORT", str(20000 + (int(said["SLURM_JOB_ID"]) + int(said.get("SLURM_RESTART_COUNT", 0))) % 10000)
+    )
 
 
 def _first_host(nodelist: str) -> str:
@@ -96,7 +107,9 @@ def make_accelerator(*, precision: str) -> Accelerator:
     """
     cpu = not torch.cuda.is_available()
     if precision == "fp64" and not cpu:
-        raise UserError("train.precision=fp64 is for checks of exactness on a CPU: set CUDA_VISIBLE_DEVICES= to hide the GPUs")
+        raise UserError(
+            "train.precision=fp64 is for checks of exactness on a CPU: set CUDA_VISIBLE_DEVICES= to hide the GPUs"
+        )
     return Accelerator(
         cpu=cpu,
         mixed_precision={"fp32": "no", "fp64": "no"}.get(precision, precision),

@@ -1,4 +1,3 @@
-# ruff: noqa: E501 (a message is one line here as on the terminal)
 """The one report: ten different mistakes over a recipe, its base and the command line."""
 
 from pathlib import Path

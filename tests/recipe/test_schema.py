@@ -1,4 +1,3 @@
-# ruff: noqa: E501 (a message is one line here as on the terminal)
 """What a recipe may say: conversions, defaults, and one sentence per kind of mistake, compared word by word."""
 
 import subprocess
