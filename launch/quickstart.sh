@@ -30,9 +30,10 @@ install_package() {
     ((EUID == 0)) || apt=(sudo -n "${apt[@]}")
     { "${apt[@]}" install -y dataset-fashion-mnist || { "${apt[@]}" update && "${apt[@]}" install -y dataset-fashion-mnist; }; } &>/dev/null
 }
+converted() { [[ -f data/fashion_mnist_$1.beton && -f data/fashion_mnist_$1.json ]]; }
 download() { .venv/bin/python -c 'from torchvision.datasets import FashionMNIST; FashionMNIST("data", download=True)'; }
 
-if [[ -f data/fashion_mnist_train.beton && -f data/fashion_mnist_val.beton ]]; then
+if converted train && converted val; then
     say "data: data/fashion_mnist_{train,val}.beton are there"
 else
     say "data: Fashion-MNIST"
@@ -46,7 +47,8 @@ else
                 "Put its four .gz files into $downloaded and start again."
     fi
     for split in train val; do
-        [[ -f data/fashion_mnist_$split.beton ]] || .venv/bin/distcls data convert "$folder" "data/fashion_mnist_$split.beton" --split "$split"
+        converted "$split" ||
+            .venv/bin/distcls data convert "$folder" "data/fashion_mnist_$split.beton" --split "$split" --source-type fashion-mnist
     done
 fi
 
