@@ -98,7 +98,7 @@ def open_datasets(recipe: Recipe, source: Source) -> Datasets:
     for split, data in (("train", train), ("val", val)):
         if classes not in (None, data.num_classes):
             path: KeyPath = ("model", "head", "num_classes")
-            text = f"does not fit the data: got {classes}, expected {data.num_classes}, the classes of data.{split} ({data.name})"
+            text = f"does not fit the data: got {classes}, expected {data.num_classes}, the classes of data.{split} ({data.paths[0]})"
             problems.append(Problem(source.at(path), path, text))
     if train.class_names != val.class_names:
         path = ("data", "val", "path")
@@ -106,7 +106,7 @@ def open_datasets(recipe: Recipe, source: Source) -> Datasets:
         problems.append(Problem(source.at(path), path, text))
     if len(train) < batch:
         path = ("train", "global_batch_size")
-        text = f"larger than the training set: got {batch}, expected at most {len(train)}, the images of {train.name}"
+        text = f"larger than the training set: got {batch}, expected at most {len(train)}, the images of {train.paths[0]}"
         problems.append(Problem(source.at(path), path, text))
     if problems:
         raise RecipeError(source.recipe, problems)

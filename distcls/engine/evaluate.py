@@ -17,6 +17,7 @@ def evaluate(
     classifier: ImageClassifier,
     loader: EvalLoader,
     *,
+    device: torch.device,
     world_size: int,
     autocast: Callable[[], AbstractContextManager],
     stop_requested: Callable[[], bool] = lambda: False,
@@ -39,12 +40,12 @@ def evaluate(
     """
     training = model.training
     model.eval()
-    totals = Totals(loader.device, world_size)
-    agreement = Agreement(loader.device, world_size)
-    quiet = torch.zeros((), device=loader.device)
+    totals = Totals(device, world_size)
+    agreement = Agreement(device, world_size)
+    quiet = torch.zeros((), device=device)
     try:
-        with torch.no_grad():
-            for number, batch in enumerate(loader.batches()):
+        with torch.no_grad(), loader.batches() as batches:
+            for number, batch in enumerate(batches):
                 with autocast():
                     logits = model(batch.images)
                     # A rank whose share is padding alone still sums zeros under the same names.
@@ -54,13 +55,14 @@ def evaluate(
                     values = {name: torch.zeros_like(value) for name, value in values.items()}
                 totals.add(values, batch.count)
                 agreement.post(number, stop=stop_requested(), loss=quiet)
-                verdict = agreement.read()
-                if verdict is not None and verdict.stop:
-                    agreement.drain()
+                agreement.update()
+                if agreement.stop:
                     return None
     finally:
         model.train(training)
-    agreement.drain()
+    agreement.update(wait=True)
+    if agreement.stop:
+        return None
     means = totals.reduce().read()
     assert means["n"] == len(loader.dataset), f"evaluated {means['n']} images of {len(loader.dataset)}"
     return means

@@ -21,18 +21,16 @@ class Plugin:
     sha256: str
 
 
-def import_parts() -> None:
-    """Register every part of this package."""
+def import_parts(source: Source | None = None) -> list[Plugin]:
+    """Register every part of this package, then those of the recipe's plug-ins.
+
+    Plug-ins are files (``.../my_backbone.py``) or modules (``my_lab.heads``) whose decorators register classes. One that is missing, or fails while it is imported, becomes one of the source's problems.
+    """
     for layer in ("models", "data", "optim"):
         importlib.import_module(f"distcls.{layer}")
-
-
-def import_plugins(source: Source) -> list[Plugin]:
-    """Import the recipe's files (``.../my_backbone.py``) and modules (``my_lab.heads``); their decorators register classes.
-
-    One that is missing, or fails while it is imported, becomes one of the source's problems.
-    """
-    plugins = []
+    plugins: list[Plugin] = []
+    if source is None:
+        return plugins
     for index, name in enumerate(source.plugins):
         try:
             plugins.append(_import_file(Path(name)) if name.endswith(".py") else _import_module(name))

@@ -13,18 +13,18 @@ from distcls.engine import distributed
 from distcls.engine.build import Datasets, Job, build_job, check_ranks, open_datasets
 from distcls.engine.checkpoint import CheckpointStore
 from distcls.engine.metrics import Totals
-from distcls.engine.plugins import Plugin, import_parts, import_plugins
+from distcls.engine.plugins import Plugin, import_parts
 from distcls.engine.preemption import StopRequest
 from distcls.engine.run import Outcome
 from distcls.engine.run_folder import RunFolder, Start
 from distcls.engine.snapshot import Progress, Snapshots
 from distcls.engine.trainer import train
-from distcls.recipe.schema import Recipe, check, to_yaml
+from distcls.recipe.schema import Recipe, check
 from distcls.recipe.source import Source, read
+from distcls.recipe.yaml12 import to_yaml
 from distcls.tracking.console import Console
 from distcls.tracking.jsonl import MetricsLog
 from distcls.tracking.trackers import Trackers
-from distcls.tracking.wandb import WandbTracker
 
 
 @dataclass
@@ -46,9 +46,8 @@ def prepare(recipe_path: Path, overrides: Sequence[str], world_size: int) -> Pla
     Raises:
         UserError: all mistakes of the recipe; damaged data; a launcher that contradicts the recipe.
     """
-    import_parts()
     source = read(recipe_path, overrides)
-    plugins = import_plugins(source)
+    plugins = import_parts(source)
     recipe = check(source)
     distributed.preflight(precision=recipe.train.precision, strategy=recipe.distributed.strategy)
     datasets = open_datasets(recipe, source)
@@ -152,6 +151,8 @@ def _backends(plan: Plan, folder: RunFolder, start: Start, console: Console) -> 
     backends: list[Any] = [log]
     tracking = plan.recipe.tracking
     if tracking.mode != "disabled":
+        from distcls.tracking.wandb import WandbTracker
+
         backends.append(
             WandbTracker(
                 folder.path,

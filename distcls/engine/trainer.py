@@ -93,6 +93,7 @@ def _evaluated(job: Job, snapshots: Snapshots, progress: Progress) -> bool:
             job.model,
             job.classifier,
             job.val_loader,
+            device=job.device,
             world_size=job.world_size,
             autocast=job.accelerator.autocast,
             stop_requested=lambda: job.stop.requested is not None,

@@ -28,14 +28,14 @@ class ImageClassifier(BaseModule):
 
     def __init__(self, *, backbone: nn.Module, neck: nn.Module | None = None, head: nn.Module) -> None:
         super().__init__()
+        self.backbone = backbone
+        self.neck = neck
+        self.head: Any = head
         num_classes, topk = getattr(head, "num_classes", None), getattr(head, "topk", ())
         if num_classes is not None and topk and max(topk) > num_classes:
             raise UserError(
                 f"{type(head).__name__}.topk: got {tuple(topk)}, expected at most {num_classes}, the number of classes"
             )
-        self.backbone = backbone
-        self.neck = neck
-        self.head = head
 
     def features(self, images: Tensor) -> Any:
         """Images (N, 3, H, W) -> what the head gets: features (N, C), or a tuple of several."""
@@ -49,8 +49,8 @@ class ImageClassifier(BaseModule):
             target: (N,) class numbers, or (N, C) soft labels.
 
         Returns:
-            With a target: "loss", the objective, with its graph; beside it the head's other entries, detached: the counts
-            "top1", ... and, where the head returns several losses, those parts of the sum.
+            With a target: "loss", the objective, with its graph; beside it the head's other entries, detached: the
+            counts "top1", ... and, where the head returns several losses, the parts of the sum.
         """
         x = self.features(images)
         return self.head(x) if target is None else _objective(self.head.forward_train(x, target))
@@ -69,14 +69,18 @@ def _objective(entries: Tensor | Mapping[str, Tensor]) -> dict[str, Tensor]:
     if isinstance(entries, Tensor):
         return {"loss": entries}
     losses = [value for name, value in entries.items() if "loss" in name]
+    if not losses:
+        raise UserError(
+            f"the head's forward_train: got entries {list(entries)}, expected one whose name contains 'loss'"
+        )
     return {**{name: value.detach() for name, value in entries.items()}, "loss": sum(losses[1:], losses[0])}
 
 
 def build_classifier(block: Mapping[str, Any], image_size: tuple[int, int]) -> ImageClassifier:
     """The model that a recipe's model block names, with initial weights from torch's global generator.
 
-    One image of zeros goes through backbone and neck to find the head's `in_channels` where the block leaves it out, and
-    through the head to see that the parts fit. It changes neither BatchNorm's averages nor the random numbers.
+    One image of zeros goes through backbone and neck to find the head's `in_channels` where the block leaves it out,
+    and through the head to see that the parts fit. It changes neither BatchNorm's averages nor the random numbers.
 
     Args:
         block: ``{backbone: {type: ...}, neck: {type: ...} or None, head: {type: ..., loss: {type: ...}}}``.
@@ -90,7 +94,7 @@ def build_classifier(block: Mapping[str, Any], image_size: tuple[int, int]) -> I
     # a backbone for other than RGB images says so in `in_channels`, as ResNet does
     image = torch.zeros(1, getattr(backbone, "in_channels", 3), *image_size)
     body = ImageClassifier(backbone=backbone, neck=neck, head=nn.Identity())
-    features = _dry_run(body, image)
+    features = _dry_run(body, image, " and ".join(type(part).__name__ for part in (backbone, neck) if part is not None))
     model = ImageClassifier(backbone=backbone, neck=neck, head=_build_head(block["head"], body, _width(features)))
     _check_logits(model, features)
     model.init_weights()
@@ -105,28 +109,34 @@ def _build_head(block: Mapping[str, Any], body: ImageClassifier, width: int) -> 
     head = cls(**arguments)
     in_channels = getattr(head, "in_channels", width)
     if in_channels != width:
-        source = " and ".join(type(part).__name__ for part in (body.backbone, body.neck) if part is not None)
-        verb = "give" if body.neck is not None else "gives"
+        source = type(body.backbone if body.neck is None else body.neck).__name__
         raise UserError(
-            f"{block['type']}.in_channels: got {in_channels}, but {source} {verb} {width}. Leave in_channels out to have it filled in"
+            f"{cls.__name__}.in_channels: got {in_channels}, but {source} gives it {width} channels. "
+            "Leave in_channels out and it is filled in"
         )
     return head
 
 
 def _takes_in_channels(cls: type) -> bool:
     """Whether the constructor takes `in_channels`, itself or through **kwargs along its base classes."""
-    return any("in_channels" in inspect.signature(base.__init__).parameters for base in cls.__mro__)
+    for base in cls.__mro__:
+        parameters = inspect.signature(base).parameters
+        if "in_channels" in parameters:
+            return True
+        if all(parameter.kind != parameter.VAR_KEYWORD for parameter in parameters.values()):
+            return False
+    return False
 
 
 @torch.no_grad()
-def _dry_run(part: nn.Module, x: Any) -> Any:
+def _dry_run(part: nn.Module, x: Any, name: str) -> Any:
     """`part(x)` in eval mode, in which BatchNorm only reads its averages, beside the random stream."""
     part.eval()
     with torch.random.fork_rng(devices=[]):
         try:
             return part(x)
         except Exception as error:
-            error.add_note(f"(in the dry run of the model on one image, {type(part).__name__})")
+            error.add_note(f"(in the dry run of {name} on one image)")
             raise
         finally:
             part.train()
@@ -139,10 +149,10 @@ def _width(features: Any) -> int:
 
 
 def _check_logits(model: ImageClassifier, features: Any) -> None:
-    logits = _dry_run(model.head, features)
+    logits = _dry_run(model.head, features, type(model.head).__name__)
     num_classes = getattr(model.head, "num_classes", None)
     if num_classes is not None and logits.shape != (1, num_classes):
         raise UserError(
-            f"{type(model.head).__name__}: forward(x) gives {tuple(logits.shape)} for one image, expected (1, {num_classes}): "
-            "logits (images, num_classes)"
+            f"{type(model.head).__name__}.forward: got an output of shape {tuple(logits.shape)} for one image, "
+            f"expected logits (1, {num_classes})"
         )

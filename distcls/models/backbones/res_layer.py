@@ -9,15 +9,18 @@ from distcls.models.common import DropPath, build_conv_layer, build_norm_layer, 
 
 
 class ResidualBlock(nn.Module):
-    """What BasicBlock and Bottleneck share: shortcut, drop path, checkpointing. A subclass adds the layers and `branch`.
+    """What BasicBlock and Bottleneck share: shortcut, drop path, checkpointing. A subclass adds layers and `branch`.
 
     Args:
-        in_channels, out_channels: of the block; the inner convolutions have out_channels / expansion.
+        in_channels, out_channels: of the block.
+        expansion: out_channels / inner channels.
+        mid_channels: inner channels where they are something else (ResNeXt).
+        groups: of Bottleneck's 3x3 convolution.
         stride: of the block: images (N, in, H, W) -> (N, out, H / stride, W / stride).
         dilation: of its 3x3 convolution.
         downsample: the shortcut where input and output differ in shape; None is the identity.
         style: Bottleneck strides in its 3x3 convolution ("pytorch") or in its first 1x1 ("caffe").
-        with_cp: compute the branch again in backward instead of keeping its activations.
+        with_cp: compute the activations again in backward instead of keeping them.
         drop_path_rate: probability to skip the branch of an image in training.
     """
 
@@ -26,25 +29,31 @@ class ResidualBlock(nn.Module):
     #: the postfix of the branch's last norm, which zero_init_residual sets to 0
     last_norm: ClassVar[int]
 
+    conv1: nn.Module
+    conv2: nn.Module
+    conv3: nn.Module
+
     def __init__(
         self,
         in_channels: int,
         out_channels: int,
         expansion: int,
+        mid_channels: int | None = None,
+        groups: int = 1,
         stride: int = 1,
         dilation: int = 1,
         downsample: nn.Module | None = None,
         style: Literal["pytorch", "caffe"] = "pytorch",
         with_cp: bool = False,
         conv_cfg: Mapping[str, Any] | None = None,
-        norm_cfg: Mapping[str, Any] = {"type": "BN"},  # noqa: B006
+        norm_cfg: Mapping[str, Any] = {"type": "BN"},
         drop_path_rate: float = 0.0,
     ) -> None:
         super().__init__()
-        assert out_channels % expansion == 0
         self.in_channels = in_channels
         self.out_channels = out_channels
-        self.mid_channels = out_channels // expansion
+        self.mid_channels = mid_channels or out_channels // expansion
+        self.groups = groups
         self.stride = stride
         self.dilation = dilation
         self.style = style
@@ -61,7 +70,7 @@ class ResidualBlock(nn.Module):
         raise NotImplementedError
 
     def _add_conv_norm(self, index: int, in_channels: int, out_channels: int, kernel_size: int, **kwargs: Any) -> None:
-        """Register conv{index} and its norm. The norm's name follows its type, so the attribute norm{index}_name holds it."""
+        """Register conv{index} and its norm, whose name follows its type and is kept in norm{index}_name."""
         conv = build_conv_layer(self.conv_cfg, in_channels, out_channels, kernel_size, bias=False, **kwargs)
         self.add_module(f"conv{index}", conv)
         name, norm = build_norm_layer(self.norm_cfg, out_channels, postfix=index)
@@ -75,10 +84,12 @@ class ResidualBlock(nn.Module):
         """The residual: (N, in, H, W) -> (N, out, H / stride, W / stride)."""
         raise NotImplementedError
 
-    def forward(self, x: Tensor) -> Tensor:
+    def _sum(self, x: Tensor) -> Tensor:
         identity = x if self.downsample is None else self.downsample(x)
-        residual = run_checkpointed(self, self.branch, x) if self.with_cp else self.branch(x)
-        return self.relu(self.drop_path(residual) + identity)
+        return identity + self.drop_path(self.branch(x))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.relu(run_checkpointed(self, self._sum, x) if self.with_cp else self._sum(x))
 
 
 class BasicBlock(ResidualBlock):
@@ -100,20 +111,17 @@ class BasicBlock(ResidualBlock):
 class Bottleneck(ResidualBlock):
     """1x1 down, 3x3, 1x1 up. He et al., "Deep Residual Learning", 2015, figure 5 right.
 
-    ResNeXt, SEResNet and others override `_make_branch` or `branch`.
+    With groups and mid_channels the block of ResNeXt; a block that adds layers at its end overrides `branch`.
     """
 
     default_expansion = 4
     last_norm = 3
 
     def _make_branch(self) -> None:
-        self._add_convs(self.mid_channels)
-
-    def _add_convs(self, mid: int, groups: int = 1) -> None:
         stride1, stride2 = (1, self.stride) if self.style == "pytorch" else (self.stride, 1)
-        dilation = self.dilation
+        mid, dilation = self.mid_channels, self.dilation
         self._add_conv_norm(1, self.in_channels, mid, 1, stride=stride1)
-        self._add_conv_norm(2, mid, mid, 3, stride=stride2, padding=dilation, dilation=dilation, groups=groups)
+        self._add_conv_norm(2, mid, mid, 3, stride=stride2, padding=dilation, dilation=dilation, groups=self.groups)
         self._add_conv_norm(3, mid, self.out_channels, 1)
 
     def branch(self, x: Tensor) -> Tensor:

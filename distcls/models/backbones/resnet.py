@@ -1,6 +1,5 @@
 """ResNet and its variants V1c and V1d."""
 
-from collections.abc import Mapping
 from functools import partial
 from typing import Any, ClassVar, Literal
 
@@ -27,8 +26,8 @@ from distcls.registry import BACKBONES
 class ResNet(BaseModule):
     """ResNet (style caffe: strides where the paper has them; style pytorch: "v1.5").
 
-    He et al., "Deep Residual Learning for Image Recognition", 2015, https://arxiv.org/abs/1512.03385. Arguments and state_dict
-    names follow MMPretrain 1.2, which are torchvision's.
+    He et al., "Deep Residual Learning for Image Recognition", 2015, https://arxiv.org/abs/1512.03385. Arguments and
+    state_dict names are MMPretrain 1.2's; the names are also torchvision's.
 
     Images (N, 3, H, W) -> a tuple with the map (N, C_i, H / 2^(i+2), W / 2^(i+2)) of every stage i in out_indices.
 
@@ -44,7 +43,8 @@ class ResNet(BaseModule):
         style: where a Bottleneck strides: "pytorch" in its 3x3 convolution, "caffe" in its first 1x1.
         deep_stem: three 3x3 convolutions in place of one 7x7.
         avg_down: shortcuts average before their convolution instead of striding in it.
-        frozen_stages: the stem (from 0 on) and the stages below this number (1: stage 0) are not trained; -1 freezes nothing.
+        frozen_stages: how many stages, counted from the first, are not trained, nor is the stem; 0 freezes the stem
+            alone, -1 nothing.
         conv_cfg, norm_cfg: blocks for build_conv_layer and build_norm_layer.
         norm_eval: BatchNorm keeps its running averages in training too.
         with_cp: compute the blocks' activations again in backward instead of keeping them.
@@ -133,7 +133,7 @@ class ResNet(BaseModule):
         return ResLayer(**kwargs)
 
     def _make_stem_layer(self, in_channels: int, base_channels: int) -> None:
-        """Register what comes before stage 0. A subclass may put its own there, and its own `_stem` if the names differ.
+        """Register what comes before stage 0. A subclass may override it, and `_stem` beside it if the names differ.
 
         Args:
             in_channels: of the images.

@@ -14,8 +14,8 @@ from distcls.registry import BACKBONES
 class ResNet_CIFAR(ResNet):
     """ResNet whose stem is one 3x3 convolution of stride 1, without pooling, so that small images keep their size.
 
-    Images (N, 3, H, W) -> a tuple with the map (N, C_i, H / 2^i, W / 2^i) of every stage i in out_indices. Follows MMPretrain
-    1.2; https://github.com/kuangliu/pytorch-cifar has the same network.
+    Images (N, 3, H, W) -> a tuple with the map (N, C_i, H / 2^i, W / 2^i) of every stage i in out_indices. Follows
+    MMPretrain 1.2; https://github.com/kuangliu/pytorch-cifar has the same network.
 
     Args:
         kwargs: as ResNet's; deep_stem is refused.

@@ -12,8 +12,8 @@ from torch.utils.checkpoint import checkpoint
 def run_checkpointed(block: nn.Module, function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     """`function(x)`, a piece of `block`'s forward, without keeping its activations for backward.
 
-    The numbers are those of `function(x)` itself: random draws are replayed, and BatchNorm's running averages see each batch
-    once (mmcv's `cp.checkpoint` counts it twice).
+    The numbers are those of `function(x)` itself: random draws are replayed, and BatchNorm's running averages see each
+    batch once (torch's `checkpoint` alone counts it twice).
     """
     if not torch.is_grad_enabled():
         return function(x)

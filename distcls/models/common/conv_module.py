@@ -35,7 +35,7 @@ class ConvModule(nn.Module):
         bias: bool | Literal["auto"] = "auto",
         conv_cfg: Mapping[str, Any] | None = None,
         norm_cfg: Mapping[str, Any] | None = None,
-        act_cfg: Mapping[str, Any] | None = {"type": "ReLU"},  # noqa: B006
+        act_cfg: Mapping[str, Any] | None = {"type": "ReLU"},
         inplace: bool = True,
     ) -> None:
         super().__init__()

@@ -4,9 +4,9 @@ from torch import Tensor, nn
 
 
 class DropPath(nn.Module):
-    """In training, zero the whole input of an image with probability `drop_prob` and scale the others by 1 / (1 - drop_prob).
+    """In training, zero an image's whole input with probability `drop_prob`; the others are divided by 1 - drop_prob.
 
-    Put on the residual branch it skips the block for that image. Huang et al., "Deep Networks with Stochastic Depth", 2016.
+    On a residual branch this skips the block for that image. Huang et al., "Deep Networks with Stochastic Depth", 2016.
 
     Args:
         drop_prob: 0 <= drop_prob < 1.

@@ -13,11 +13,9 @@ def split_block(block: Mapping[str, Any], known: Mapping[str, Entry], argument: 
     """The entry of `known` that the block's ``type`` names, and the block's other arguments.
 
     Raises:
-        UserError: the block has no ``type``, or one that is not known; `argument` (``norm_cfg``) says which block it is.
+        UserError: the block has no ``type`` or an unknown one; the text begins with `argument`, e.g. ``norm_cfg``.
     """
-    name = block.get("type")
+    name = str(block.get("type"))
     if name not in known:
-        raise UserError(
-            f"{argument}: no type {name!r}.{did_you_mean(str(name), known)} Known: {', '.join(sorted(known))}"
-        )
+        raise UserError(f"{argument}: no type {name!r}.{did_you_mean(name, known)} Known: {', '.join(sorted(known))}")
     return known[name], {key: value for key, value in block.items() if key != "type"}

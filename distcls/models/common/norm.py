@@ -32,12 +32,13 @@ def build_norm_layer(cfg: Mapping[str, Any], num_features: int, postfix: int | s
     Raises:
         UserError: the type is not known, or GN without num_groups.
     """
+    norm: nn.Module
     (layer, prefix), arguments = split_block(cfg, NORM_TYPES, "norm_cfg")
     requires_grad = arguments.pop("requires_grad", True)
     if layer is nn.GroupNorm:
         if "num_groups" not in arguments:
             raise UserError("norm_cfg: type GN needs num_groups, for example {type: GN, num_groups: 32}")
-        norm = nn.GroupNorm(num_channels=num_features, **arguments)
+        norm = layer(num_channels=num_features, **arguments)
     else:
         norm = layer(num_features, **arguments)
     norm.requires_grad_(requires_grad)

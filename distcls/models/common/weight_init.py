@@ -15,14 +15,16 @@ Rules = Mapping[type[nn.Module] | tuple[type[nn.Module], ...], Callable[[Any], N
 def init_layers(part: nn.Module, rules: Rules) -> None:
     """Apply to every layer under `part`, in the order of registration, the first of `rules` whose layer type it is.
 
-    A descendant that has an `init_weights` is a part itself: it is called in its turn and the rules do not reach into it, so
-    that no layer is initialised twice.
+    A descendant that has an `init_weights` is a part itself: it is called in its turn and the rules do not reach into
+    it, so that no layer is initialised twice.
 
-        init_layers(self, {nn.Conv2d: kaiming_init, NORM_LAYERS: partial(constant_init, val=1)})
+    Example:
+        init_layers(self, {nn.Conv2d: kaiming_init, NORM_LAYERS: partial(constant_init, val=1.0)})
     """
     for child in part.children():
-        if hasattr(child, "init_weights"):
-            child.init_weights()
+        initialise_itself = getattr(child, "init_weights", None)
+        if initialise_itself is not None:
+            initialise_itself()
             continue
         for layer_types, initialise in rules.items():
             if isinstance(child, layer_types):

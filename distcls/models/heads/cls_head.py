@@ -14,7 +14,7 @@ Features = Tensor | tuple[Tensor, ...]
 
 @HEADS.register
 class ClsHead(BaseModule):
-    """Owns the loss and counts right answers; a subclass adds layers and `forward`. As it is, the features are the scores.
+    """Owns the loss and counts right answers; a subclass adds layers and `forward`. Here the features are the logits.
 
     Follows MMPretrain 1.2, where accuracy needs `cal_acc`; here it is always counted.
 

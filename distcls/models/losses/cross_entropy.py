@@ -86,6 +86,8 @@ class CrossEntropyLoss(nn.Module):
         pos_weight: Sequence[float] | None = None,
     ) -> None:
         super().__init__()
+        self.class_weight: Tensor | None
+        self.pos_weight: Tensor | None
         if use_sigmoid and use_soft:
             raise UserError("CrossEntropyLoss: use_sigmoid and use_soft exclude each other")
         if pos_weight is not None and not use_sigmoid:
@@ -111,21 +113,33 @@ class CrossEntropyLoss(nn.Module):
         """Scores (N, C) and labels -> the loss, a scalar unless the reduction is "none".
 
         Raises:
-            UserError: labels (N,) for a loss that takes scores per class.
+            UserError: labels (N,) where use_soft or use_sigmoid needs (N, C), or not one class weight per class.
             ValueError: avg_factor with reduction "sum".
         """
-        kwargs = {"class_weight": self.class_weight}
-        loss_func = soft_cross_entropy if self.use_soft else cross_entropy
+        self._check(cls_score, label)
+        reduction = reduction_override or self.reduction
+        arguments = (cls_score, label, weight, reduction, avg_factor, self.class_weight)
         if self.use_sigmoid:
-            loss_func = binary_cross_entropy
-            kwargs["pos_weight"] = self.pos_weight
+            loss = binary_cross_entropy(*arguments, pos_weight=self.pos_weight)
+        elif self.use_soft:
+            loss = soft_cross_entropy(*arguments)
+        else:
+            loss = cross_entropy(*arguments)
+        return self.loss_weight * loss
+
+    def _check(self, cls_score: Tensor, label: Tensor) -> None:
         if (self.use_sigmoid or self.use_soft) and label.shape != cls_score.shape:
             option = "use_sigmoid" if self.use_sigmoid else "use_soft"
             raise UserError(
-                f"CrossEntropyLoss with {option} takes targets (images, classes) = {tuple(cls_score.shape)}, got {tuple(label.shape)}"
+                f"CrossEntropyLoss.{option}: needs a target per class, "
+                f"got targets {tuple(label.shape)} for scores {tuple(cls_score.shape)}"
             )
-        reduction = reduction_override or self.reduction
-        return self.loss_weight * loss_func(cls_score, label, weight, reduction, avg_factor, **kwargs)
+        for name, weights in (("class_weight", self.class_weight), ("pos_weight", self.pos_weight)):
+            if weights is not None and len(weights) != cls_score.shape[1]:
+                raise UserError(
+                    f"CrossEntropyLoss.{name}: got {len(weights)} values, expected one for each of "
+                    f"{cls_score.shape[1]} classes"
+                )
 
 
 def _weights(values: Sequence[float] | None) -> Tensor | None:

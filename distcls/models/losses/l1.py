@@ -1,5 +1,6 @@
 """L1Loss: the absolute difference from another model's scores."""
 
+import torch
 from torch import Tensor, nn
 
 from distcls.errors import UserError
@@ -21,7 +22,10 @@ def l1_loss(pred: Tensor, target: Tensor) -> Tensor:
 
 @LOSSES.register
 class L1Loss(nn.Module):
-    """For targets (N, C) that are a distribution, such as another model's output; not in MMPretrain (see docs/add_modules.md).
+    """|score - target|, for targets (N, C) that are a distribution, such as another model's output.
+
+    A class number counts as the distribution that is 1 there. Not in MMPretrain: its specification is the tutorial,
+    docs/add_modules.md.
 
     Args:
         reduction: over all elements.
@@ -41,6 +45,12 @@ class L1Loss(nn.Module):
         avg_factor: float | None = None,
         reduction_override: Reduction | None = None,
     ) -> Tensor:
-        """Scores and targets (N, C), weight that broadcasts to them -> a scalar unless the reduction is "none"."""
+        """Scores (N, C), targets (N,) or (N, C), weight that broadcasts to the scores -> the loss, reduced.
+
+        Raises:
+            ValueError: avg_factor with reduction "sum".
+        """
         reduction = reduction_override or self.reduction
+        if target.ndim == 1:
+            target = torch.zeros_like(pred).scatter_(1, target[:, None], 1)
         return self.loss_weight * l1_loss(pred, target, weight, reduction=reduction, avg_factor=avg_factor)

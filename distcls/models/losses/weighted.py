@@ -35,13 +35,10 @@ def weight_reduce_loss(
 
 
 def weighted_loss(loss_func: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """Decorator: ``loss_func(pred, target, **kwargs)``, which gives a loss per element, learns weight, reduction, avg_factor.
+    """Decorator that gives a function of (pred, target), one loss per element, the arguments of weight_reduce_loss.
 
-    @weighted_loss
-    def l1_loss(pred, target):
-        return (pred - target).abs()
-
-    l1_loss(pred, target, weight=None, reduction="mean", avg_factor=None)
+    Example: ``l1_loss = weighted_loss(lambda pred, target: (pred - target).abs())`` is called as
+    ``l1_loss(pred, target, weight=None, reduction="mean", avg_factor=None)``. Other keywords go on to the function.
     """
 
     @functools.wraps(loss_func)
