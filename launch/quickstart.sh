@@ -57,7 +57,7 @@ fi
 gpus=$(.venv/bin/python -c 'import torch; print(torch.cuda.device_count())')
 processes=1
 while ((2 * processes <= gpus)); do processes=$((2 * processes)); done # a power of two, so that it divides the batch
-command=(.venv/bin/accelerate launch --num_machines 1 --num_processes "$processes" --mixed_precision no --dynamo_backend no
+command=(.venv/bin/accelerate launch --quiet --num_machines 1 --num_processes "$processes" --mixed_precision no --dynamo_backend no
     --num_cpu_threads_per_process "$((($(nproc) + processes - 1) / processes))")
 ((processes == 1)) || command+=(--multi_gpu)
 
