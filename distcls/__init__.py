@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from distcls.engine.run import Outcome
     from distcls.models.classifier import ImageClassifier
 
-# Imports stand inside the functions: `import distcls` costs nothing, and launch/train.py sets signal handlers before torch.
+# Imports stand inside the functions: `import distcls` costs nothing, and launch/train.py sets signal handlers before
+# torch.
 
 
 def build_model(block: Mapping[str, Any], *, image_size: tuple[int, int] = (224, 224)) -> "ImageClassifier":

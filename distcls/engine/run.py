@@ -1,4 +1,4 @@
-"""A run from its recipe's path to its last line: checks first, then ranks, folder, objects, training, and one clean end."""
+"""A run as a command and as a function: signals first, then the session, then one clear last line."""
 
 import os
 import socket

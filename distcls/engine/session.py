@@ -4,7 +4,7 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from accelerate import Accelerator
@@ -87,7 +87,7 @@ def _attempt(plan: Plan, accelerator: Accelerator, local_world_size: int, stop: 
         stop.stop_file = folder.stop_file
 
     trackers = Trackers([], warn=console.warn)
-    status: Status = "failed"
+    status: Literal["finished", "preempted", "failed"] = "failed"
     message: str | None = None
     try:
         store = CheckpointStore(folder.checkpoints, recipe.checkpoint.keep, rank, ranks, gather=distributed.gather)
@@ -196,7 +196,8 @@ def _announce(job: Job, plan: Plan, folder: RunFolder, start: Start, found: Path
     job.console.note(
         f"{plan.recipe.name}: {parameters / 1e6:.2f} M parameters, {len(plan.datasets.train)} training and "
         f"{len(plan.datasets.val)} validation images, {job.total_steps} steps of {job.global_batch_size} images on "
-        f"{job.world_size} x {job.device.type}, {job.train_loader.workers} data threads a rank; run folder {folder.path}"
+        f"{job.world_size} x {job.device.type}, {job.train_loader.workers} data threads a rank; "
+        f"run folder {folder.path}"
     )
     if start.attempt > 1:
         where = f"step {progress.step} ({found.name})" if found else "the beginning: it has no checkpoint yet"

@@ -21,8 +21,8 @@ BUFFER = "buffer."  # before a buffer's name in a rank's own file
 class Progress:
     """Where a run is.
 
-    step: optimizer updates attempted. evaluated: the last step at which an evaluation was completed. best: its means and
-    step, for the highest top-1 so far. last: the means of the last evaluation.
+    step: optimizer updates attempted. evaluated: the last step at which an evaluation was completed. best: its means
+    and step, for the highest top-1 so far. last: the means of the last evaluation.
     """
 
     step: int = 0
@@ -61,7 +61,8 @@ class Snapshots:
     def save(self, progress: Progress, window: Totals, *, required: bool) -> None:
         """Commit a checkpoint at `progress.step`.
 
-        On a full disk a periodic checkpoint costs a warning, not the run; a `required` one (the last before leaving) raises.
+        On a full disk a periodic checkpoint costs a warning, not the run; a `required` one (the last before leaving)
+        raises.
         """
         began = time.perf_counter()
         job = self._job
@@ -99,8 +100,8 @@ class Snapshots:
     def restore(self, path: Path, window: Totals) -> Progress:
         """Load the checkpoint at `path` into the job and `window`; nothing is touched before all of it is read.
 
-        On as many ranks as wrote it each gets back what was its own. On another number, BatchNorm buffers are averaged over
-        the ranks that wrote them and the open sums are added up.
+        On as many ranks as wrote it each gets back what was its own. On another number, BatchNorm buffers are averaged
+        over the ranks that wrote them and the open sums are added up.
         """
         job = self._job
         state, shared = self._store.load(path, rank=0)

@@ -1,7 +1,7 @@
 """The train loop, whole and visible: read it from top to bottom.
 
-Everything that a step uses follows from the recipe and the step's number: the batch (from seed and epoch), the learning rate, the
-seed of dropout. So a run that starts at step N after a kill is the run that was never killed.
+Everything that a step uses follows from the recipe and the step's number: the batch (from seed and epoch), the
+learning rate, the seed of dropout. So a run that starts at step N after a kill is the run that was never killed.
 """
 
 import time
