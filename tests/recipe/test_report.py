@@ -3,11 +3,11 @@
 from pathlib import Path
 
 import pytest
-from conftest import REGISTRIES
 
 from distcls.recipe.errors import RecipeError
 from distcls.recipe.schema import check
 from distcls.recipe.source import read
+from tests.recipe.parts import REGISTRIES
 
 BASE = """\
 data:

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import pytest
-from conftest import LOSSES, REGISTRIES, WHOLE, checked
 from pydantic import AfterValidator
 from typing_extensions import TypedDict
 
@@ -15,6 +14,7 @@ from distcls.recipe.schema import check
 from distcls.recipe.source import read
 from distcls.recipe.yaml12 import to_yaml
 from distcls.registry import Registry
+from tests.recipe.parts import LOSSES, REGISTRIES, WHOLE, checked
 
 
 def report(*overrides: str, text: str = WHOLE) -> list[str]:
