@@ -16,8 +16,9 @@ class Registry:
         role: the word for error messages, e.g. ``"backbone"``.
         given: constructor arguments that the builder supplies and a recipe may not.
 
-    A registered class's constructor signature is its schema: annotated keyword arguments, defaults once, there. An argument that
-    is itself a block of another role is annotated with that role's registry: ``loss: Annotated[dict, LOSSES]``.
+    A registered class's constructor signature is its schema: annotated keyword arguments, defaults once, there. An
+    argument that is itself a block of another role is annotated with that role's registry:
+    ``loss: Annotated[dict, LOSSES]`` is one block, ``Annotated[list, LOSSES]`` a list of them.
     """
 
     def __init__(self, role: str, given: tuple[str, ...] = ()) -> None:
@@ -34,7 +35,8 @@ class Registry:
         old = self._classes.get(cls.__name__)
         if old is not None and (old.__module__, old.__qualname__) != (cls.__module__, cls.__qualname__):
             raise UserError(
-                f"{self.role} {cls.__name__!r} of {cls.__module__} is already registered by {old.__module__}: choose another class name"
+                f"{self.role} {cls.__name__!r} of {cls.__module__} is already registered by {old.__module__}: "
+                "choose another class name"
             )
         self._classes[cls.__name__] = cls
         return cls
@@ -53,20 +55,28 @@ class Registry:
         """
         if name not in self._classes:
             raise UserError(
-                f"no {self.role} is named {name!r}.{did_you_mean(name, self._classes)} Registered: {', '.join(self.names()) or 'none'}"
+                f"no {self.role} is named {name!r}.{did_you_mean(name, self._classes)} "
+                f"Registered: {', '.join(self.names()) or 'none'}"
             )
         return self._classes[name]
 
     def build(self, block: Mapping[str, Any], **given: Any) -> Any:
-        """Construct what ``{type: NAME, argument: value, ...}`` names, with the builder's own arguments beside the recipe's."""
+        """Construct what ``{type: NAME, argument: value, ...}`` names; `given` are the builder's own arguments."""
         arguments = {key: value for key, value in block.items() if key != "type"}
         return self[block["type"]](**arguments, **given)
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """`` Did you mean 'x'?`` with a leading space, or nothing where no known word is near."""
-    near = difflib.get_close_matches(word, list(known), n=1)
-    return f" Did you mean {near[0]!r}?" if near else ""
+    near = nearest(word, known)
+    return f" Did you mean {near!r}?" if near else ""
+
+
+def nearest(word: str, known: Iterable[str]) -> str | None:
+    """The known word that was probably meant: small and capital letters count as equal, so `sgd` finds `SGD`."""
+    lowered = {one.lower(): one for one in known}
+    near = difflib.get_close_matches(word.lower(), lowered, n=1)
+    return lowered[near[0]] if near else None
 
 
 BACKBONES = Registry("backbone")
@@ -74,6 +84,6 @@ NECKS = Registry("neck")
 HEADS = Registry("head")
 LOSSES = Registry("loss")
 TRANSFORMS = Registry("augmentation")
-OPTIMIZERS = Registry("optimizer", given=("params",))
+OPTIMIZERS = Registry("optimizer", given=("model",))
 SCHEDULES = Registry("schedule", given=("total_steps", "steps_per_epoch"))
 ROLES = (BACKBONES, NECKS, HEADS, LOSSES, TRANSFORMS, OPTIMIZERS, SCHEDULES)

@@ -1,0 +1,109 @@
+"""`distcls data ...`: write and describe .beton files."""
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(no_args_is_help=True, help="Write .beton files from images, and look into them.")
+
+
+@app.command()
+def convert(
+    source: Annotated[
+        Path, typer.Argument(help="Folder with one sub-folder per class, or with the files of a known set.")
+    ],
+    out: Annotated[Path, typer.Argument(help="The .beton to write; OUT.json is written beside it.")],
+    source_type: Annotated[str, typer.Option(help="auto, folder, fashion-mnist, mnist or torchvision.")] = "auto",
+    split: Annotated[
+        str | None, typer.Option(help="train, val or test; for a folder: the sub-folder of that name.")
+    ] = None,
+    dataset: Annotated[
+        str | None, typer.Option(help="Class of torchvision.datasets, e.g. CIFAR10. Never downloads.")
+    ] = None,
+    write_mode: Annotated[
+        str | None, typer.Option(help="raw, jpg, proportion or smart. Default: raw for small images, else jpg.")
+    ] = None,
+    max_resolution: Annotated[
+        int | None, typer.Option(help="Shrink larger images to this longer side, in pixels.")
+    ] = None,
+    quality: Annotated[int, typer.Option(help="JPEG quality, 1..100.")] = 90,
+    compress_probability: Annotated[
+        float, typer.Option(help="Share stored as JPEG with --write-mode proportion.")
+    ] = 0.5,
+    smart_threshold: Annotated[
+        int, typer.Option(help="Bytes of pixels from which on --write-mode smart uses JPEG.")
+    ] = 524288,
+    workers: Annotated[int | None, typer.Option(help="Processes. Default: the cores this process may use.")] = None,
+) -> None:
+    """Write a .beton and its sidecar (class names, statistics) from images on disk."""
+    from distcls.data.convert import convert as run
+    from distcls.data.sources import open_source
+
+    images = open_source(source, source_type, split, dataset)
+    print(f"{source}: {len(images)} images in {len(images.class_names)} classes", flush=True)
+    with _progress(len(images), out.name) as progress:
+        sidecar = run(
+            images,
+            out,
+            write_mode=write_mode,
+            max_resolution=max_resolution,
+            quality=quality,
+            compress_probability=compress_probability,
+            smart_threshold=smart_threshold,
+            workers=workers,
+            origin=str(source.resolve()),
+            progress=progress,
+        )
+    print(f"{out}: {sidecar.samples} images, {sidecar.bytes / 2**20:.1f} MiB")
+
+
+@app.command()
+def info(path: Annotated[Path, typer.Argument(help="A .beton.")]) -> None:
+    """Check a .beton's structure and print what it holds."""
+    from distcls.data.dataset import BetonDataset
+
+    dataset = BetonDataset(path)
+    about = dataset.sidecar
+    for name, value in (
+        ("images", f"{about.samples} ({about.jpeg_samples} as JPEG), {about.bytes / 2**20:.1f} MiB"),
+        ("height", "{} .. {} .. {} pixels (min, median, max)".format(*about.sizes.height)),
+        ("width", "{} .. {} .. {}".format(*about.sizes.width)),
+        ("mean", "{:.4f} {:.4f} {:.4f} (RGB, scale 0..1)".format(*about.mean)),
+        ("std", "{:.4f} {:.4f} {:.4f}".format(*about.std)),
+        ("written", ", ".join(f"{key} {value}" for key, value in about.write.items() if value is not None)),
+        ("from", f"{about.source['path']} ({about.source['kind']})"),
+        ("versions", ", ".join(f"{key} {value}" for key, value in about.versions.items())),
+        ("fingerprint", about.fingerprint),
+        ("classes", str(dataset.num_classes)),
+    ):
+        print(f"{name:12} {value}")
+    for number, (name, count) in enumerate(zip(about.class_names, about.class_counts, strict=True)):
+        print(f"{number:6}  {count:9}  {name}")
+
+
+@contextmanager
+def _progress(total: int, title: str) -> Iterator[Callable[[int], None]]:
+    """A bar on a terminal, else a line for every tenth."""
+    if sys.stderr.isatty():
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        with Progress(*columns, console=Console(stderr=True)) as bar:
+            task = bar.add_task(title, total=total)
+            yield lambda done: bar.update(task, completed=done)
+        return
+    printed = 0
+
+    def line(done: int) -> None:
+        nonlocal printed
+        tenth = 10 * done // total
+        if tenth > printed:
+            printed = tenth
+            print(f"{title}: {done} of {total}", file=sys.stderr, flush=True)
+
+    yield line

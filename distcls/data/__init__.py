@@ -1,0 +1,5 @@
+"""From .beton files to batches. Importing this package registers the augmentations."""
+
+from distcls.data import augment
+
+__all__ = ["augment"]

@@ -40,6 +40,10 @@ class Trackers:
     def event(self, kind: str, **fields: Any) -> None:
         self._each(lambda backend: backend.event(kind, **fields))
 
+    def sync(self) -> None:
+        """Wait until every backend that keeps files has them on the disk."""
+        self._each(lambda backend: getattr(backend, "sync", lambda: None)())
+
     def finish(self, status: Status, message: str | None = None) -> None:
         """Close every backend, each within its bound; a second call does nothing."""
         backends, self.backends = self.backends, []

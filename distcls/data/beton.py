@@ -1,0 +1,132 @@
+"""FFCV's file format, read into one compact table of samples (24 bytes each) after every pointer was checked.
+
+Layout of a .beton (little endian; ffcv/types.py): header, field descriptors, one metadata record per sample, pages of
+data, and at the end the allocation table (sample, pointer, size) that the header points at. The header is written last.
+"""
+
+from pathlib import Path
+
+import numpy as np
+
+from distcls.data.errors import DataError
+
+JPEG, RAW = 0, 1
+
+# One sample: where its bytes are in this process's memory, and how to read them.
+SAMPLE = np.dtype(
+    [("address", "<u8"), ("size", "<u4"), ("height", "<u2"), ("width", "<u2"), ("label", "<i4"), ("mode", "u1")],
+    align=True,
+)
+
+_VERSION = 2
+_HEADER = np.dtype(
+    [("version", "<u2"), ("fields", "<u2"), ("page_size", "<u4"), ("samples", "<u8"), ("allocations_at", "<u8")],
+    align=True,
+)
+_FIELD = np.dtype([("type", "u1"), ("name", "u1", (16,)), ("arguments", "u1", (1024,))], align=True)
+_IMAGE = np.dtype([("mode", "u1"), ("width", "<u2"), ("height", "<u2"), ("data_ptr", "<u8")])
+_ALLOCATION = np.dtype([("sample", "<u8"), ("ptr", "<u8"), ("size", "<u8")])
+# By type number; those of bytes, arrays, JSON and tensors (3..6) are not read.
+_FIELD_TYPES = {0: np.dtype("<f8"), 1: np.dtype("<i8"), 2: _IMAGE}
+_INT, _RGB_IMAGE = 1, 2
+
+_AGAIN = "Write it again with `distcls data convert`."
+
+
+def read_samples(path: Path) -> tuple[np.memmap, np.ndarray]:
+    """Map a .beton and check its structure.
+
+    Returns:
+        The mapped bytes, which must live as long as the table is used, and the table: (N,) of `SAMPLE`. Labels are not
+        checked.
+
+    Raises:
+        DataError: the file is missing, empty, foreign, unfinished or truncated, or a sample points outside of its data.
+    """
+    size = _file_size(path)
+    file = np.memmap(path, np.uint8, "r")
+    header = file[: _HEADER.itemsize].view(_HEADER)[0]
+    if header["version"] != _VERSION or not 0 < header["fields"] < 256:
+        raise DataError(
+            f"{path}: not an FFCV .beton file: got version {header['version']} with {header['fields']} fields, "
+            f"expected version {_VERSION} with an image and a label. {_AGAIN}"
+        )
+    samples, table_at = int(header["samples"]), int(header["allocations_at"])
+    if table_at == 0:
+        raise DataError(f"{path}: unfinished: it was never closed by its writer (no allocation table). {_AGAIN}")
+    records, image, label = _metadata(path, file, int(header["fields"]), samples)
+    if size < table_at + samples * _ALLOCATION.itemsize or (size - table_at) % _ALLOCATION.itemsize:
+        raise DataError(
+            f"{path}: truncated: got {size} bytes, expected at least {table_at + samples * _ALLOCATION.itemsize} "
+            f"for {samples} samples. Copy it again, or write it again with `distcls data convert`."
+        )
+    if samples == 0:
+        raise DataError(f"{path}: holds no samples. {_AGAIN}")
+
+    table = np.zeros(samples, SAMPLE)
+    sizes = _sizes(path, records[image]["data_ptr"], file[table_at:].view(_ALLOCATION))
+    pixels = records[image]
+    end = pixels["data_ptr"] + sizes
+    raw_bytes = pixels["height"].astype(np.uint64) * pixels["width"] * np.uint64(3)
+    wrong = (
+        (end > table_at) | (pixels["mode"] > RAW) | (raw_bytes == 0) | ((pixels["mode"] == RAW) & (sizes != raw_bytes))
+    )
+    if wrong.any():
+        bad = int(np.flatnonzero(wrong)[0])
+        raise DataError(
+            f"{path}: sample {bad} is damaged: {int(sizes[bad])} bytes at {int(pixels['data_ptr'][bad])} do not hold a "
+            f"{pixels['width'][bad]}x{pixels['height'][bad]} image of kind {pixels['mode'][bad]}. {_AGAIN}"
+        )
+    table["address"] = pixels["data_ptr"] + np.uint64(file.ctypes.data)
+    table["size"] = sizes
+    for name in ("height", "width", "mode"):
+        table[name] = pixels[name]
+    labels = records[label]
+    table["label"] = np.where((labels >= 0) & (labels < 2**31), labels, -1)
+    return file, table
+
+
+def _file_size(path: Path) -> int:
+    if not path.is_file():
+        raise DataError(
+            f"{path}: no such file. Write it from your images with `distcls data convert SOURCE {path}` "
+            "(`distcls data convert --help` lists the sources)."
+        )
+    size = path.stat().st_size
+    if size < _HEADER.itemsize:
+        raise DataError(f"{path}: got {size} bytes, expected an FFCV .beton file. {_AGAIN}")
+    return size
+
+
+def _metadata(path: Path, file: np.ndarray, fields: int, samples: int) -> tuple[np.ndarray, str, str]:
+    """The per-sample records and the names of the columns that hold the image and the label."""
+    start = _HEADER.itemsize + fields * _FIELD.itemsize
+    types = [int(kind) for kind in file[_HEADER.itemsize : start].view(_FIELD)["type"]] if len(file) >= start else []
+    if _RGB_IMAGE not in types or _INT not in types or any(kind not in _FIELD_TYPES for kind in types):
+        raise DataError(
+            f"{path}: its fields are of FFCV types {types or 'cut off'}, expected an RGB image ({_RGB_IMAGE}) and an "
+            f"int label ({_INT}), and floats besides at most. {_AGAIN}"
+        )
+    record = np.dtype([("", _FIELD_TYPES[kind]) for kind in types], align=True)
+    stop = start + samples * record.itemsize
+    if len(file) < stop:
+        raise DataError(
+            f"{path}: truncated: got {len(file)} bytes, expected {stop} and more for {samples} samples. "
+            "Copy it again, or write it again with `distcls data convert`."
+        )
+    return file[start:stop].view(record), f"f{types.index(_RGB_IMAGE)}", f"f{types.index(_INT)}"
+
+
+def _sizes(path: Path, pointers: np.ndarray, allocations: np.ndarray) -> np.ndarray:
+    """Bytes of every sample's image (N,), from the allocation whose pointer is the sample's."""
+    known = allocations[allocations["sample"] < len(pointers)]
+    known = known[known["ptr"] == pointers[known["sample"]]]
+    sizes = np.zeros(len(pointers), np.uint64)
+    sizes[known["sample"]] = known["size"]
+    if not sizes.all():
+        bad = np.flatnonzero(sizes == 0)
+        raise DataError(
+            f"{path}: damaged: {len(bad)} of {len(sizes)} samples have no entry in the allocation table, sample "
+            f"{bad[0]} first. {_AGAIN}"
+        )
+    return sizes

@@ -1,0 +1,84 @@
+"""The JSON file beside a .beton: what the format itself cannot say: class names, statistics, how it was written."""
+
+import hashlib
+import json
+from pathlib import Path
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from distcls.data.errors import DataError
+
+
+class Sizes(BaseModel):
+    """Image sizes in pixels as stored, each a list of minimum, median and maximum."""
+
+    height: list[int]
+    width: list[int]
+
+
+class Sidecar(BaseModel):
+    """Contents of OUT.json.
+
+    `mean` and `std` are per RGB channel over all pixels (each image with the same weight) on the scale 0..1, as
+    torchvision's and timm's constants; `fingerprint` is `fingerprint_of` the .beton it belongs to.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    format: int = 1
+    fingerprint: str
+    samples: int
+    class_names: list[str]
+    class_counts: list[int]
+    mean: list[float]
+    std: list[float]
+    sizes: Sizes
+    bytes: int
+    jpeg_samples: int
+    write: dict[str, int | float | str | None]
+    source: dict[str, int | float | str | None]
+    versions: dict[str, str]
+
+
+def sidecar_path(beton: Path) -> Path:
+    """train.beton -> train.json."""
+    return beton.with_suffix(".json")
+
+
+def fingerprint_of(file: np.ndarray, data_at: int) -> str:
+    """A fingerprint of a mapped .beton that reads some megabytes of a file of any size.
+
+    SHA-256 over the size, everything before the first image (header, every sample's label, size and pointer), 256
+    blocks of 4 KiB spread evenly over the images, and the last 4 KiB.
+
+    Args:
+        file: the file's bytes.
+        data_at: offset of the first image.
+    """
+    block = 4096
+    digest = hashlib.sha256(str(len(file)).encode())
+    digest.update(file[:data_at].data)
+    for start in np.linspace(data_at, max(len(file) - block, data_at), 256).astype(np.int64):
+        digest.update(file[start : start + block].data)
+    return f"sha256-sampled:{digest.hexdigest()}"
+
+
+def read_sidecar(beton: Path) -> Sidecar:
+    """The sidecar of `beton`.
+
+    Raises:
+        DataError: it is missing or not a sidecar.
+    """
+    path = sidecar_path(beton)
+    again = f"Copy it from where {beton.name} came from, or write both again with `distcls data convert`."
+    try:
+        return Sidecar.model_validate(json.loads(path.read_bytes()))
+    except FileNotFoundError:
+        raise DataError(f"{path}: no such file: the class names and statistics of {beton} are in it. {again}") from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: not JSON ({error}), expected the sidecar of {beton}. {again}") from None
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(map(str, first["loc"])) or "the whole"
+        raise DataError(f"{path}: not the sidecar of {beton}: {key}: {first['msg']}. {again}") from None

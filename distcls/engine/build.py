@@ -1,0 +1,222 @@
+"""Recipe -> objects. The only file that does it: nothing below receives the recipe, only plain values from here."""
+
+import os
+from dataclasses import dataclass
+
+import torch
+from accelerate import Accelerator
+from torch import nn
+
+from distcls.data.dataset import BetonDataset
+from distcls.data.loader import EvalLoader, TrainLoader
+from distcls.engine.distributed import same_start
+from distcls.engine.preemption import StopRequest
+from distcls.engine.seeding import seed_building
+from distcls.models.classifier import ImageClassifier, build_classifier
+from distcls.optim.schedules import Schedule
+from distcls.recipe.errors import KeyPath, Problem, RecipeError
+from distcls.recipe.schema import Recipe
+from distcls.recipe.source import Source
+from distcls.registry import OPTIMIZERS, SCHEDULES, TRANSFORMS
+from distcls.tracking.console import Console
+from distcls.tracking.trackers import Trackers
+
+DTYPES = {"fp64": torch.float64}  # of images and weights; float32 where the precision is not named here
+
+
+@dataclass
+class Datasets:
+    train: BetonDataset
+    val: BetonDataset
+
+
+@dataclass
+class Job:
+    """Everything that the train loop uses, built and ready. `model` is the wrapped `classifier`."""
+
+    accelerator: Accelerator
+    classifier: ImageClassifier
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+    schedule: Schedule
+    train_loader: TrainLoader
+    val_loader: EvalLoader
+    trackers: Trackers
+    console: Console
+    stop: StopRequest
+    total_steps: int
+    steps_per_epoch: int
+    global_batch_size: int
+    accumulation_steps: int
+    clip_grad_norm: float | None
+    seed: int
+    log_every_steps: int
+    checkpoint_every_steps: int
+    evaluate_every_epochs: float
+
+    @property
+    def device(self) -> torch.device:
+        return self.accelerator.device
+
+    @property
+    def rank(self) -> int:
+        return self.accelerator.process_index
+
+    @property
+    def world_size(self) -> int:
+        return self.accelerator.num_processes
+
+    def position(self, step: int) -> dict[str, float]:
+        """The counters of every logged row."""
+        return {"step": step, "epoch": round(step / self.steps_per_epoch, 6), "samples": step * self.global_batch_size}
+
+    def log(self, row: dict[str, float]) -> None:
+        """One row to the trackers and to the person at the terminal."""
+        self.trackers.log(row)
+        (self.console.val_row if "val/loss" in row else self.console.train_row)(row)
+
+    def evaluation_due(self, step: int) -> bool:
+        """After each `eval.every_epochs` epochs, at the nearest step, and at the end."""
+        period = self.evaluate_every_epochs * self.steps_per_epoch
+        nearest = round(step / period)
+        return step == self.total_steps or (nearest > 0 and step == max(1, round(nearest * period)))
+
+    def checkpoint_due(self, step: int) -> bool:
+        return step == self.total_steps or (step > 0 and step % self.checkpoint_every_steps == 0)
+
+
+def open_datasets(recipe: Recipe, source: Source) -> Datasets:
+    """Map and check the files, and hold the recipe against them; touches no GPU.
+
+    Raises:
+        DataError: a file is missing or damaged.
+        RecipeError: the recipe does not fit what is in them.
+    """
+    train, val = BetonDataset(recipe.data.train.path), BetonDataset(recipe.data.val.path)
+    problems = []
+    classes, batch = recipe.model.head.get("num_classes"), recipe.train.global_batch_size
+    for split, data in (("train", train), ("val", val)):
+        if classes not in (None, data.num_classes):
+            path: KeyPath = ("model", "head", "num_classes")
+            text = (
+                f"does not fit the data: got {classes}, expected {data.num_classes}, "
+                f"the classes of data.{split} ({data.paths[0]})"
+            )
+            problems.append(Problem(source.at(path), path, text))
+    if train.class_names != val.class_names:
+        path = ("data", "val", "path")
+        text = f"other classes than data.train: got {_listed(val.class_names)}, expected {_listed(train.class_names)}"
+        problems.append(Problem(source.at(path), path, text))
+    if len(train) < batch:
+        path = ("train", "global_batch_size")
+        text = (
+            f"larger than the training set: got {batch}, expected at most {len(train)}, the images of {train.paths[0]}"
+        )
+        problems.append(Problem(source.at(path), path, text))
+    if problems:
+        raise RecipeError(source.recipe, problems)
+    return Datasets(train, val)
+
+
+def _listed(names: list[str]) -> str:
+    return ", ".join(names[:4]) + (f", ... ({len(names)})" if len(names) > 4 else "")
+
+
+def check_ranks(recipe: Recipe, source: Source, ranks: int) -> None:
+    """The global batch must divide into equal micro-batches.
+
+    Raises:
+        RecipeError: it does not on this many ranks.
+    """
+    batch, accumulation = recipe.train.global_batch_size, recipe.train.accumulation_steps
+    if batch % (ranks * accumulation):
+        path: KeyPath = ("train", "global_batch_size")
+        text = (
+            f"{ranks} ranks x {accumulation} accumulation steps do not divide it: got {batch}, "
+            f"expected a multiple of {ranks * accumulation}"
+        )
+        raise RecipeError(source.recipe, [Problem(source.at(path), path, text)])
+
+
+def cores_per_rank(local_world_size: int) -> int:
+    """Cores that this process may use, shared between its node's ranks; SLURM gives fewer than the machine has."""
+    return max(1, len(os.sched_getaffinity(0)) // local_world_size)
+
+
+def build_job(
+    recipe: Recipe,
+    datasets: Datasets,
+    accelerator: Accelerator,
+    *,
+    local_world_size: int,
+    trackers: Trackers,
+    console: Console,
+    stop: StopRequest,
+) -> Job:
+    """Build model, optimizer, schedule and loaders for this rank.
+
+    Raises:
+        UserError: a part refuses its arguments.
+    """
+    train = recipe.train
+    ranks = accelerator.num_processes
+    dtype = DTYPES.get(train.precision, torch.float32)
+
+    seed_building(train.seed)
+    size = recipe.data.resolution
+    classifier = build_classifier(recipe.model.model_dump(), image_size=(size, size))
+    classifier.to(device=accelerator.device, dtype=dtype)
+    if train.channels_last:
+        classifier.to(memory_format=torch.channels_last)
+    same_start(classifier, ranks)
+    model: nn.Module = classifier
+    if recipe.distributed.sync_bn and accelerator.device.type == "cuda":
+        model = nn.SyncBatchNorm.convert_sync_batchnorm(classifier)
+    optimizer = OPTIMIZERS.build(recipe.optimizer, model=classifier)
+    for group in optimizer.param_groups:
+        group["initial_lr"] = group["lr"]
+    model, optimizer = accelerator.prepare(model, optimizer)
+
+    shape = {"rank": accelerator.process_index, "world_size": ranks, "device": accelerator.device, "dtype": dtype}
+    shape["workers"] = recipe.data.workers or cores_per_rank(local_world_size)
+    train_loader = TrainLoader(
+        datasets.train,
+        resolution=size,
+        transforms=[TRANSFORMS.build(block) for block in recipe.data.augment],
+        global_batch_size=train.global_batch_size,
+        accumulation_steps=train.accumulation_steps,
+        seed=train.seed,
+        **shape,
+    )
+    val_loader = EvalLoader(
+        datasets.val,
+        resolution=recipe.data.val.resolution or size,
+        crop_ratio=recipe.data.val.crop_ratio,
+        batch_size=recipe.eval.batch_size or train.global_batch_size // (ranks * train.accumulation_steps),
+        mean=datasets.train.mean,
+        std=datasets.train.std,
+        **shape,
+    )
+    steps_per_epoch = train_loader.steps_per_epoch
+    total_steps = train.max_steps or round((train.epochs or 0) * steps_per_epoch)
+    return Job(
+        accelerator=accelerator,
+        classifier=classifier,
+        model=model,
+        optimizer=optimizer,
+        schedule=SCHEDULES.build(recipe.schedule, total_steps=total_steps, steps_per_epoch=steps_per_epoch),
+        train_loader=train_loader,
+        val_loader=val_loader,
+        trackers=trackers,
+        console=console,
+        stop=stop,
+        total_steps=total_steps,
+        steps_per_epoch=steps_per_epoch,
+        global_batch_size=train.global_batch_size,
+        accumulation_steps=train.accumulation_steps,
+        clip_grad_norm=train.clip_grad_norm,
+        seed=train.seed,
+        log_every_steps=train.log_every_steps,
+        checkpoint_every_steps=recipe.checkpoint.every_steps,
+        evaluate_every_epochs=recipe.eval.every_epochs,
+    )

@@ -1,0 +1,269 @@
+"""The folder of checkpoints as one process sees it: begin, commit, scan, verify, prune. What ranks do together is in
+checkpoint.py.
+
+checkpoints/step_00001234/                  committed: MANIFEST.json and the files it lists
+checkpoints/step_00001234.corrupt/          did not verify; never deleted by us
+checkpoints/.tmp_step_00001234.TOKEN/       being written; its writer holds a lock on the MANIFEST.json within
+checkpoints/.replaced_step_00001234.TOKEN/  was the committed one until a second save of the same step took its name
+checkpoints/.pruned_step_00001234.TOKEN/    on its way out; renamed first, so that a half-deleted one is not taken for
+a damaged one
+"""
+
+import errno
+import fcntl
+import hashlib
+import json
+import logging
+import os
+import re
+import secrets
+import shutil
+from pathlib import Path
+from typing import Any
+
+from distcls.engine.durable_file import create, fsync_folder, write_all
+from distcls.errors import UserError
+
+MANIFEST = "MANIFEST.json"
+SCHEMA = 1
+STEP = re.compile(r"step_(\d+)")
+NO_VALID_CHECKPOINT = 76  # exit code: fail, do not requeue
+
+log = logging.getLogger(__name__)
+
+
+class CheckpointError(UserError):
+    """A run cannot go on from its checkpoints. `exit_code` is what the process should leave with."""
+
+    def __init__(self, text: str, exit_code: int = 1) -> None:
+        super().__init__(text)
+        self.exit_code = exit_code
+
+
+class Damaged(Exception):
+    """A checkpoint is not what was committed; the text names the file and the reason."""
+
+
+class Commit:
+    """One checkpoint on its way (rank 0's part): the temporary folder, then the manifest, then the name.
+
+    Args:
+        folder: the run's `checkpoints/`.
+        step: optimizer steps.
+
+    Raises:
+        OSError: the disk's.
+    """
+
+    def __init__(self, folder: Path, step: int) -> None:
+        self.token = secrets.token_hex(4)
+        self.final = folder / f"step_{step:08d}"
+        self.path = folder / f".tmp_{self.final.name}.{self.token}"
+        self._closed = False
+        if not folder.is_dir():
+            folder.mkdir(parents=True)
+            fsync_folder(folder.parent)
+        self.path.mkdir()
+        try:
+            self._manifest = create(self.path / MANIFEST)
+        except OSError:
+            shutil.rmtree(self.path, ignore_errors=True)
+            raise
+        _lock(
+            self._manifest
+        )  # held until the name is final or the process is dead: how remove_debris knows a live writer
+
+    def finish(self, manifest: dict[str, Any]) -> None:
+        """Write the manifest and give the folder its name: once this returns, the checkpoint survives anything."""
+        write_all(self._manifest, encode_manifest({**manifest, "token": self.token}))
+        os.fsync(self._manifest)
+        fsync_folder(self.path)
+        replaced = None
+        if self.final.exists():
+            replaced = self.final.with_name(f".replaced_{self.final.name}.{self.token}")
+            os.rename(self.final, replaced)
+        try:
+            os.rename(self.path, self.final)
+        except OSError:
+            if not self._has_arrived():
+                if replaced:
+                    os.rename(replaced, self.final)
+                raise
+        fsync_folder(self.final.parent)
+        self._close()
+        if replaced:
+            discard(replaced)
+
+    def abandon(self) -> None:
+        """Take everything back after an error; nothing that was committed before is touched."""
+        shutil.rmtree(self.path, ignore_errors=True)
+        self._close()
+
+    def _close(self) -> None:
+        if not self._closed:
+            os.close(self._manifest)
+            self._closed = True
+
+    def _has_arrived(self) -> bool:
+        """NFS may report an error for a rename that its server did: the token tells."""
+        try:
+            return read_manifest(self.final)["token"] == self.token
+        except (Damaged, KeyError):
+            return False
+
+
+def encode_manifest(manifest: dict[str, Any]) -> bytes:
+    """JSON with its own sha256, so that a flipped bit in a counter does not pass for a checkpoint."""
+    plain = json.loads(json.dumps(manifest))
+    return json.dumps({**plain, "sha256": _hash(plain)}, indent=1).encode()
+
+
+def read_manifest(path: Path) -> dict[str, Any]:
+    """The manifest of one checkpoint folder.
+
+    Raises:
+        Damaged: it is missing or not as it was written.
+        CheckpointError: a newer version of distcls wrote it.
+        OSError: it cannot be read.
+    """
+    try:
+        manifest = json.loads((path / MANIFEST).read_bytes())
+        expected = manifest.pop("sha256")
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise Damaged(f"{MANIFEST} is missing") from error
+    except (ValueError, KeyError, AttributeError, TypeError) as error:
+        raise Damaged(f"{MANIFEST} is not what was written: it cannot be parsed") from error
+    if _hash(manifest) != expected:
+        raise Damaged(f"{MANIFEST} is not what was written: its sha256 differs")
+    if manifest["schema"] > SCHEMA:
+        raise CheckpointError(
+            f"{path} was written by a newer distcls (checkpoint schema {manifest['schema']}; "
+            f"this one reads {SCHEMA}): update distcls"
+        )
+    return manifest
+
+
+def check_file(path: Path, entry: dict[str, Any]) -> None:
+    """Compare a file's size and sha256 with its manifest entry.
+
+    Raises:
+        Damaged: they differ, or the disk reports an error for the file's bytes.
+        OSError: it cannot be opened.
+    """
+    try:
+        size = path.stat().st_size
+    except FileNotFoundError as error:
+        raise Damaged(f"{path.name} is missing") from error
+    if size != entry["size"]:
+        raise Damaged(f"{path.name} has {size} bytes, {entry['size']} were written")
+    with open(path, "rb") as file:
+        try:
+            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+        except OSError as error:
+            if error.errno == errno.EIO:
+                raise Damaged(f"{path.name} cannot be read: {error.strerror}") from error
+            raise
+    if sha256 != entry["sha256"]:
+        raise Damaged(f"{path.name} is not what was written: its sha256 differs")
+
+
+def committed(folder: Path) -> list[Path]:
+    """The committed checkpoints, newest step first."""
+    found = [(int(match[1]), path) for path in _entries(folder) if (match := STEP.fullmatch(path.name))]
+    return [path for _, path in sorted(found, reverse=True)]
+
+
+def corrupt(folder: Path) -> list[Path]:
+    return sorted(path for path in _entries(folder) if re.match(r"step_\d+\.corrupt", path.name))
+
+
+def condemn(path: Path, reason: str) -> None:
+    """Rename a damaged checkpoint out of the way, and say so."""
+    names = (f"{path.name}.corrupt{suffix}" for suffix in ("", *(f".{n}" for n in range(2, 1000))))
+    target = next(path.with_name(name) for name in names if not path.with_name(name).exists())
+    os.rename(path, target)
+    fsync_folder(path.parent)
+    log.warning("checkpoint %s is damaged: %s. It is kept as %s; trying the one before it.", path, reason, target.name)
+
+
+def prune(folder: Path, keep: int, saved: Path) -> None:
+    """Delete old checkpoints: all but the newest `keep`, the newest marked best, and the one just saved.
+
+    A disk that refuses is a warning: the checkpoint that was asked for is safe already.
+    """
+    found = committed(folder)
+    kept = {*found[:keep], saved, next((path for path in found if _is_best(path)), saved)}
+    for path in found:
+        if path not in kept:
+            gone = path.with_name(f".pruned_{path.name}.{secrets.token_hex(4)}")
+            try:
+                os.rename(path, gone)
+            except OSError as error:
+                log.warning("%s could not be deleted: %s", path, error)
+            else:
+                discard(gone)
+
+
+def remove_debris(folder: Path) -> None:
+    """Clear what killed runs left, but not what a live process is writing; finish a replacement that was cut in two.
+
+    Raises:
+        OSError: a replaced checkpoint could not get its name back.
+    """
+    for path in _entries(folder):
+        if match := re.fullmatch(r"\.replaced_(step_\d+)\.\w+", path.name):
+            final = folder / match[1]
+            if final.exists():
+                discard(path)
+            else:  # killed between the two renames: the old one is the last acknowledged one
+                os.rename(path, final)
+                fsync_folder(folder)
+        elif re.match(r"\.pruned_step_\d+\.", path.name) or (
+            re.match(r"\.tmp_step_\d+\.", path.name) and not _has_writer(path)
+        ):
+            discard(path)
+
+
+def discard(path: Path) -> None:
+    try:
+        shutil.rmtree(path)
+    except OSError as error:
+        log.warning("%s could not be deleted: %s", path, error)
+
+
+def _entries(folder: Path) -> list[Path]:
+    return sorted(folder.iterdir()) if folder.is_dir() else []
+
+
+def _hash(manifest: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(manifest, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def _is_best(path: Path) -> bool:
+    try:
+        return read_manifest(path)["best"]
+    except (Damaged, CheckpointError, OSError):
+        return False
+
+
+def _lock(fd: int) -> bool:
+    """Take the lock, False if a live process has it. Where a file system has no locks every writer looks dead:
+    run_folder.py's lock is the guard there."""
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError as error:
+        log.debug("no file locks here: %s", error)
+    return True
+
+
+def _has_writer(tmp: Path) -> bool:
+    try:
+        fd = os.open(tmp / MANIFEST, os.O_RDWR)
+    except OSError:
+        return False
+    try:
+        return not _lock(fd)
+    finally:
+        os.close(fd)

@@ -1,0 +1,68 @@
+"""Exact evaluation: every image of the set counted once, on any number of ranks."""
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+
+import torch
+from torch import nn
+
+from distcls.data.loader import EvalLoader
+from distcls.engine.agreement import Agreement
+from distcls.engine.metrics import Totals
+from distcls.models.classifier import ImageClassifier
+
+
+def evaluate(
+    model: nn.Module,
+    classifier: ImageClassifier,
+    loader: EvalLoader,
+    *,
+    device: torch.device,
+    world_size: int,
+    autocast: Callable[[], AbstractContextManager],
+    stop_requested: Callable[[], bool] = lambda: False,
+) -> dict[str, float] | None:
+    """Loss and top-k of `model` over the whole set of `loader`.
+
+    Every rank runs the same number of equally large batches, so that a sharded model's collectives meet and a compiled
+    one sees one shape; rows beyond a batch's `count` are padding and enter nothing.
+
+    Args:
+        model: the wrapped classifier, ``images (N, 3, H, W) -> logits (N, C)``.
+        classifier: the same, unwrapped: its ``loss(logits, target)`` gives the losses and counts.
+        stop_requested: this rank's wish to end early; all ranks agree on it between batches.
+
+    Returns:
+        Means over the samples of all ranks and their number ``n``, or None when a stop request cut it short.
+
+    Raises:
+        AssertionError: not every image was counted once.
+    """
+    training = model.training
+    model.eval()
+    totals = Totals(device, world_size)
+    agreement = Agreement(device, world_size)
+    quiet = torch.zeros((), device=device)
+    try:
+        with torch.no_grad(), loader.batches() as batches:
+            for number, batch in enumerate(batches):
+                with autocast():
+                    logits = model(batch.images)
+                    # A rank whose share is padding alone still sums zeros under the same names.
+                    rows = max(batch.count, 1)
+                    values = classifier.loss(logits[:rows], batch.target[:rows].clamp(min=0))
+                if not batch.count:
+                    values = {name: torch.zeros_like(value) for name, value in values.items()}
+                totals.add(values, batch.count)
+                agreement.post(number, stop=stop_requested(), loss=quiet)
+                agreement.update()
+                if agreement.stop:
+                    return None
+    finally:
+        model.train(training)
+    agreement.update(wait=True)
+    if agreement.stop:
+        return None
+    means = totals.reduce().read()
+    assert means["n"] == len(loader.dataset), f"evaluated {means['n']} images of {len(loader.dataset)}"
+    return means

@@ -1,0 +1,85 @@
+"""Importing what a recipe may name: the parts of this package, and the recipe's plug-ins."""
+
+import hashlib
+import importlib
+import importlib.util
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from distcls.errors import UserError
+from distcls.recipe.errors import KeyPath, Problem
+from distcls.recipe.source import Source
+
+
+@dataclass(frozen=True)
+class Plugin:
+    """One imported plug-in: what the recipe wrote, the file it came from, and that file's sha256."""
+
+    name: str
+    file: Path
+    sha256: str
+
+
+def import_parts(source: Source | None = None) -> list[Plugin]:
+    """Register every part of this package, then those of the recipe's plug-ins.
+
+    Plug-ins are files (``.../my_backbone.py``) or modules (``my_lab.heads``) whose decorators register classes. One
+    that is missing, or fails while it is imported, becomes one of the source's problems.
+    """
+    for layer in ("models", "data", "optim"):
+        importlib.import_module(f"distcls.{layer}")
+    plugins: list[Plugin] = []
+    if source is None:
+        return plugins
+    for index, name in enumerate(source.plugins):
+        try:
+            plugins.append(_import_file(Path(name)) if name.endswith(".py") else _import_module(name))
+        except UserError as error:
+            path: KeyPath = ("plugins", index)
+            source.problems.append(Problem(source.at(path), path, str(error)))
+    return plugins
+
+
+def _import_file(file: Path) -> Plugin:
+    if not file.is_file():
+        raise UserError(f"{file}: no such file")
+    source = file.read_bytes()
+    digest = hashlib.sha256(source).hexdigest()
+    # The name is unique to the path: two labs' heads.py are two modules, and one imported twice is one.
+    name = f"distcls_plugin_{file.stem}_{hashlib.sha256(str(file.resolve()).encode()).hexdigest()[:8]}"
+    if name not in sys.modules:
+        spec = importlib.util.spec_from_file_location(name, file)
+        assert spec is not None
+        assert spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[name] = module
+        try:
+            spec.loader.exec_module(module)
+        except Exception as error:
+            del sys.modules[name]
+            raise UserError(f"{_place(error, file)}: {type(error).__name__}: {error}") from error
+    return Plugin(str(file), file, digest)
+
+
+def _import_module(name: str) -> Plugin:
+    try:
+        module = importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        raise UserError(f"no module named {error.name!r}: install it, or give the path of a .py file") from error
+    except Exception as error:
+        raise UserError(f"{name}: {type(error).__name__}: {error}") from error
+    file = Path(module.__file__ or name)
+    return Plugin(name, file, hashlib.sha256(file.read_bytes()).hexdigest() if file.is_file() else "")
+
+
+def _place(error: Exception, file: Path) -> str:
+    """``file:line`` of the plug-in's own line that raised."""
+    if isinstance(error, SyntaxError):
+        return f"{error.filename}:{error.lineno}"
+    line, trace = 0, error.__traceback__
+    while trace is not None:
+        if trace.tb_frame.f_code.co_filename == str(file):
+            line = trace.tb_lineno
+        trace = trace.tb_next
+    return f"{file}:{line}" if line else str(file)

@@ -1,0 +1,72 @@
+"""A run as a command and as a function: signals first, then the session, then one clear last line."""
+
+import os
+import socket
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from distcls.engine.preemption import StopRequest
+from distcls.errors import UserError
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a run ended. `status` is "finished", "already finished" or "preempted"; `last` and `best` are evaluations."""
+
+    status: str
+    folder: Path
+    last: dict[str, float]
+    best: dict[str, float]
+
+    @property
+    def exit_code(self) -> int:
+        """75 (EX_TEMPFAIL) when preempted: start the same command again to go on."""
+        return StopRequest.exit_code if self.status == "preempted" else 0
+
+
+def train(recipe_path: str | Path, overrides: Sequence[str] = (), *, stop: StopRequest | None = None) -> Outcome:
+    """Train what a recipe says, or go on with it where its run folder has a checkpoint.
+
+    Args:
+        recipe_path: a YAML file.
+        overrides: ``KEY=VALUE``, as on the command line.
+        stop: where a request to stop arrives; made and installed here if None.
+
+    Raises:
+        UserError: before training for every mistake that can be known then, in training for a loss that is not finite.
+    """
+    stop = stop or StopRequest()
+    stop.install()
+    # Torch takes seconds to import, and a signal must find its handler from the start.
+    from distcls.engine import session
+
+    return session.run(Path(recipe_path), overrides, stop)
+
+
+def main(arguments: Sequence[str]) -> int:
+    """`launch/train.py RECIPE [KEY=VALUE ...]`. Returns the exit status."""
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(
+            "usage: accelerate launch launch/train.py RECIPE [KEY=VALUE ...]\n\n"
+            "RECIPE is a YAML file, see recipes/; KEY=VALUE replaces one of its values, e.g. optimizer.lr=0.5.\n"
+            "Status: 0 finished, 75 preempted (start it again to go on), 76 no valid checkpoint is left, 1 an error."
+        )
+        return 0 if arguments else 2
+    try:
+        return train(arguments[0], arguments[1:]).exit_code
+    except UserError as error:
+        if _should_print(error):
+            print(f"error: {_origin()}{error}", file=sys.stderr, flush=True)
+        return getattr(error, "exit_code", 1)
+
+
+def _should_print(error: UserError) -> bool:
+    """A mistake that every rank finds for itself is printed once a node."""
+    return bool(getattr(error, "on_one_rank", False)) or os.environ.get("LOCAL_RANK", "0") == "0"
+
+
+def _origin() -> str:
+    world = int(os.environ.get("WORLD_SIZE", "1"))
+    return f"rank {os.environ.get('RANK', '0')} on {socket.gethostname()}: " if world > 1 else ""

@@ -1,0 +1,225 @@
+"""The folder of one run: whose it is, who works in it, how its attempts ended. Rank 0's alone; imports no torch.
+
+`run.json` is what batch scripts read: `status` is running, preempted, finished or failed. An attempt that was killed
+could not say so; the next one finds `running` behind a free lock and notes `killed`.
+"""
+
+import contextlib
+import importlib.metadata
+import json
+import os
+import platform
+import re
+import secrets
+import socket
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+from distcls import __version__
+from distcls.engine.durable_file import replace_file
+from distcls.engine.run_lock import RunLock
+from distcls.errors import UserError
+
+Status = Literal["running", "preempted", "finished", "failed"]
+
+SECTIONS = ("model", "data", "optimizer", "schedule", "train")  # what makes two runs the same run
+FREE = {"data.workers", "data.train.path", "data.val.path"}  # data is compared by content, and workers change no number
+PACKAGES = ("torch", "torchvision", "accelerate", "deepspeed", "ffcv", "numpy", "safetensors", "wandb")
+MISSING = object()
+
+
+@dataclass(frozen=True)
+class Start:
+    """What an attempt starts from.
+
+    Attributes:
+        run_id: made by the first attempt, 8 hex digits.
+        attempt: 1 for the first.
+        finished: there is nothing left to do; `message` says so. No attempt was added.
+        changed: key -> [before, now] of what differs from the attempt before, for an event: free recipe keys,
+            `world_size`, `threads`, `versions.*`.
+    """
+
+    run_id: str
+    attempt: int
+    finished: bool = False
+    message: str | None = None
+    changed: dict[str, list[Any]] = field(default_factory=dict)
+
+
+class RunFolder:
+    """A run's `output_dir`.
+
+    Only one live process works in it, from `begin` to `close`: see run_lock.py.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = Path(path)
+        self.checkpoints = self.path / "checkpoints"
+        self.weights = self.path / "weights"
+        self.stop_file = self.path / "stop"
+        self._run_file = self.path / "run.json"
+        self._lock = RunLock(self.path)
+
+    def begin(
+        self,
+        recipe: Mapping[str, Any],
+        *,
+        recipe_yaml: str,
+        fingerprints: Mapping[str, str],
+        world_size: int,
+        threads: int,
+        resume: Literal["auto", "never", "must"] = "auto",
+        wait_s: float = 10.0,
+    ) -> Start:
+        """Take the folder for this process and add an attempt to its run.
+
+        Args:
+            recipe: the resolved recipe, JSON-able.
+            recipe_yaml: the same as text, for `recipe.yaml`; written by the first attempt only.
+            fingerprints: of the data sets: `{"data.train": ..., "data.val": ...}`.
+            world_size: ranks. threads: per rank.
+            resume: `checkpoint.resume` of the recipe.
+            wait_s: how long to wait for another process to leave: a preempted run may be saving still.
+
+        Raises:
+            UserError: the folder is in use, holds another recipe's run, or is not what `resume` asks for.
+        """
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            self._lock.take(wait_s)
+            return self._begin(
+                json.loads(json.dumps(recipe)), recipe_yaml, dict(fingerprints), world_size, threads, resume
+            )
+        except OSError as error:
+            self.close()
+            raise UserError(f"output_dir {self.path} cannot be used: {error.strerror} ({error.filename})") from error
+        except UserError:
+            self.close()
+            raise
+
+    def end(self, status: Status, message: str | None = None) -> None:
+        """Say how this attempt ended; the lock stays until `close`."""
+        run = self._read()
+        assert run is not None
+        run["status"] = status
+        run["attempts"][-1] |= {"status": status, "ended": _now(), **({"message": message} if message else {})}
+        self._write(run)
+
+    def close(self) -> None:
+        """Give the folder free."""
+        self._lock.release()
+
+    def _begin(
+        self,
+        recipe: dict[str, Any],
+        recipe_yaml: str,
+        fingerprints: dict[str, str],
+        world_size: int,
+        threads: int,
+        resume: str,
+    ) -> Start:
+        run = self._read()
+        has_checkpoint = self.checkpoints.is_dir() and any(
+            re.match(r"(\.replaced_)?step_\d+", path.name) for path in self.checkpoints.iterdir()
+        )
+        if resume == "never" and (run or has_checkpoint):
+            status = f" (status {run['status']})" if run else ""
+            raise UserError(
+                f"output_dir {self.path} already holds a run{status} and checkpoint.resume is never: "
+                "give another output_dir, or go on with it by checkpoint.resume=auto"
+            )
+        if run is None and has_checkpoint:
+            raise UserError(
+                f"output_dir {self.path} holds checkpoints but no run.json, so nothing says which recipe they "
+                "belong to: give another output_dir"
+            )
+        if run is not None:
+            self._refuse_other_run(run, recipe, fingerprints)
+            if run["status"] == "finished":
+                text = f"the run in {self.path} is finished; to train again, give another output_dir"
+                return Start(run["run_id"], len(run["attempts"]), finished=True, message=text)
+        if resume == "must" and not has_checkpoint:
+            raise UserError(f"checkpoint.resume is must, but there is no checkpoint in {self.checkpoints}")
+
+        now = _now()
+        attempt = {"status": "running", "started": now, "host": socket.gethostname(), "pid": os.getpid()}
+        attempt |= {"world_size": world_size, "threads": threads, "versions": _versions()}
+        changed: dict[str, list[Any]] = {}
+        if run is None:
+            run = {"run_id": secrets.token_hex(4), "created": now, "attempts": []}
+        else:
+            before = run["attempts"][-1]
+            if before["status"] == "running":
+                before["status"] = "killed"
+            shared = ("world_size", "threads", "versions")
+            old = {**run["recipe"], **{key: before[key] for key in shared}}
+            new = {**recipe, **{key: attempt[key] for key in shared}}
+            changed = {key: [_plain(was), _plain(now)] for key, was, now in differences(old, new)}
+        run |= {"status": "running", "fingerprints": fingerprints, "recipe": recipe}
+        run["attempts"].append(attempt)
+        if not (self.path / "recipe.yaml").exists():
+            replace_file(self.path / "recipe.yaml", recipe_yaml.encode())
+        self._write(run)
+        return Start(run["run_id"], len(run["attempts"]), changed=changed)
+
+    def _refuse_other_run(self, run: dict[str, Any], recipe: dict[str, Any], fingerprints: dict[str, str]) -> None:
+        old, new = run["recipe"], recipe
+        lines = [
+            f"  {key}: {_show(was)} there, {_show(now)} here"
+            for section in SECTIONS
+            for key, was, now in differences(old.get(section), new.get(section), section)
+            if key not in FREE
+        ]
+        lines += [
+            f"  {key} (content): {was} there, {now} here"
+            for key, was, now in differences(run["fingerprints"], fingerprints)
+        ]
+        if lines:
+            raise UserError(
+                "\n".join([f"output_dir {self.path} holds the run of another recipe:", *lines])
+                + "\nGive another output_dir, or put these back to go on with that run."
+            )
+
+    def _read(self) -> dict[str, Any] | None:
+        try:
+            return json.loads(self._run_file.read_bytes())
+        except FileNotFoundError:
+            return None
+        except ValueError as error:
+            raise UserError(f"{self._run_file} is damaged ({error}): mend it, or give another output_dir") from error
+
+    def _write(self, run: dict[str, Any]) -> None:
+        replace_file(self._run_file, json.dumps(run, indent=1).encode() + b"\n")
+
+
+def differences(old: Any, new: Any, key: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """The dotted keys in which two trees of mappings differ, with both values; MISSING where a side lacks the key."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        for name in [*old, *(name for name in new if name not in old)]:
+            yield from differences(old.get(name, MISSING), new.get(name, MISSING), f"{key}.{name}" if key else name)
+    elif old != new:
+        yield key, old, new
+
+
+def _show(value: Any) -> str:
+    return "not set" if value is MISSING else json.dumps(value)
+
+
+def _plain(value: Any) -> Any:
+    return None if value is MISSING else value
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def _versions() -> dict[str, str]:
+    versions = {"distcls": __version__, "python": platform.python_version()}
+    for name in PACKAGES:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):  # an extra that is not installed
+            versions[name] = importlib.metadata.version(name)
+    return versions

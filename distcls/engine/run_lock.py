@@ -1,0 +1,73 @@
+"""One live process per run folder. Imports no torch."""
+
+import fcntl
+import json
+import os
+import socket
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from distcls.errors import UserError
+
+
+class RunLock:
+    """A lock on `run.lock` that the kernel drops when its process dies, however it dies.
+
+    On NFS it holds between hosts where the server has a lock service, and after the crash of a whole node the server
+    may keep it for a minute or two. Where a file system has no locks, the host and process written in the file decide,
+    which protects on one host only.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._fd: int | None = None
+
+    def take(self, wait_s: float) -> None:
+        """Take the lock, or wait for it.
+
+        Raises:
+            UserError: another live process still has it after `wait_s` seconds; the text names it.
+        """
+        fd = os.open(self.folder / "run.lock", os.O_RDWR | os.O_CREAT, 0o666)
+        deadline = time.monotonic() + wait_s
+        while _is_taken(fd):
+            if time.monotonic() >= deadline:
+                holder = _holder(fd)
+                os.close(fd)
+                raise UserError(
+                    f"output_dir {self.folder} is in use by process {holder.get('pid', '?')} on "
+                    f"{holder.get('host', '?')}, since {holder.get('since', '?')}: "
+                    "wait for it, end it, or give another output_dir"
+                )
+            time.sleep(0.1)
+        since = datetime.now(UTC).isoformat(timespec="seconds")
+        text = json.dumps({"host": socket.gethostname(), "pid": os.getpid(), "since": since}).encode()
+        os.pwrite(fd, text, 0)
+        os.ftruncate(fd, len(text))
+        self._fd = fd
+
+    def release(self) -> None:
+        """Give it free; nothing happens if it was not taken."""
+        if self._fd is not None:
+            os.close(self._fd)
+            self._fd = None
+
+
+def _is_taken(fd: int) -> bool:
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:  # a file system without locks
+        holder = _holder(fd)
+        return holder.get("host") == socket.gethostname() and Path(f"/proc/{holder.get('pid')}").exists()
+    return False
+
+
+def _holder(fd: int) -> dict[str, Any]:
+    try:
+        return json.loads(os.pread(fd, 4096, 0))
+    except ValueError:  # its process has not written its name yet
+        return {}

@@ -1,0 +1,219 @@
+"""One attempt at a run, on every rank: check, meet the other ranks, open the folder, build, restore, train, close."""
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from accelerate import Accelerator
+
+from distcls.engine import distributed
+from distcls.engine.build import Datasets, Job, build_job, check_ranks, open_datasets
+from distcls.engine.checkpoint import CheckpointStore
+from distcls.engine.metrics import Totals
+from distcls.engine.plugins import Plugin, import_parts
+from distcls.engine.preemption import StopRequest
+from distcls.engine.run import Outcome
+from distcls.engine.run_folder import RunFolder, Start, Status
+from distcls.engine.snapshot import Progress, Snapshots
+from distcls.engine.trainer import train
+from distcls.recipe.schema import Recipe, check
+from distcls.recipe.source import Source, read
+from distcls.recipe.yaml12 import to_yaml
+from distcls.tracking.console import Console
+from distcls.tracking.jsonl import MetricsLog
+from distcls.tracking.trackers import Trackers
+
+
+@dataclass
+class Plan:
+    """What is known before the ranks meet."""
+
+    recipe: Recipe
+    source: Source
+    plugins: list[Plugin]
+    datasets: Datasets
+
+    def fingerprints(self) -> dict[str, str]:
+        return {"data.train": self.datasets.train.fingerprint, "data.val": self.datasets.val.fingerprint}
+
+
+def prepare(recipe_path: Path, overrides: Sequence[str], world_size: int) -> Plan:
+    """Everything that can be checked on one rank, without a GPU or a process group.
+
+    Raises:
+        UserError: all mistakes of the recipe; damaged data; a launcher that contradicts the recipe.
+    """
+    source = read(recipe_path, overrides)
+    plugins = import_parts(source)
+    recipe = check(source)
+    distributed.preflight(precision=recipe.train.precision, strategy=recipe.distributed.strategy)
+    datasets = open_datasets(recipe, source)
+    check_ranks(recipe, source, world_size)
+    return Plan(recipe, source, plugins, datasets)
+
+
+def run(recipe_path: Path, overrides: Sequence[str], stop: StopRequest) -> Outcome:
+    """See `distcls.engine.run.train`."""
+    _, world_size, _, local_world_size = distributed.launched_ranks()
+    plan = prepare(recipe_path, overrides, world_size)
+    accelerator = distributed.make_accelerator(precision=plan.recipe.train.precision)
+    try:
+        return _attempt(plan, accelerator, local_world_size, stop)
+    finally:
+        if torch.distributed.is_initialized():
+            torch.distributed.destroy_process_group()
+
+
+def _attempt(plan: Plan, accelerator: Accelerator, local_world_size: int, stop: StopRequest) -> Outcome:
+    recipe, rank, ranks = plan.recipe, accelerator.process_index, accelerator.num_processes
+    distributed.same_on_all_ranks(
+        {
+            "recipe": recipe.resolved(),
+            "plug-ins": {plugin.name: plugin.sha256 for plugin in plan.plugins},
+            "data": plan.fingerprints(),
+        }
+    )
+    console = Console(rank)
+    folder = RunFolder(Path(recipe.output_dir))
+    start: Start = distributed.on_rank_zero(rank, lambda: _begin(folder, plan, ranks))
+    if start.finished:
+        folder.close()
+        console.finish([start.message or ""])
+        return Outcome("already finished", folder.path, {}, {})
+    if rank == 0:
+        stop.stop_file = folder.stop_file
+
+    trackers = Trackers([], warn=console.warn)
+    status: Literal["finished", "preempted", "failed"] = "failed"
+    message: str | None = None
+    try:
+        store = CheckpointStore(folder.checkpoints, recipe.checkpoint.keep, rank, ranks, gather=distributed.gather)
+        found = store.latest()
+        if rank == 0:
+            trackers.backends = _backends(plan, folder, start, console)
+        with distributed.together(rank, ranks):
+            job = build_job(
+                recipe,
+                plan.datasets,
+                accelerator,
+                local_world_size=local_world_size,
+                trackers=trackers,
+                console=console,
+                stop=stop,
+            )
+        window = Totals(job.device, ranks)
+        snapshots = Snapshots(job, store, folder.weights, _identity(plan, start))
+        progress = snapshots.restore(found, window) if found else Progress()
+        _announce(job, plan, folder, start, found, progress)
+
+        status = train(job, snapshots, progress, window)
+        if status == "finished":
+            snapshots.export("last", progress)
+        else:
+            message = stop.requested or "another rank was asked to stop"
+    except BaseException as error:
+        message = f"{type(error).__name__}: {error}"
+        raise
+    finally:
+        # Trackers first: a preempted job is killed soon, and what run.json says must come last.
+        trackers.finish(status, message)
+        if rank == 0:
+            if status == "preempted":
+                stop.done()
+            _end(folder, status, message, console)
+        if status != "failed" and ranks > 1:
+            torch.distributed.barrier()  # a launcher kills all ranks as soon as the first has left
+    console.finish(_last_words(status, folder, progress))
+    return Outcome(status, folder.path, progress.last, progress.best)
+
+
+def _end(folder: RunFolder, status: Status, message: str | None, console: Console) -> None:
+    try:
+        folder.end(status, message)
+    except OSError as error:  # a full disk must not hide what ended the run
+        console.warn(f"{folder.path}/run.json still says running: {error.strerror}")
+    finally:
+        folder.close()
+
+
+def _begin(folder: RunFolder, plan: Plan, ranks: int) -> Start:
+    resolved = plan.recipe.resolved()
+    start = folder.begin(
+        resolved,
+        recipe_yaml=to_yaml(resolved),
+        fingerprints=plan.fingerprints(),
+        world_size=ranks,
+        threads=torch.get_num_threads(),
+        resume=plan.recipe.checkpoint.resume,
+    )
+    for plugin in plan.plugins:
+        if plugin.file.is_file():
+            (folder.path / "plugins").mkdir(exist_ok=True)
+            shutil.copyfile(plugin.file, folder.path / "plugins" / f"{plugin.sha256[:12]}_{plugin.file.name}")
+    return start
+
+
+def _backends(plan: Plan, folder: RunFolder, start: Start, console: Console) -> list:
+    log = MetricsLog(folder.path, start.attempt, warn=console.warn)
+    backends: list[Any] = [log]
+    tracking = plan.recipe.tracking
+    if tracking.mode != "disabled":
+        from distcls.tracking.wandb import WandbTracker
+
+        backends.append(
+            WandbTracker(
+                folder.path,
+                run_id=start.run_id,
+                mode=tracking.mode,
+                project=tracking.project,
+                entity=tracking.entity,
+                name=tracking.name or plan.recipe.name,
+                group=tracking.group,
+                tags=tracking.tags,
+                notes=tracking.notes,
+                config=plan.recipe.resolved(),
+                high_water=log.high_water,
+                note=console.note,
+            )
+        )
+    return backends
+
+
+def _identity(plan: Plan, start: Start) -> dict[str, Any]:
+    """What checkpoints and weights say about where they come from."""
+    return {
+        "run_id": start.run_id,
+        "recipe": plan.recipe.resolved(),
+        "class_names": plan.datasets.train.class_names,
+    }
+
+
+def _announce(job: Job, plan: Plan, folder: RunFolder, start: Start, found: Path | None, progress: Progress) -> None:
+    parameters = sum(parameter.numel() for parameter in job.classifier.parameters())
+    job.console.note(
+        f"{plan.recipe.name}: {parameters / 1e6:.2f} M parameters, {len(plan.datasets.train)} training and "
+        f"{len(plan.datasets.val)} validation images, {job.total_steps} steps of {job.global_batch_size} images on "
+        f"{job.world_size} x {job.device.type}, {job.train_loader.workers} data threads a rank; "
+        f"run folder {folder.path}"
+    )
+    if start.attempt > 1:
+        where = f"step {progress.step} ({found.name})" if found else "the beginning: it has no checkpoint yet"
+        job.console.note(f"attempt {start.attempt}: going on from {where}")
+        job.trackers.event("resumed", step=progress.step, changed=start.changed)
+    job.console.start(job.total_steps, job.steps_per_epoch, progress.step)
+
+
+def _last_words(status: str, folder: RunFolder, progress: Progress) -> list[str]:
+    if status == "preempted":
+        return [f"preempted at step {progress.step}, saved in {folder.path}: start the same command again to go on"]
+    figures = " ".join(
+        f"{name} {progress.last[name]:.4f}" for name in ("loss", "top1", "top5") if name in progress.last
+    )
+    best = f"best top1 {progress.best['top1']:.4f} at step {progress.best['step']}" if "top1" in progress.best else ""
+    return [
+        f"finished: val {figures} on {progress.last.get('n', 0)} images; {best}".rstrip("; "),
+        f"run folder {folder.path}: weights/best.safetensors, weights/last.safetensors, metrics.jsonl",
+    ]

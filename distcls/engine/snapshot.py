@@ -1,0 +1,159 @@
+"""What a checkpoint of a run holds, and how it is taken from and given back to the built objects."""
+
+import json
+import time
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from distcls import __version__
+from distcls.engine.build import Job
+from distcls.engine.checkpoint import CheckpointStore, SaveFailed, flatten_state, save_weights, unflatten_state
+from distcls.engine.distributed import averaged_buffers
+from distcls.engine.metrics import Totals
+
+BUFFER = "buffer."  # before a buffer's name in a rank's own file
+
+
+@dataclass
+class Progress:
+    """Where a run is.
+
+    step: optimizer updates attempted. evaluated: the last step at which an evaluation was completed. best: its means
+    and step, for the highest top-1 so far. last: the means of the last evaluation.
+    """
+
+    step: int = 0
+    evaluated: int = 0
+    best: dict[str, float] = field(default_factory=dict)
+    last: dict[str, float] = field(default_factory=dict)
+
+    def record(self, means: dict[str, float]) -> None:
+        """Take in an evaluation at the present step; an earlier one wins a tie."""
+        self.evaluated = self.step
+        self.last = dict(means)
+        if not self.best or _score(means) > _score(self.best):
+            self.best = {**means, "step": self.step}
+
+
+class Snapshots:
+    """Saves and restores a job: weights and optimizer once, each rank's own BatchNorm buffers and open sums per rank.
+
+    Args:
+        job: the built objects.
+        store: the checkpoints of the run folder.
+        weights: folder of the exported weights.
+        identity: what every checkpoint and weights file says about its run (run id, recipe hash, class names, ...).
+    """
+
+    def __init__(self, job: Job, store: CheckpointStore, weights: Path, identity: dict[str, Any]) -> None:
+        self._job = job
+        self._store = store
+        self._weights = weights
+        self._identity = identity
+
+    def newest(self) -> Path | None:
+        """The newest valid checkpoint; the same on all ranks."""
+        return self._store.latest()
+
+    def save(self, progress: Progress, window: Totals, *, required: bool) -> None:
+        """Commit a checkpoint at `progress.step`.
+
+        On a full disk a periodic checkpoint costs a warning, not the run; a `required` one (the last before leaving)
+        raises.
+        """
+        began = time.perf_counter()
+        job = self._job
+        names, sums = window.state()
+        buffers = {f"{BUFFER}{name}": buffer for name, buffer in job.classifier.named_buffers()}
+        files = {"rank": {"window": sums, **buffers}}
+        optimizer, optimizer_tree = flatten_state(job.optimizer.state_dict())
+        if job.rank == 0:
+            files["model"] = dict(job.classifier.named_parameters())
+            files["optimizer"] = optimizer
+        scaler = job.accelerator.scaler
+        state = {
+            **self._identity,
+            **job.position(progress.step),
+            "progress": asdict(progress),
+            "window": names,
+            "optimizer": optimizer_tree,
+            "world_size": job.world_size,
+            "scaler": scaler.state_dict() if scaler is not None else None,
+        }
+        job.trackers.sync()  # no checkpoint may be ahead of the rows that led to it
+        try:
+            best = progress.best.get("step") == progress.step
+            path = self._store.save(progress.step, files, state, best=best)
+        except SaveFailed as error:
+            if required:
+                raise
+            job.trackers.warn(str(error))
+            job.trackers.event("checkpoint_failed", step=progress.step, reason=str(error))
+            return
+        job.trackers.event(
+            "checkpoint", step=progress.step, path=str(path), seconds=round(time.perf_counter() - began, 3)
+        )
+
+    def restore(self, path: Path, window: Totals) -> Progress:
+        """Load the checkpoint at `path` into the job and `window`; nothing is touched before all of it is read.
+
+        On as many ranks as wrote it each gets back what was its own. On another number, BatchNorm buffers are averaged
+        over the ranks that wrote them and the open sums are added up.
+        """
+        job = self._job
+        state, shared = self._store.load(path, rank=0)
+        writers = state["world_size"]
+        if writers == job.world_size:
+            own = self._store.load(path)[1]["rank"]
+        else:
+            own = _merged([self._store.load(path, rank=rank)[1]["rank"] for rank in range(writers)])
+            if job.rank != 0:
+                own["window"].zero_()
+        with torch.no_grad():
+            for name, parameter in job.classifier.named_parameters():
+                parameter.copy_(shared["model"][name])
+            for name, buffer in job.classifier.named_buffers():
+                buffer.copy_(own[f"{BUFFER}{name}"])
+        job.optimizer.load_state_dict(unflatten_state(shared["optimizer"], state["optimizer"]))
+        if state["scaler"] is not None and job.accelerator.scaler is not None:
+            job.accelerator.scaler.load_state_dict(state["scaler"])
+        window.load(state["window"], own["window"])
+        return Progress(**state["progress"])
+
+    def export(self, name: str, progress: Progress) -> None:
+        """Write ``weights/<name>.safetensors``: the classifier with BatchNorm buffers averaged over ranks."""
+        job = self._job
+        with averaged_buffers(job.classifier, job.world_size):
+            if job.rank == 0:
+                facts = {
+                    "format": "distcls",
+                    "distcls": __version__,
+                    "mean": job.train_loader.dataset.mean,
+                    "std": job.train_loader.dataset.std,
+                    "step": progress.step,
+                    "metrics": progress.last,
+                    **self._identity,
+                }
+                metadata = {key: value if isinstance(value, str) else json.dumps(value) for key, value in facts.items()}
+                try:
+                    save_weights(self._weights / f"{name}.safetensors", job.classifier.state_dict(), metadata)
+                except SaveFailed as error:  # on this rank alone, and the checkpoints hold the weights too
+                    job.trackers.warn(str(error))
+
+
+def _score(means: dict[str, float]) -> float:
+    """What "best" means: the highest top-1, or the lowest loss of a head that counts none."""
+    return means.get("top1", -means["loss"])
+
+
+def _merged(shares: list[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
+    """What several ranks kept for themselves, as one: float buffers averaged, the logging window's sums added up."""
+    merged = dict(shares[0])
+    for name, first in shares[0].items():
+        if first.is_floating_point():
+            total = torch.stack([share[name] for share in shares]).sum(0)
+            merged[name] = total if name == "window" else total / len(shares)
+    return merged

@@ -1,0 +1,123 @@
+"""The train loop, whole and visible: read it from top to bottom.
+
+Everything that a step uses follows from the recipe and the step's number: the batch (from seed and epoch), the
+learning rate, the seed of dropout. So a run that starts at step N after a kill is the run that was never killed.
+"""
+
+import time
+from contextlib import nullcontext
+from typing import Literal
+
+from distcls.engine.agreement import Agreement
+from distcls.engine.build import Job
+from distcls.engine.distributed import averaged_buffers
+from distcls.engine.evaluate import evaluate
+from distcls.engine.metrics import Totals
+from distcls.engine.rows import Rows
+from distcls.engine.seeding import seed_micro_batch
+from distcls.engine.snapshot import Progress, Snapshots
+from distcls.errors import UserError
+
+
+class NonFiniteLoss(UserError):
+    """The loss became NaN or infinite. Weights from then on are of no use and are never saved."""
+
+
+def train(job: Job, snapshots: Snapshots, progress: Progress, window: Totals) -> Literal["finished", "preempted"]:
+    """Train from `progress.step` to the recipe's end.
+
+    Args:
+        job: the built objects, see engine/build.py.
+        snapshots: writes checkpoints and weights.
+        progress: where to start; kept up to date.
+        window: the sums of the logging window that is open at `progress.step`.
+
+    Returns:
+        "finished", or "preempted" once all ranks agreed on a stop request; the last step is in a checkpoint either way.
+
+    Raises:
+        NonFiniteLoss: with the step, the learning rate and the last good checkpoint.
+    """
+    accelerator, model, optimizer = job.accelerator, job.model, job.optimizer
+    agreement = Agreement(job.device, job.world_size)
+    rows = Rows(job, progress.step)
+    if (
+        job.evaluation_due(progress.step)
+        and progress.evaluated < progress.step
+        and not _evaluated(job, snapshots, progress)
+    ):
+        return "preempted"
+
+    model.train()
+    with job.train_loader.stream(progress.step, job.total_steps) as batches:
+        for step in range(progress.step, job.total_steps):
+            factor = job.schedule(step)
+            for group in optimizer.param_groups:
+                group["lr"] = group["initial_lr"] * factor
+
+            for micro in range(job.accumulation_steps):
+                batch = next(batches)
+                seed_micro_batch(job.seed, step, micro * job.world_size + job.rank)
+                last = micro == job.accumulation_steps - 1
+                with nullcontext() if last else accelerator.no_sync(model):
+                    with accelerator.autocast():
+                        values = model(batch.images, batch.target)
+                    accelerator.backward(values["loss"] / job.accumulation_steps)
+                window.add(values, batch.count)
+            norm = accelerator.clip_grad_norm_(model.parameters(), job.clip_grad_norm) if job.clip_grad_norm else None
+            optimizer.step()
+            optimizer.zero_grad()
+
+            progress.step = step + 1
+            evaluating, saving = job.evaluation_due(progress.step), job.checkpoint_due(progress.step)
+            agreement.post(progress.step, stop=job.stop.requested is not None, loss=window.sums.sum())
+            agreement.update(wait=evaluating or saving)
+            if agreement.broken_at is not None:
+                raise _non_finite(job, snapshots, agreement.broken_at)
+            if progress.step % job.log_every_steps == 0 or progress.step == job.total_steps:
+                rows.begin(progress.step, window.reduce(), optimizer.param_groups[0]["lr"], norm)
+            rows.write(all_now=evaluating or saving or agreement.stop)
+            job.console.advance(progress.step)
+
+            stopping = agreement.stop
+            with rows.clock_stopped():
+                if evaluating and not stopping:
+                    stopping = not _evaluated(job, snapshots, progress)
+                if saving or stopping:
+                    snapshots.save(progress, window, required=stopping or progress.step == job.total_steps)
+            if stopping:
+                return "preempted"
+    return "finished"
+
+
+def _evaluated(job: Job, snapshots: Snapshots, progress: Progress) -> bool:
+    """Evaluate, log, keep the best weights. False when a stop request cut it short: the next attempt does it then."""
+    began = time.perf_counter()
+    with averaged_buffers(job.classifier, job.world_size):
+        means = evaluate(
+            job.model,
+            job.classifier,
+            job.val_loader,
+            device=job.device,
+            world_size=job.world_size,
+            autocast=job.accelerator.autocast,
+            stop_requested=lambda: job.stop.requested is not None,
+        )
+        if means is None:
+            return False
+        progress.record(means)
+        if progress.best["step"] == progress.step:
+            snapshots.export("best", progress)
+    values = {f"val/{name}": value for name, value in means.items()}
+    best = {"best/step": progress.best["step"], **({"best/val_top1": progress.best["top1"]} if "top1" in means else {})}
+    job.log({**job.position(progress.step), **values, **best, "perf/eval_s": time.perf_counter() - began})
+    return True
+
+
+def _non_finite(job: Job, snapshots: Snapshots, step: int) -> NonFiniteLoss:
+    rate = job.optimizer.param_groups[0]["initial_lr"] * job.schedule(step - 1)
+    return NonFiniteLoss(
+        f"the loss is not finite at step {step} (epoch {step / job.steps_per_epoch:.2f}), at learning rate {rate:.6g}; "
+        f"the last good checkpoint is {snapshots.newest() or 'none: no checkpoint was written before'}. "
+        "Lower optimizer.lr, lengthen the warm-up, set train.clip_grad_norm, or use a wider train.precision"
+    )

@@ -1,0 +1,38 @@
+"""ResNet_CIFAR: ResNet for images of 32 x 32 pixels."""
+
+from typing import Any
+
+from torch import Tensor, nn
+
+from distcls.errors import UserError
+from distcls.models.backbones.resnet import ResNet
+from distcls.models.common import build_conv_layer, build_norm_layer
+from distcls.registry import BACKBONES
+
+
+@BACKBONES.register
+class ResNet_CIFAR(ResNet):
+    """ResNet whose stem is one 3x3 convolution of stride 1, without pooling, so that small images keep their size.
+
+    Images (N, 3, H, W) -> a tuple with the map (N, C_i, H / 2^i, W / 2^i) of every stage i in out_indices. Follows
+    MMPretrain 1.2; https://github.com/kuangliu/pytorch-cifar has the same network.
+
+    Args:
+        kwargs: as ResNet's; deep_stem is refused.
+    """
+
+    def __init__(self, deep_stem: bool = False, **kwargs: Any) -> None:
+        if deep_stem:
+            raise UserError("ResNet_CIFAR.deep_stem: got True, but its stem is a single 3x3 convolution")
+        super().__init__(deep_stem=False, **kwargs)
+
+    def _make_stem_layer(self, in_channels: int, base_channels: int) -> None:
+        self.conv1 = build_conv_layer(
+            self.conv_cfg, in_channels, base_channels, kernel_size=3, stride=1, padding=1, bias=False
+        )
+        self.norm1_name, norm1 = build_norm_layer(self.norm_cfg, base_channels, postfix=1)
+        self.add_module(self.norm1_name, norm1)
+        self.relu = nn.ReLU(inplace=True)
+
+    def _stem(self, x: Tensor) -> Tensor:
+        return self.relu(self.norm1(self.conv1(x)))

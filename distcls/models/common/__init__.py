@@ -1,0 +1,37 @@
+"""Building blocks that backbones, necks and heads share, under mmcv's and mmengine's names."""
+
+from distcls.models.common.activation import build_activation_layer
+from distcls.models.common.activation_checkpoint import run_checkpointed
+from distcls.models.common.base_module import BaseModule
+from distcls.models.common.conv import build_conv_layer
+from distcls.models.common.conv_module import ConvModule
+from distcls.models.common.drop_path import DropPath
+from distcls.models.common.norm import build_norm_layer
+from distcls.models.common.weight_init import (
+    NORM_LAYERS,
+    constant_init,
+    init_layers,
+    kaiming_init,
+    normal_init,
+    trunc_normal_init,
+    uniform_init,
+    xavier_init,
+)
+
+__all__ = [
+    "NORM_LAYERS",
+    "BaseModule",
+    "ConvModule",
+    "DropPath",
+    "build_activation_layer",
+    "build_conv_layer",
+    "build_norm_layer",
+    "constant_init",
+    "init_layers",
+    "kaiming_init",
+    "normal_init",
+    "run_checkpointed",
+    "trunc_normal_init",
+    "uniform_init",
+    "xavier_init",
+]

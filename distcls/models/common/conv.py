@@ -1,0 +1,29 @@
+"""build_conv_layer: a convolution by its name in `conv_cfg`."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import nn
+
+from distcls.models.common.layer_type import split_block
+
+CONV_LAYERS: dict[str, type[nn.Module]] = {
+    "Conv": nn.Conv2d,
+    "Conv1d": nn.Conv1d,
+    "Conv2d": nn.Conv2d,
+    "Conv3d": nn.Conv3d,
+}
+
+
+def build_conv_layer(cfg: Mapping[str, Any] | None, *args: Any, **kwargs: Any) -> nn.Module:
+    """A convolution, as mmcv's function of this name builds it.
+
+    Args:
+        cfg: ``{type: Conv2d, ...}`` with arguments for every convolution of the model; None means Conv2d.
+        args, kwargs: this convolution's own arguments: in_channels, out_channels, kernel_size, stride=..., ...
+
+    Raises:
+        UserError: the type is not known.
+    """
+    layer, common = split_block(cfg or {"type": "Conv2d"}, CONV_LAYERS, "conv_cfg")
+    return layer(*args, **kwargs, **common)

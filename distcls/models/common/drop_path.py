@@ -1,0 +1,27 @@
+"""DropPath: stochastic depth per image."""
+
+from torch import Tensor, nn
+
+
+class DropPath(nn.Module):
+    """In training, zero an image's whole input with probability `drop_prob`; the others are divided by 1 - drop_prob.
+
+    On a residual branch this skips the block for that image. Huang et al., "Deep Networks with Stochastic Depth", 2016.
+
+    Args:
+        drop_prob: 0 <= drop_prob < 1.
+    """
+
+    def __init__(self, drop_prob: float = 0.0) -> None:
+        super().__init__()
+        self.drop_prob = drop_prob
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.drop_prob == 0.0 or not self.training:
+            return x
+        keep_prob = 1.0 - self.drop_prob
+        keep = x.new_empty(x.shape[0], *(1,) * (x.ndim - 1)).bernoulli_(keep_prob)
+        return x * keep.div_(keep_prob)
+
+    def extra_repr(self) -> str:
+        return f"drop_prob={self.drop_prob}"

@@ -1,0 +1,146 @@
+"""CrossEntropyLoss: softmax, soft-label and sigmoid cross entropy."""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from distcls.errors import UserError
+from distcls.models.losses.weighted import Reduction, weight_reduce_loss
+from distcls.registry import LOSSES
+
+
+def cross_entropy(
+    pred: Tensor,
+    label: Tensor,
+    weight: Tensor | None = None,
+    reduction: Reduction = "mean",
+    avg_factor: float | None = None,
+    class_weight: Tensor | None = None,
+) -> Tensor:
+    """Softmax cross entropy per image: pred (N, C), label (N,) class numbers or (N, C) probabilities, weight (N,).
+
+    With class_weight (C,) "mean" still divides by N (torch's own function divides by the sum of the weights).
+    """
+    loss = F.cross_entropy(pred, label, weight=class_weight, reduction="none")
+    return weight_reduce_loss(loss, weight, reduction, avg_factor)
+
+
+def soft_cross_entropy(
+    pred: Tensor,
+    label: Tensor,
+    weight: Tensor | None = None,
+    reduction: Reduction = "mean",
+    avg_factor: float | None = None,
+    class_weight: Tensor | None = None,
+) -> Tensor:
+    """Softmax cross entropy per image: pred (N, C), label (N, C) probabilities, weight (N,), class_weight (C,)."""
+    loss = -label * F.log_softmax(pred, dim=-1)
+    if class_weight is not None:
+        loss = loss * class_weight
+    return weight_reduce_loss(loss.sum(dim=-1), weight, reduction, avg_factor)
+
+
+def binary_cross_entropy(
+    pred: Tensor,
+    label: Tensor,
+    weight: Tensor | None = None,
+    reduction: Reduction = "mean",
+    avg_factor: float | None = None,
+    class_weight: Tensor | None = None,
+    pos_weight: Tensor | None = None,
+) -> Tensor:
+    """Sigmoid cross entropy per image and class: pred and label (N, C), weight (N,), class_weight and pos_weight (C,).
+
+    "mean" divides by N * C, or with avg_factor by that alone.
+    """
+    label = label.to(torch.promote_types(pred.dtype, torch.float32))  # low-precision scores do not round the labels
+    loss = F.binary_cross_entropy_with_logits(pred, label, class_weight, pos_weight=pos_weight, reduction="none")
+    return weight_reduce_loss(loss, None if weight is None else weight[:, None], reduction, avg_factor)
+
+
+@LOSSES.register
+class CrossEntropyLoss(nn.Module):
+    """Cross entropy of scores (N, C) against class numbers (N,) or scores per class (N, C). Follows MMPretrain 1.2.
+
+    Args:
+        use_sigmoid: every class is a yes or no of its own: targets (N, C) in [0, 1].
+        use_soft: targets are probabilities (N, C). Without it softmax takes both kinds of target.
+        reduction: over the images.
+        loss_weight: factor of the result.
+        class_weight: factor of each class.
+        pos_weight: factor of each class's positives, with use_sigmoid.
+
+    Raises:
+        UserError: use_sigmoid together with use_soft, or pos_weight without use_sigmoid.
+    """
+
+    def __init__(
+        self,
+        use_sigmoid: bool = False,
+        use_soft: bool = False,
+        reduction: Reduction = "mean",
+        loss_weight: float = 1.0,
+        class_weight: Sequence[float] | None = None,
+        pos_weight: Sequence[float] | None = None,
+    ) -> None:
+        super().__init__()
+        self.class_weight: Tensor | None
+        self.pos_weight: Tensor | None
+        if use_sigmoid and use_soft:
+            raise UserError("CrossEntropyLoss: use_sigmoid and use_soft exclude each other")
+        if pos_weight is not None and not use_sigmoid:
+            raise UserError(
+                "CrossEntropyLoss.pos_weight: weighs the positives of a sigmoid loss, expected use_sigmoid: true"
+            )
+        self.use_sigmoid = use_sigmoid
+        self.use_soft = use_soft
+        self.reduction = reduction
+        self.loss_weight = loss_weight
+        # buffers, to sit on the device before the first step; not in the state_dict, where MMPretrain has none
+        self.register_buffer("class_weight", _weights(class_weight), persistent=False)
+        self.register_buffer("pos_weight", _weights(pos_weight), persistent=False)
+
+    def forward(
+        self,
+        cls_score: Tensor,
+        label: Tensor,
+        weight: Tensor | None = None,
+        avg_factor: float | None = None,
+        reduction_override: Reduction | None = None,
+    ) -> Tensor:
+        """Scores (N, C) and labels -> the loss, a scalar unless the reduction is "none".
+
+        Raises:
+            UserError: labels (N,) where use_soft or use_sigmoid needs (N, C), or not one class weight per class.
+            ValueError: avg_factor with reduction "sum".
+        """
+        self._check(cls_score, label)
+        reduction = reduction_override or self.reduction
+        arguments = (cls_score, label, weight, reduction, avg_factor, self.class_weight)
+        if self.use_sigmoid:
+            loss = binary_cross_entropy(*arguments, pos_weight=self.pos_weight)
+        elif self.use_soft:
+            loss = soft_cross_entropy(*arguments)
+        else:
+            loss = cross_entropy(*arguments)
+        return self.loss_weight * loss
+
+    def _check(self, cls_score: Tensor, label: Tensor) -> None:
+        if (self.use_sigmoid or self.use_soft) and label.shape != cls_score.shape:
+            option = "use_sigmoid" if self.use_sigmoid else "use_soft"
+            raise UserError(
+                f"CrossEntropyLoss.{option}: needs a target per class, "
+                f"got targets {tuple(label.shape)} for scores {tuple(cls_score.shape)}"
+            )
+        for name, weights in (("class_weight", self.class_weight), ("pos_weight", self.pos_weight)):
+            if weights is not None and len(weights) != cls_score.shape[1]:
+                raise UserError(
+                    f"CrossEntropyLoss.{name}: got {len(weights)} values, expected one for each of "
+                    f"{cls_score.shape[1]} classes"
+                )
+
+
+def _weights(values: Sequence[float] | None) -> Tensor | None:
+    return None if values is None else torch.tensor(values, dtype=torch.float32)

@@ -1,0 +1,93 @@
+"""LabelSmoothLoss: cross entropy against labels that are moved a little towards all classes."""
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from distcls.errors import UserError
+from distcls.models.losses.cross_entropy import CrossEntropyLoss
+from distcls.models.losses.weighted import Reduction
+from distcls.registry import LOSSES
+
+
+@LOSSES.register
+class LabelSmoothLoss(nn.Module):
+    """Szegedy et al., "Rethinking the Inception Architecture", 2015, section 7. Follows MMPretrain 1.2.
+
+    With eps = label_smooth_val and one-hot label y over K classes, the target is, by `mode`:
+
+    * original: (1 - eps) y + eps / K
+    * classy_vision: the same with eps / (1 + eps) for eps, as in ClassyVision
+    * multi_label: 1 - eps for the positives, eps for the others
+
+    Args:
+        label_smooth_val: eps, 0 <= eps < 1.
+        num_classes: K, if the scores' width is to be checked against it.
+        use_sigmoid: sigmoid in place of softmax cross entropy; None means: in mode multi_label.
+        mode: as above.
+        reduction, loss_weight, class_weight: as CrossEntropyLoss's.
+
+    Raises:
+        UserError: label_smooth_val out of range, or mode multi_label with use_sigmoid false.
+    """
+
+    def __init__(
+        self,
+        label_smooth_val: float,
+        num_classes: int | None = None,
+        use_sigmoid: bool | None = None,
+        mode: Literal["original", "classy_vision", "multi_label"] = "original",
+        reduction: Reduction = "mean",
+        loss_weight: float = 1.0,
+        class_weight: Sequence[float] | None = None,
+    ) -> None:
+        super().__init__()
+        if not 0 <= label_smooth_val < 1:
+            raise UserError(f"LabelSmoothLoss.label_smooth_val: got {label_smooth_val}, expected 0 <= value < 1")
+        if mode == "multi_label" and use_sigmoid is False:
+            raise UserError("LabelSmoothLoss.use_sigmoid: got False, but mode multi_label is a sigmoid loss")
+        use_sigmoid = mode == "multi_label" if use_sigmoid is None else use_sigmoid
+        self.num_classes = num_classes
+        self.mode = mode
+        self.eps = label_smooth_val / (1 + label_smooth_val) if mode == "classy_vision" else label_smooth_val
+        self.reduction = reduction
+        self.ce = CrossEntropyLoss(
+            use_sigmoid=use_sigmoid,
+            use_soft=not use_sigmoid,
+            reduction=reduction,
+            loss_weight=loss_weight,
+            class_weight=class_weight,
+        )
+
+    def smooth_label(self, label: Tensor, cls_score: Tensor) -> Tensor:
+        """Labels (N,) class numbers or (N, C) scores -> smoothed (N, C), in float32 at least: eps / K is small."""
+        dtype = torch.promote_types(cls_score.dtype, torch.float32)
+        if label.ndim == 1:
+            one_hot = torch.zeros(cls_score.shape, dtype=dtype, device=cls_score.device).scatter_(1, label[:, None], 1)
+        else:
+            one_hot = label.to(dtype)
+        if self.mode == "multi_label":
+            return torch.full_like(one_hot, self.eps).masked_fill_(one_hot > 0, 1 - self.eps)
+        return one_hot * (1 - self.eps) + self.eps / cls_score.shape[1]
+
+    def forward(
+        self,
+        cls_score: Tensor,
+        label: Tensor,
+        weight: Tensor | None = None,
+        avg_factor: float | None = None,
+        reduction_override: Reduction | None = None,
+    ) -> Tensor:
+        """Scores (N, C) and labels (N,) or (N, C) -> the loss, a scalar unless the reduction is "none".
+
+        Raises:
+            UserError: the scores' width is not num_classes.
+            ValueError: avg_factor with reduction "sum".
+        """
+        if self.num_classes not in (None, cls_score.shape[1]):
+            raise UserError(
+                f"LabelSmoothLoss.num_classes: got {self.num_classes}, but the head has {cls_score.shape[1]}"
+            )
+        return self.ce(cls_score, self.smooth_label(label, cls_score), weight, avg_factor, reduction_override)

@@ -1,0 +1,54 @@
+"""Torch's optimizers under the names and arguments that recipes use.
+
+Each takes the model, not its parameters: which of them decay depends on the layers they belong to (param_groups.py).
+"""
+
+from typing import Annotated
+
+import torch
+from pydantic import Field
+from torch import nn
+
+from distcls.optim.param_groups import ParamwiseCfg, param_groups
+from distcls.registry import OPTIMIZERS
+
+Positive = Annotated[float, Field(gt=0)]
+NonNegative = Annotated[float, Field(ge=0)]
+
+
+@OPTIMIZERS.register
+class SGD(torch.optim.SGD):
+    """Stochastic gradient descent with momentum; `weight_decay` enters the gradient, as in torch.optim.SGD."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        lr: Positive,
+        momentum: NonNegative = 0.9,
+        dampening: float = 0.0,
+        weight_decay: NonNegative = 0.0,
+        nesterov: bool = False,
+        paramwise_cfg: ParamwiseCfg | None = None,
+    ) -> None:
+        groups = param_groups(model, weight_decay=weight_decay, paramwise_cfg=paramwise_cfg)
+        super().__init__(groups, lr=lr, momentum=momentum, dampening=dampening, nesterov=nesterov)
+
+
+@OPTIMIZERS.register
+class AdamW(torch.optim.AdamW):
+    """Adam with decoupled weight decay (Loshchilov & Hutter 2019), as torch.optim.AdamW computes it."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        lr: Positive,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: Positive = 1e-8,
+        weight_decay: NonNegative = 0.01,
+        amsgrad: bool = False,
+        paramwise_cfg: ParamwiseCfg | None = None,
+    ) -> None:
+        groups = param_groups(model, weight_decay=weight_decay, paramwise_cfg=paramwise_cfg)
+        super().__init__(groups, lr=lr, betas=betas, eps=eps, amsgrad=amsgrad)

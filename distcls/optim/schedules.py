@@ -1,0 +1,96 @@
+"""Learning-rate schedules: pure functions of the step, so that a resumed run is at the right rate by construction.
+
+A schedule is called with the 0-based index of an optimizer update and returns the factor for every group's base rate.
+Nothing is carried from call to call.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Annotated
+
+from pydantic import Field
+
+from distcls.errors import UserError
+from distcls.registry import SCHEDULES
+
+NonNegative = Annotated[float, Field(ge=0)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+
+
+class Schedule:
+    """A linear warm-up from `warmup_start_factor` to 1, then what the subclass's `decay` says.
+
+    Args:
+        warmup_epochs, warmup_steps: how long the warm-up lasts; at most one of the two.
+        warmup_start_factor: the factor of the very first update.
+        total_steps, steps_per_epoch: of the run; given by the builder.
+    """
+
+    def __init__(
+        self,
+        *,
+        warmup_epochs: NonNegative = 0.0,
+        warmup_steps: Annotated[int, Field(ge=0)] | None = None,
+        warmup_start_factor: Fraction = 0.01,
+        total_steps: int,
+        steps_per_epoch: int,
+    ) -> None:
+        if warmup_steps and warmup_epochs:
+            raise UserError("schedule: warmup_epochs and warmup_steps are both set: keep one of them")
+        self.warmup_steps = warmup_steps or round(warmup_epochs * steps_per_epoch)
+        self.warmup_start_factor = warmup_start_factor
+        self.total_steps = total_steps
+        self.steps_per_epoch = steps_per_epoch
+        if self.warmup_steps > total_steps:
+            raise UserError(
+                f"schedule: the warm-up lasts {self.warmup_steps} steps and the whole run {total_steps}: "
+                "shorten the warm-up or train longer"
+            )
+
+    def __call__(self, step: int) -> float:
+        if step < self.warmup_steps:
+            return self.warmup_start_factor + (1 - self.warmup_start_factor) * step / self.warmup_steps
+        return self.decay(step)
+
+    def decay(self, step: int) -> float:
+        """The factor at `step`, which is past the warm-up."""
+        raise NotImplementedError
+
+
+@SCHEDULES.register
+class CosineWarmup(Schedule):
+    """Half a cosine from 1 to `end_factor` (SGDR without restarts, Loshchilov & Hutter 2017), stepped per update."""
+
+    def __init__(self, *, end_factor: Fraction = 0.0, **kwargs) -> None:
+        super().__init__(**kwargs)
+        self.end_factor = end_factor
+
+    def decay(self, step: int) -> float:
+        progress = (step - self.warmup_steps) / max(1, self.total_steps - self.warmup_steps)
+        return self.end_factor + (1 - self.end_factor) * 0.5 * (1 + math.cos(math.pi * progress))
+
+
+@SCHEDULES.register
+class LinearWarmup(Schedule):
+    """A straight line from 1 to `end_factor`, stepped per update (the triangle of ffcv-imagenet with a warm-up)."""
+
+    def __init__(self, *, end_factor: Fraction = 0.0, **kwargs) -> None:
+        super().__init__(**kwargs)
+        self.end_factor = end_factor
+
+    def decay(self, step: int) -> float:
+        progress = (step - self.warmup_steps) / max(1, self.total_steps - self.warmup_steps)
+        return 1 + (self.end_factor - 1) * progress
+
+
+@SCHEDULES.register
+class StepWarmup(Schedule):
+    """Times `gamma` at each milestone (He et al. 2015); milestones are epochs, and fractions of one are allowed."""
+
+    def __init__(self, *, milestones: Sequence[float], gamma: Annotated[float, Field(gt=0)] = 0.1, **kwargs) -> None:
+        super().__init__(**kwargs)
+        self.milestones = sorted(round(epoch * self.steps_per_epoch) for epoch in milestones)
+        self.gamma = gamma
+
+    def decay(self, step: int) -> float:
+        return self.gamma ** sum(step >= milestone for milestone in self.milestones)

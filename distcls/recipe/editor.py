@@ -1,0 +1,105 @@
+"""JSON schema of the recipe, draft 7, as the YAML extension of VS Code and other editors read it."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import pydantic
+import pydantic_core
+
+from distcls.recipe.signature import (
+    ABSENT,
+    REQUIRED,
+    Key,
+    Keys,
+    accepts_null,
+    keys_of_class,
+    keys_of_part,
+    nested,
+    part_of,
+)
+from distcls.recipe.values import plain, value_schema
+from distcls.registry import Registry
+
+
+def json_schema(recipe: type[pydantic.BaseModel], registries: Sequence[Registry]) -> dict[str, Any]:
+    """The schema of whole and of partial recipes.
+
+    A file that has a `_base_` writes only what it changes, so no key is required here; `distcls recipe check` knows
+    what is missing. A block is one of its role's classes by `type`, or has no `type` and changes arguments of its base.
+    """
+    schema = _Schema(registries)
+    top = schema.mapping(keys_of_part(recipe))
+    bases: dict[str, Any] = {
+        "anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}],
+        "description": "Recipes that this one changes: a path or a list, relative to this file.",
+    }
+    top["properties"] = {"_base_": bases, **top["properties"]}
+    return {
+        "$schema": "http://json-schema.org/draft-07/schema#",
+        "title": "distcls recipe",
+        "description": (recipe.__doc__ or "").splitlines()[0],
+        **top,
+        "definitions": dict(sorted(schema.definitions.items())),
+    }
+
+
+class _Schema:
+    def __init__(self, registries: Sequence[Registry]) -> None:
+        self.registries = {registry.role: registry for registry in registries}
+        self.definitions: dict[str, Any] = {}
+
+    def mapping(self, keys: Keys) -> dict[str, Any]:
+        properties = {name: self.key(key) for name, key in keys.named.items()}
+        return {"type": "object", "properties": properties, "additionalProperties": keys.open}
+
+    def key(self, key: Key) -> dict[str, Any]:
+        extra: dict[str, Any] = {"description": key.description} if key.description else {}
+        try:
+            if key.default not in (REQUIRED, ABSENT) and not isinstance(key.default, pydantic.BaseModel):
+                extra["default"] = plain(key.annotation, key.default)
+        except pydantic_core.PydanticSerializationError:
+            pass  # a class or a function: an editor has no use for it
+        schema = self.value(key.annotation)
+        # Beside a $ref draft 7 ignores every other word.
+        return {"allOf": [schema], **extra} if "$ref" in schema and extra else {**schema, **extra}
+
+    def value(self, annotation: Any) -> dict[str, Any]:
+        forms: list[dict[str, Any]] = []
+        if part := part_of(annotation):
+            forms = [self.mapping(keys_of_part(part))]
+        elif (blocks := nested(annotation)).registry:
+            block = {"$ref": f"#/definitions/{self.role(blocks.registry)}"}
+            forms = [block] if blocks.one else []
+            forms += [{"type": "array", "items": block}] if blocks.many else []
+        if forms:
+            forms += [{"type": "null"}] if accepts_null(annotation) else []
+            return forms[0] if len(forms) == 1 else {"anyOf": forms}
+        schema = value_schema(annotation)
+        self.definitions |= schema.pop("$defs", {})
+        return schema
+
+    def role(self, registry: Registry) -> str:
+        """Define the blocks of a role, once; returns the definition's name."""
+        registry = self.registries.get(registry.role, registry)
+        if registry.role not in self.definitions:
+            self.definitions[registry.role] = {}  # a role may nest itself
+            classes = {name: self.block(registry, name) for name in registry.names()}
+            self.definitions |= {f"{registry.role}.{name}": block for name, block in classes.items()}
+            arguments = {key for block in classes.values() for key in block["properties"] if key != "type"}
+            changes = {
+                "title": f"changes of the base's {registry.role}",
+                "type": "object",
+                "not": {"required": ["type"]},
+                "properties": {key: {} for key in sorted(arguments)},
+                "additionalProperties": any(block["additionalProperties"] for block in classes.values()),
+            }
+            references: list[dict[str, Any]] = [{"$ref": f"#/definitions/{registry.role}.{name}"} for name in classes]
+            self.definitions[registry.role] = {"oneOf": [*references, changes]}
+        return registry.role
+
+    def block(self, registry: Registry, name: str) -> dict[str, Any]:
+        cls = registry[name]
+        schema = self.mapping(keys_of_class(cls, registry.given))
+        words = (cls.__doc__ or "").strip().partition("\n\n")[0]
+        schema["properties"] = {"type": {"const": name, "description": " ".join(words.split())}, **schema["properties"]}
+        return {"title": name, "description": " ".join(words.split()), **schema, "required": ["type"]}

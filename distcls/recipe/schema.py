@@ -1,0 +1,222 @@
+"""The recipe's keys, their types and their defaults; and `check`, which finds every mistake of a recipe at once."""
+
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr
+
+from distcls.recipe import editor
+from distcls.recipe.checker import Checker, filled
+from distcls.recipe.errors import RecipeError
+from distcls.recipe.signature import keys_of_part
+from distcls.recipe.source import Source
+from distcls.recipe.values import show
+from distcls.registry import BACKBONES, HEADS, NECKS, OPTIMIZERS, ROLES, SCHEDULES, TRANSFORMS, Registry
+
+Count = Annotated[int, Field(gt=0)]
+
+
+class Part(BaseModel):
+    """A fixed part of the recipe. The docstrings below its fields are what editors show."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+class Model(Part):
+    """What is trained. Blocks are plain dicts: `type` and the arguments that the user wrote."""
+
+    backbone: Annotated[dict[str, Any], BACKBONES]
+    """Images to feature maps."""
+    neck: Annotated[dict[str, Any] | None, NECKS] = None
+    """Feature maps to what the head takes, for example GlobalAveragePooling."""
+    head: Annotated[dict[str, Any], HEADS]
+    """Features to logits; owns the loss and top-k."""
+
+
+class TrainData(Part):
+    """The images to train on."""
+
+    path: str | Annotated[list[str], Field(min_length=1)]
+    """A .beton file or a list of shards, relative to the working directory."""
+
+
+class ValData(Part):
+    """The images to evaluate on, each exactly once."""
+
+    path: str | Annotated[list[str], Field(min_length=1)]
+    """A .beton file or a list of shards, relative to the working directory."""
+    crop_ratio: Annotated[float, Field(gt=0, le=1)] = 0.875
+    """Side of the centre crop, as a fraction of the shorter side of the image."""
+    resolution: Count | None = None
+    """Pixels per side; null means data.resolution."""
+
+
+class Data(Part):
+    """Where the images are and what becomes of them."""
+
+    train: TrainData
+    """The images to train on."""
+    val: ValData
+    """The images to evaluate on."""
+    resolution: Count
+    """Pixels per side of the square images that the model sees."""
+    augment: Annotated[list[dict[str, Any]], TRANSFORMS] = []
+    """Random changes of each training image, in this order."""
+    workers: Count | None = None
+    """Decoding threads per rank; null means the cores that this process may use over the local ranks."""
+
+
+class Train(Part):
+    """How long, how much at once, how exactly."""
+
+    epochs: Annotated[float, Field(gt=0)] | Count | None = None
+    """Passes over the training images. Either this or max_steps."""
+    max_steps: Count | None = None
+    """Optimizer updates. Either this or epochs."""
+    global_batch_size: Count
+    """Images per optimizer update, over all GPUs and accumulation."""
+    accumulation_steps: Count = 1
+    """Forward and backward passes per optimizer update on each rank."""
+    precision: Literal["fp32", "bf16", "fp16", "fp64"] = "fp32"
+    """Number format of the forward and backward pass."""
+    clip_grad_norm: Annotated[float, Field(gt=0)] | None = None
+    """Largest L2 norm of the gradient; null does not clip."""
+    seed: Annotated[int, Field(ge=0)] = 0
+    """Weights, order, crops and augmentation follow from it."""
+    log_every_steps: Count = 50
+    """Optimizer updates between rows of training metrics."""
+    channels_last: bool = False
+    """Channels-last memory format: faster convolutions on most GPUs."""
+
+
+class Eval(Part):
+    """Evaluation during training; one at the end always runs."""
+
+    every_epochs: Annotated[float, Field(gt=0)] = 1.0
+    """Epochs between evaluations; may be a fraction."""
+    batch_size: Count | None = None
+    """Images per rank; null means the training micro-batch."""
+
+
+class Checkpoint(Part):
+    """What survives a kill."""
+
+    every_steps: Count = 1000
+    """Optimizer updates between checkpoints."""
+    keep: Annotated[int, Field(ge=2)] = 2
+    """Newest checkpoints to keep; at least 2, so that a damaged one has a predecessor."""
+    resume: Literal["auto", "never", "must"] = "auto"
+    """auto: go on if there is a checkpoint. never: refuse a used folder. must: fail without a checkpoint."""
+
+
+class Tracking(Part):
+    """Weights & Biases, beside the run folder's own metrics.jsonl."""
+
+    mode: Literal["auto", "online", "offline", "disabled"] = "auto"
+    """auto: online where a key is found, else offline."""
+    project: str = "distcls"
+    """W&B project."""
+    entity: str | None = None
+    """W&B user or team; null means the key's own."""
+    name: str | None = None
+    """Name of the run; null means the recipe's."""
+    group: str | None = None
+    """W&B group."""
+    notes: str | None = None
+    """Free text beside the run."""
+    tags: list[str] = []
+    """W&B tags."""
+
+
+class Distributed(Part):
+    """How ranks work together."""
+
+    strategy: Literal["ddp"] = "ddp"
+    """ddp: every rank holds the whole model."""
+    sync_bn: bool = False
+    """BatchNorm statistics over all ranks instead of each micro-batch."""
+
+
+class Recipe(Part):
+    """One experiment. Made by `check`."""
+
+    name: str = ""
+    """Name of the recipe; the stem of its file unless written."""
+    plugins: list[str] = []
+    """Python files (relative to the recipe) or modules that register classes."""
+    output_dir: str = ""
+    """The run folder, relative to the working directory; runs/<name> unless written."""
+    model: Model
+    """What is trained."""
+    data: Data
+    """The images."""
+    optimizer: Annotated[dict[str, Any], OPTIMIZERS]
+    """How gradients change the weights."""
+    schedule: Annotated[dict[str, Any], SCHEDULES]
+    """The learning rate as a function of the step."""
+    train: Train
+    """Length, batch and precision."""
+    eval: Eval = Eval()
+    """Evaluation during training."""
+    checkpoint: Checkpoint = Checkpoint()
+    """Checkpoints and resume."""
+    tracking: Tracking = Tracking()
+    """Weights & Biases."""
+    distributed: Distributed = Distributed()
+    """How ranks work together."""
+
+    _registries: dict[str, Registry] = PrivateAttr(default_factory=dict)
+
+    def model_post_init(self, context: dict[str, Registry] | None) -> None:
+        self._registries.update(context or {})
+
+    def resolved(self) -> dict[str, Any]:
+        """Everything with its defaults, JSON-able. Written with `to_yaml` it is a recipe again, of the same meaning."""
+        return filled(keys_of_part(Recipe), {key: getattr(self, key) for key in Recipe.model_fields}, self._registries)
+
+
+def check(source: Source, registries: Sequence[Registry] = ROLES) -> Recipe:
+    """The recipe of `source`, every value converted to its annotation.
+
+    Args:
+        source: what `read` gave.
+        registries: one per role; their classes must be registered, that is imported, already.
+
+    Raises:
+        RecipeError: with all mistakes, those of the files and the command line among them.
+    """
+    checker = Checker(source, registries)
+    values = checker.mapping(keys_of_part(Recipe), source.tree)
+    _check_length(checker, source.tree.get("train"))
+    _check_batch(checker, source.tree.get("train"))
+    if checker.problems:
+        raise RecipeError(source.recipe, checker.problems)
+    values["name"] = values.get("name") or source.name
+    values["output_dir"] = values.get("output_dir") or f"runs/{values['name']}"
+    return Recipe.model_validate(values, context=checker.registries)
+
+
+def json_schema(registries: Sequence[Registry] = ROLES) -> dict[str, Any]:
+    """A JSON schema for editors: completion, descriptions and defaults of every key and every registered class."""
+    return editor.json_schema(Recipe, registries)
+
+
+def _check_length(checker: Checker, train: Any) -> None:
+    if not isinstance(train, dict):
+        return
+    epochs, max_steps = train.get("epochs"), train.get("max_steps")
+    if epochs is not None and max_steps is not None:
+        got = f"epochs {show(epochs)} and max_steps {show(max_steps)}"
+        checker.problem(("train", "max_steps"), f"two lengths: got {got}, expected one of them; set the other to null")
+    written = checker.meant | {("train", key) for key in ("epochs", "max_steps") if train.get(key) is not None}
+    if written.isdisjoint({("train", "epochs"), ("train", "max_steps")}) and checker.source.complete:
+        checker.problem(("train",), "no length: expected epochs or max_steps")
+
+
+def _check_batch(checker: Checker, train: Mapping[str, Any] | Any) -> None:
+    batch, parts = (
+        (train.get("global_batch_size"), train.get("accumulation_steps", 1)) if isinstance(train, dict) else (0, 1)
+    )
+    if type(batch) is int and type(parts) is int and parts > 0 and batch % parts:
+        text = f"not divisible: got {batch}, expected a multiple of train.accumulation_steps, which is {parts}"
+        checker.problem(("train", "global_batch_size"), text)

@@ -1,0 +1,151 @@
+"""Losses against MMPretrain: values, gradients, reductions, avg_factor, and what is refused."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from mmpretrain_reference import FOLDER, assert_close
+
+from distcls.errors import UserError
+from distcls.models.losses import weighted_loss
+from distcls.registry import LOSSES
+
+TYPES = ("CrossEntropyLoss", "LabelSmoothLoss")
+RECORDS = json.loads((FOLDER / "losses.json").read_text())
+ARRAYS = np.load(FOLDER / "losses.npz")
+CASES = [case for case in RECORDS if case["op"] == "loss" and case["cfg"]["type"] in TYPES]
+
+
+def name(case: dict) -> str:
+    options = [f"{key}={value}" for key, value in case["cfg"].items() if key != "type"]
+    return "-".join([case["cfg"]["type"], *options, case["target"], *case["call"]])
+
+
+def call(case: dict) -> tuple[torch.Tensor, torch.Tensor]:
+    """The scores, and the loss that the case's call gives for them."""
+    loss = LOSSES.build(case["cfg"])
+    scores = torch.from_numpy(ARRAYS["in.cls_score"]).requires_grad_()
+    target = torch.from_numpy(ARRAYS[f"in.{case['target']}"])
+    arguments = dict(case["call"])
+    if "weight" in arguments:
+        arguments["weight"] = torch.from_numpy(ARRAYS["in.weight"])
+    return scores, loss(scores, target, **arguments)
+
+
+@pytest.mark.parametrize("case", [case for case in CASES if "out" in case], ids=name)
+def test_value_and_gradient(case: dict) -> None:
+    scores, loss = call(case)
+    assert list(loss.shape) == case["shape"]
+    assert_close(loss, ARRAYS[case["out"]])
+    loss.sum().backward()
+    assert_close(scores.grad, ARRAYS[case["grad_of_sum"]])
+
+
+@pytest.mark.parametrize("case", [case for case in CASES if "raises" in case], ids=name)
+def test_what_mmpretrain_refuses_is_refused(case: dict) -> None:
+    if case["raises"].startswith("ValueError"):
+        with pytest.raises(ValueError, match=case["raises"].removeprefix("ValueError: ")):
+            call(case)
+    else:  # an AssertionError or a broadcasting error there: mistakes in a recipe, and here a message
+        with pytest.raises(UserError):
+            call(case)
+
+
+def test_every_case_is_covered() -> None:
+    assert len([case for case in CASES if "out" in case]) + len([case for case in CASES if "raises" in case]) == 108
+
+
+@pytest.mark.parametrize(
+    ("block", "label", "message"),
+    [
+        (
+            {"type": "CrossEntropyLoss", "use_soft": True},
+            torch.zeros(2, dtype=torch.int64),
+            "CrossEntropyLoss.use_soft: needs a target per class, got targets (2,) for scores (2, 3)",
+        ),
+        (
+            {"type": "CrossEntropyLoss", "class_weight": [1.0, 2.0]},
+            torch.zeros(2, dtype=torch.int64),
+            "CrossEntropyLoss.class_weight: got 2 values, expected one for each of 3 classes",
+        ),
+        (
+            {"type": "LabelSmoothLoss", "label_smooth_val": 0.1, "num_classes": 5},
+            torch.zeros(2, dtype=torch.int64),
+            "LabelSmoothLoss.num_classes: got 5, but the head has 3",
+        ),
+        (
+            {"type": "L1Loss"},
+            torch.zeros(2, 4),
+            "L1Loss takes targets of the scores' shape (2, 3), got (2, 4)",
+        ),
+    ],
+)
+def test_message_for_a_target_that_does_not_fit(block: dict, label: torch.Tensor, message: str) -> None:
+    with pytest.raises(UserError) as caught:
+        LOSSES.build(block)(torch.zeros(2, 3), label)
+    assert str(caught.value) == message
+
+
+@pytest.mark.parametrize(
+    ("block", "message"),
+    [
+        (
+            {"type": "CrossEntropyLoss", "use_soft": True, "use_sigmoid": True},
+            "CrossEntropyLoss: use_sigmoid and use_soft exclude each other",
+        ),
+        (
+            {"type": "CrossEntropyLoss", "pos_weight": [1.0]},
+            "CrossEntropyLoss.pos_weight: weighs the positives of a sigmoid loss, expected use_sigmoid: true",
+        ),
+        (
+            {"type": "LabelSmoothLoss", "label_smooth_val": 1.0},
+            "LabelSmoothLoss.label_smooth_val: got 1.0, expected 0 <= value < 1",
+        ),
+        (
+            {"type": "LabelSmoothLoss", "label_smooth_val": 0.1, "mode": "multi_label", "use_sigmoid": False},
+            "LabelSmoothLoss.use_sigmoid: got False, but mode multi_label is a sigmoid loss",
+        ),
+    ],
+)
+def test_message_for_arguments_that_do_not_fit(block: dict, message: str) -> None:
+    with pytest.raises(UserError) as caught:
+        LOSSES.build(block)
+    assert str(caught.value) == message
+
+
+def test_l1_as_the_tutorial_specifies_it() -> None:
+    scores = torch.tensor([[0.0, 2.0, 3.0]], requires_grad=True)
+    target = torch.ones(1, 3)
+    l1 = LOSSES.build({"type": "L1Loss", "loss_weight": 2.0})
+    assert l1(scores, target).item() == pytest.approx(2 * (1 + 1 + 2) / 3)
+    assert l1(scores, target, reduction_override="sum").item() == 8
+    assert l1(scores, target, reduction_override="none").tolist() == [[2, 2, 4]]
+    weight = torch.tensor([[1.0, 0.0, 1.0]])
+    assert l1(scores, target, weight, avg_factor=2).item() == 3
+    assert l1(scores, torch.tensor([1]), reduction_override="none").tolist() == [[0, 2, 6]]
+    l1(scores, target).backward()
+    assert torch.allclose(scores.grad, torch.tensor([[-2.0, 2.0, 2.0]]) / 3)
+
+
+def test_weighted_loss_passes_keywords_on_and_keeps_the_name() -> None:
+    @weighted_loss
+    def power_loss(pred: torch.Tensor, target: torch.Tensor, power: int = 1) -> torch.Tensor:
+        return (pred - target) ** power
+
+    assert power_loss.__name__ == "power_loss"
+    assert power_loss(torch.tensor([3.0, 2.0]), torch.tensor([1.0, 1.0]), power=2).item() == 2.5
+    with pytest.raises(ValueError, match='avg_factor can not be used with reduction="sum"'):
+        power_loss(torch.ones(2), torch.ones(2), avg_factor=2, reduction="sum")
+
+
+def test_smoothed_labels_keep_their_precision_for_bfloat16_scores() -> None:
+    loss = LOSSES.build({"type": "LabelSmoothLoss", "label_smooth_val": 0.1})
+    target = loss.smooth_label(torch.tensor([0]), torch.zeros(1, 1000, dtype=torch.bfloat16))
+    assert target.dtype == torch.float32
+    assert target.sum().item() == pytest.approx(1.0, abs=1e-6)
+
+
+def test_losses_in_float64() -> None:
+    loss = LOSSES.build({"type": "CrossEntropyLoss", "class_weight": [1.0, 2.0, 0.5]}).double()
+    assert loss(torch.zeros(2, 3, dtype=torch.float64), torch.tensor([0, 1])).dtype == torch.float64
