@@ -7,8 +7,18 @@ import pytest
 import torch
 from mmpretrain_reference import FOLDER, assert_close, assert_equal_to_reference, build, images
 
+NAMES = [
+    "resnet18",
+    "resnet50",
+    "resnetv1d50",
+    "resnet18_cifar",
+    "resnext50_32x4d",
+    "seresnet50",
+    "regnetx_400mf",
+]
 
-@pytest.mark.parametrize("name", ["resnet18", "resnet50", "resnetv1d50", "resnet18_cifar"])
+
+@pytest.mark.parametrize("name", NAMES)
 def test_entries_and_logits(name: str) -> None:
     assert_equal_to_reference(name)
 
