@@ -3,13 +3,12 @@
 from functools import partial
 from typing import Any, ClassVar, Literal
 
-import torch
 from torch import nn
 
 from distcls.errors import UserError
 from distcls.models.backbones.res_layer import BasicBlock, Bottleneck, ResidualBlock, ResLayer
 from distcls.models.backbones.residual_backbone import ResidualBackbone
-from distcls.models.common import ConvModule
+from distcls.models.common import ConvModule, drop_path_rates
 from distcls.registry import BACKBONES
 
 
@@ -95,7 +94,7 @@ class ResNet(ResidualBackbone):
         self.expansion = expansion or self.block.default_expansion
 
         self._make_stem_layer(in_channels, stem_channels)
-        drop_path_rates = torch.linspace(0, drop_path_rate, sum(self.stage_blocks)).tolist()
+        rates = drop_path_rates(drop_path_rate, sum(self.stage_blocks))
         width = stem_channels
         for i, num_blocks in enumerate(self.stage_blocks):
             out_channels = base_channels * self.expansion * 2**i
@@ -112,10 +111,10 @@ class ResNet(ResidualBackbone):
                 with_cp=with_cp,
                 conv_cfg=conv_cfg,
                 norm_cfg=norm_cfg,
-                drop_path_rate=drop_path_rates[:num_blocks],
+                drop_path_rate=rates[:num_blocks],
             )
             self.add_module(f"layer{i + 1}", stage)
-            drop_path_rates = drop_path_rates[num_blocks:]
+            rates = rates[num_blocks:]
             width = out_channels
         self.freeze_stages()
 

@@ -6,7 +6,7 @@ from distcls.models.common.arch import choose_arch
 from distcls.models.common.base_module import BaseModule
 from distcls.models.common.conv import build_conv_layer
 from distcls.models.common.conv_module import ConvModule
-from distcls.models.common.drop_path import DropPath
+from distcls.models.common.drop_path import DropPath, drop_path_rates
 from distcls.models.common.flatten_map import FlattenMap
 from distcls.models.common.inverted_residual import InvertedResidual, LinearResidual, inverted_layers
 from distcls.models.common.make_divisible import make_divisible
@@ -39,6 +39,7 @@ __all__ = [
     "build_norm_layer",
     "choose_arch",
     "constant_init",
+    "drop_path_rates",
     "init_layers",
     "inverted_layers",
     "kaiming_init",
