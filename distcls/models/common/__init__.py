@@ -2,11 +2,17 @@
 
 from distcls.models.common.activation import build_activation_layer
 from distcls.models.common.activation_checkpoint import run_checkpointed
+from distcls.models.common.arch import choose_arch
 from distcls.models.common.base_module import BaseModule
 from distcls.models.common.conv import build_conv_layer
 from distcls.models.common.conv_module import ConvModule
-from distcls.models.common.drop_path import DropPath
+from distcls.models.common.drop_path import DropPath, drop_path_rates
+from distcls.models.common.flatten_map import FlattenMap
+from distcls.models.common.inverted_residual import InvertedResidual, LinearResidual, inverted_layers
+from distcls.models.common.make_divisible import make_divisible
 from distcls.models.common.norm import build_norm_layer
+from distcls.models.common.se_layer import SELayer
+from distcls.models.common.staged_backbone import StagedBackbone
 from distcls.models.common.weight_init import (
     NORM_LAYERS,
     constant_init,
@@ -23,12 +29,21 @@ __all__ = [
     "BaseModule",
     "ConvModule",
     "DropPath",
+    "FlattenMap",
+    "InvertedResidual",
+    "LinearResidual",
+    "SELayer",
+    "StagedBackbone",
     "build_activation_layer",
     "build_conv_layer",
     "build_norm_layer",
+    "choose_arch",
     "constant_init",
+    "drop_path_rates",
     "init_layers",
+    "inverted_layers",
     "kaiming_init",
+    "make_divisible",
     "normal_init",
     "run_checkpointed",
     "trunc_normal_init",
