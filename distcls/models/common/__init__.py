@@ -2,11 +2,15 @@
 
 from distcls.models.common.activation import build_activation_layer
 from distcls.models.common.activation_checkpoint import run_checkpointed
+from distcls.models.common.attention import MultiheadAttention, split_heads
 from distcls.models.common.base_module import BaseModule
 from distcls.models.common.conv import build_conv_layer
 from distcls.models.common.conv_module import ConvModule
 from distcls.models.common.drop_path import DropPath
+from distcls.models.common.ffn import FFN
+from distcls.models.common.layer_norm_2d import LayerNorm2d
 from distcls.models.common.norm import build_norm_layer
+from distcls.models.common.patch_embed import PatchEmbed, PatchMerging, pair
 from distcls.models.common.weight_init import (
     NORM_LAYERS,
     constant_init,
@@ -19,10 +23,15 @@ from distcls.models.common.weight_init import (
 )
 
 __all__ = [
+    "FFN",
     "NORM_LAYERS",
     "BaseModule",
     "ConvModule",
     "DropPath",
+    "LayerNorm2d",
+    "MultiheadAttention",
+    "PatchEmbed",
+    "PatchMerging",
     "build_activation_layer",
     "build_conv_layer",
     "build_norm_layer",
@@ -30,7 +39,9 @@ __all__ = [
     "init_layers",
     "kaiming_init",
     "normal_init",
+    "pair",
     "run_checkpointed",
+    "split_heads",
     "trunc_normal_init",
     "uniform_init",
     "xavier_init",
