@@ -21,7 +21,5 @@ def per_class(label: Tensor, cls_score: Tensor, loss: str) -> Tensor:
     if label.ndim == 1:
         return torch.zeros(cls_score.shape, dtype=dtype, device=cls_score.device).scatter_(1, label[:, None], 1)
     if label.shape != cls_score.shape:
-        raise UserError(
-            f"{loss} takes targets of the scores' shape {tuple(cls_score.shape)}, got {tuple(label.shape)}"
-        )
+        raise UserError(f"{loss} takes targets of the scores' shape {tuple(cls_score.shape)}, got {tuple(label.shape)}")
     return label.to(dtype)
