@@ -22,7 +22,7 @@ status=0
 for suite in "${suites[@]}"; do
     echo "== tests${suite:+: $suite}"
     code=0
-    .venv/bin/python -m pytest -m "$suite" --durations 5 --junit-xml "$results/$suite.xml" "$@" || code=$?
+    .venv/bin/python -m pytest -m "$suite" --durations 5 --junit-xml "$results/tests $suite.xml" "$@" || code=$?
     # 5: no test in this selection. Whether there was none at all, the sum tells.
     ((code == 0 || code == 5)) || status=$code
 done
