@@ -1,11 +1,14 @@
-"""From stored bytes to (resolution, resolution, 3) uint8 on the CPU: decode, crop, antialiased resize, mirror; one compiled function.
+# mypy: ignore-errors
+# (numba's types inside compiled functions are not Python's.)
+"""From stored bytes to (R, R, 3) uint8 on the CPU: decode, crop, antialiased resize, mirror; one compiled function.
 
-FFCV's own kernels are closures over ctypes pointers, which numba cannot keep on disk: 8-20 s of compilation in every process.
-Here the library is loaded by name and everything that varies is an argument, so a process compiles once per machine, not per run.
-The function is single-threaded and releases the interpreter lock; threads are the loader's. All arithmetic is IEEE float32
+FFCV's own kernels are closures over ctypes pointers, which numba cannot keep on disk: 8-20 s of compilation in every
+process. Here the library is loaded by name and everything that varies is an argument, so a machine compiles once. The
+function is single-threaded and releases the interpreter lock; threads are the loader's. Its arithmetic is IEEE float32
 without contraction: the pixels are the same on every machine and any number of threads.
 """
 
+import importlib.util
 import math
 import os
 import tempfile
@@ -13,7 +16,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import ffcv._libffcv
 import llvmlite.binding
 import numba
 import numpy as np
@@ -21,9 +23,24 @@ from numba import types
 from numba.extending import intrinsic
 
 from distcls.data.beton import JPEG
+from distcls.data.errors import DataError
 
-llvmlite.binding.load_library_permanently(ffcv._libffcv.__file__)
-# int imdecode(source, size, height, width, out, crop_height, crop_width, x, y, scale_num, scale_denom, enable_crop, flip); libffcv.cpp
+
+def _library() -> str:
+    """Path of FFCV's native library. Importing ffcv itself would cost seconds."""
+    spec = importlib.util.find_spec("ffcv")
+    folders = (spec.submodule_search_locations or ()) if spec else ()
+    found = [str(file) for folder in folders for file in Path(folder).glob("_libffcv*.so")]
+    if not found:
+        raise DataError(
+            "FFCV is not installed, or without its native library _libffcv: "
+            "`apt install libopencv-dev libturbojpeg0-dev pkg-config g++`, then `pip install ffcv`"
+        )
+    return found[0]
+
+
+llvmlite.binding.load_library_permanently(_library())
+# int imdecode(source, size, height, width, out, crop_height, crop_width, x, y, scale_num, scale_denom, crop, flip)
 _imdecode = types.ExternalFunction(
     "imdecode",
     types.int32(types.uintp, types.uint64, *[types.uint32] * 2, types.uintp, *[types.uint32] * 6, *[types.boolean] * 2),
@@ -31,7 +48,7 @@ _imdecode = types.ExternalFunction(
 
 
 def _cached_njit(function: Callable[..., Any]) -> Callable[..., Any]:
-    """numba.njit with a cache on disk that is local to the node and this user's own (the package's folder may be read-only).
+    """numba.njit with a cache on disk, local to the node and this user's own; the package's folder may be read-only.
 
     NUMBA_CACHE_DIR has its usual meaning where it is set.
     """
@@ -50,17 +67,17 @@ def _cached_njit(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 @intrinsic
-def _pointer(typing_context, address):  # type: ignore[no-untyped-def]
+def _pointer(typing_context, address):
     """An address as a pointer to bytes."""
 
-    def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+    def generate(context, builder, signature, arguments):
         return builder.inttoptr(arguments[0], context.get_value_type(signature.return_type))
 
     return types.CPointer(types.uint8)(types.uint64), generate
 
 
 @numba.njit(inline="never")
-def _copy_window(source, height, width, top, left, flip, out):  # type: ignore[no-untyped-def]
+def _copy_window(source, height, width, top, left, flip, out):
     """out (R, R, 3) = the R x R window of source (height * width * 3,) at (top, left); 0 outside of the image."""
     size = out.shape[0]
     for row in range(size):
@@ -77,10 +94,11 @@ def _copy_window(source, height, width, top, left, flip, out):  # type: ignore[n
 
 
 @numba.njit(inline="never")
-def _triangle(length, size, first, count, weights):  # type: ignore[no-untyped-def]
-    """The antialiased bilinear filter along one axis: `length` pixels -> `size`, as Pillow and torchvision (antialias=True).
+def _triangle(length, size, first, count, weights):
+    """Antialiased bilinear filter along one axis, `length` pixels -> `size`, as in Pillow and torchvision.
 
-    Fills first (size,), count (size,) and weights (size, taps): output i = sum over t < count[i] of weights[i, t] * input[first[i] + t].
+    Fills first (size,), count (size,) and weights (size, taps): output i = sum over t < count[i] of weights[i, t] *
+    input[first[i] + t].
     """
     scale = length / size
     support = max(scale, 1.0)
@@ -98,7 +116,7 @@ def _triangle(length, size, first, count, weights):  # type: ignore[no-untyped-d
 
 
 @numba.njit(inline="never")
-def _resize_window(source, width, top, left, rows, cols, flip, out):  # type: ignore[no-untyped-def]
+def _resize_window(source, width, top, left, rows, cols, flip, out):
     """out (R, R, 3) = the (rows, cols) window of source (height * width * 3,) at (top, left), resized."""
     size = out.shape[0]
     first_row, row_count = np.empty(size, np.int64), np.empty(size, np.int64)
@@ -135,7 +153,7 @@ def _resize_window(source, width, top, left, rows, cols, flip, out):  # type: ig
 
 
 @_cached_njit
-def decode_windows(samples, indices, windows, out, status):  # type: ignore[no-untyped-def]
+def decode_windows(samples, indices, windows, out, status):
     """out[i] = the window windows[i] of image indices[i], resized to out's size.
 
     Args:

@@ -1,7 +1,8 @@
-"""Batches for training and evaluation: planned by the consumer, decoded ahead by a pool of threads, normalised on the device.
+"""Batches for training and evaluation: planned by the consumer, decoded ahead by threads, normalised on the device.
 
-There is no producer thread: whoever asks for a batch also hands the freed slot to the pool, so that `batches_ahead` batches are
-always being decoded. Threads and slots live as long as the loader; a stream that ends early cancels what it had asked for.
+There is no producer thread: whoever asks for a batch also hands the freed slot to the pool, so that `batches_ahead`
+batches are always being decoded. Threads and slots live as long as the loader; a stream that ends early cancels what it
+had asked for.
 """
 
 import time
@@ -48,7 +49,7 @@ class Plan:
 
 
 class Stream:
-    """An iterator of batches, and the context manager that ends it: leaving it waits for what is being decoded, drops the rest."""
+    """An iterator of batches, and the context manager that ends it: leaving it drops what is not yet decoded."""
 
     def __init__(self, loader: "_Loader", plans: Iterator[Plan]) -> None:
         if loader.streaming:
@@ -179,8 +180,8 @@ class _Loader:
 class TrainLoader(_Loader):
     """An endless, exactly repeatable sequence of micro-batches for one rank.
 
-    Micro-batch m of A on rank r of W is chunk m * W + r of the global batch's A * W equal chunks, so that the chunks do not
-    depend on how they are dealt to ranks and accumulation.
+    Micro-batch m of A on rank r of W is chunk m * W + r of the global batch's A * W equal chunks, so that the chunks do
+    not depend on how they are dealt to ranks and accumulation.
 
     Args:
         dataset: the images; its mean and std normalise them.

@@ -1,4 +1,4 @@
-"""The buffers that decoded pixels wait in, and how they become normalised images on a device. uint8 crosses to the device."""
+"""The buffers that decoded pixels wait in, and how they become normalised images on a device. uint8 crosses over."""
 
 import threading
 from collections.abc import Sequence
@@ -23,7 +23,7 @@ class Slot(Protocol):
         """A thread, after it wrote its part."""
 
     def deliver(self, target: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """The consumer, after the last part: normalised images (N, 3, R, R) and target (N,) on the device, both newly allocated."""
+        """The consumer, after the last part: normalised images (N, 3, R, R) and target (N,), newly allocated."""
         ...
 
 
@@ -39,14 +39,14 @@ def make_slots(
 ) -> list[Slot]:
     """`number` slots for a device; mean and std are per channel on the scale 0..1."""
     shape = (batch_size, resolution, resolution, 3)
-    normalise = _Normalise(mean, std, device, dtype)
+    normalise = Normalise(mean, std, device, dtype)
     if device.type != "cuda":
         return [HostSlot(shape, normalise) for _ in range(number)]
     copies = torch.cuda.Stream(device)
     return [CudaSlot(shape, normalise, device, copies) for _ in range(number)]
 
 
-class _Normalise:
+class Normalise:
     """uint8 (N, R, R, 3) -> (N, 3, R, R) in channels-last memory, (x / 255 - mean) / std."""
 
     def __init__(self, mean: Sequence[float], std: Sequence[float], device: torch.device, dtype: torch.dtype) -> None:
@@ -64,7 +64,7 @@ class _Normalise:
 class HostSlot:
     """For training on a CPU: free again as soon as it was delivered."""
 
-    def __init__(self, shape: tuple[int, ...], normalise: _Normalise) -> None:
+    def __init__(self, shape: tuple[int, ...], normalise: Normalise) -> None:
         self._tensor = torch.empty(shape, dtype=torch.uint8)
         self._normalise = normalise
         self.pixels = self._tensor.numpy()
@@ -82,12 +82,12 @@ class HostSlot:
 class CudaSlot:
     """Page-locked memory and its twin on the device.
 
-    The thread that finishes the last part starts the copy on a stream of its own, so that it runs while the device computes. The
-    page-locked side is free after the copy, the device side after the consumer's stream has read it.
+    The thread that finishes the last part starts the copy on a stream of its own, so that it runs while the device
+    computes. The page-locked side is free after the copy, the device side after the consumer's stream has read it.
     """
 
     def __init__(
-        self, shape: tuple[int, ...], normalise: _Normalise, device: torch.device, copies: torch.cuda.Stream
+        self, shape: tuple[int, ...], normalise: Normalise, device: torch.device, copies: torch.cuda.Stream
     ) -> None:
         self._host = torch.empty(shape, dtype=torch.uint8, pin_memory=True)
         self._device = torch.empty(shape, dtype=torch.uint8, device=device)

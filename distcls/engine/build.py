@@ -98,7 +98,10 @@ def open_datasets(recipe: Recipe, source: Source) -> Datasets:
     for split, data in (("train", train), ("val", val)):
         if classes not in (None, data.num_classes):
             path: KeyPath = ("model", "head", "num_classes")
-            text = f"does not fit the data: got {classes}, expected {data.num_classes}, the classes of data.{split} ({data.paths[0]})"
+            text = (
+                f"does not fit the data: got {classes}, expected {data.num_classes}, "
+                f"the classes of data.{split} ({data.paths[0]})"
+            )
             problems.append(Problem(source.at(path), path, text))
     if train.class_names != val.class_names:
         path = ("data", "val", "path")
@@ -106,7 +109,9 @@ def open_datasets(recipe: Recipe, source: Source) -> Datasets:
         problems.append(Problem(source.at(path), path, text))
     if len(train) < batch:
         path = ("train", "global_batch_size")
-        text = f"larger than the training set: got {batch}, expected at most {len(train)}, the images of {train.paths[0]}"
+        text = (
+            f"larger than the training set: got {batch}, expected at most {len(train)}, the images of {train.paths[0]}"
+        )
         problems.append(Problem(source.at(path), path, text))
     if problems:
         raise RecipeError(source.recipe, problems)
@@ -134,7 +139,7 @@ def check_ranks(recipe: Recipe, source: Source, ranks: int) -> None:
 
 
 def cores_per_rank(local_world_size: int) -> int:
-    """Cores that this process may use (SLURM and containers give fewer than the machine has), shared between its node's ranks."""
+    """Cores that this process may use, shared between its node's ranks; SLURM gives fewer than the machine has."""
     return max(1, len(os.sched_getaffinity(0)) // local_world_size)
 
 
@@ -193,7 +198,7 @@ def build_job(
         **shape,
     )
     steps_per_epoch = train_loader.steps_per_epoch
-    total_steps = train.max_steps or round(train.epochs * steps_per_epoch)
+    total_steps = train.max_steps or round((train.epochs or 0) * steps_per_epoch)
     return Job(
         accelerator=accelerator,
         classifier=classifier,
@@ -215,4 +220,3 @@ def build_job(
         checkpoint_every_steps=recipe.checkpoint.every_steps,
         evaluate_every_epochs=recipe.eval.every_epochs,
     )
-
