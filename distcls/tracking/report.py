@@ -129,7 +129,8 @@ def _diagrams(runs: Sequence[RunRecord], panels: Sequence[Panel]) -> str:
 
 
 def _figure(panel: Panel, index: int, several: bool) -> str:
-    names = [metric.split("/")[0] for metric in panel.metrics] if len(panel.metrics) > 1 else [""]
+    groups = [metric.split("/")[0] for metric in panel.metrics]
+    names = [group if group in ("train", "val", "val_ema") else "" for group in groups]  # else the title says it all
     keys = "".join(
         f'<span class="key" style="--color:var(--c{order})">{escape(names[order])} '
         f'<b data-metric="{escape(metric)}"></b></span>'
