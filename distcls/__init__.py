@@ -1,8 +1,8 @@
 """distcls: image classifiers trained from one YAML recipe on many GPUs, with exact resume.
 
-    model = distcls.build_model({"backbone": {...}, "neck": {...}, "head": {...}})
-    model = distcls.load("runs/imagenet_r50")            # or a .safetensors file of weights/
-    distcls.train("recipes/imagenet_r50.yaml", overrides=["optimizer.lr=0.5"])
+model = distcls.build_model({"backbone": {...}, "neck": {...}, "head": {...}})
+model = distcls.load("runs/imagenet_r50")            # or a .safetensors file of weights/
+distcls.train("recipes/imagenet_r50.yaml", overrides=["optimizer.lr=0.5"])
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from distcls.engine.run import Outcome
     from distcls.models.classifier import ImageClassifier
 
-# Imports stand inside the functions: `import distcls` costs nothing, and launch/train.py sets signal handlers before torch.
+# Imports stand inside the functions: `import distcls` costs nothing, and launch/train.py sets signal handlers before
+# torch.
 
 
 def build_model(block: Mapping[str, Any], *, image_size: tuple[int, int] = (224, 224)) -> "ImageClassifier":

@@ -4,6 +4,6 @@
 class UserError(Exception):
     """Something a user can mend. The text says where, what was got, what was expected and what to do.
 
-    Every layer may raise it or a subclass. `launch/train.py` and the `distcls` command print `error: <text>` and leave with
-    status 1 (usage mistakes: 2); any other exception is a bug of ours and keeps its traceback.
+    Every layer may raise it or a subclass. `launch/train.py` and the `distcls` command print `error: <text>` and leave
+    with status 1 (usage mistakes: 2); any other exception is a bug of ours and keeps its traceback.
     """

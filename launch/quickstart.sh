@@ -30,9 +30,10 @@ install_package() {
     ((EUID == 0)) || apt=(sudo -n "${apt[@]}")
     { "${apt[@]}" install -y dataset-fashion-mnist || { "${apt[@]}" update && "${apt[@]}" install -y dataset-fashion-mnist; }; } &>/dev/null
 }
+converted() { [[ -f data/fashion_mnist_$1.beton && -f data/fashion_mnist_$1.json ]]; }
 download() { .venv/bin/python -c 'from torchvision.datasets import FashionMNIST; FashionMNIST("data", download=True)'; }
 
-if [[ -f data/fashion_mnist_train.beton && -f data/fashion_mnist_val.beton ]]; then
+if converted train && converted val; then
     say "data: data/fashion_mnist_{train,val}.beton are there"
 else
     say "data: Fashion-MNIST"
@@ -46,7 +47,8 @@ else
                 "Put its four .gz files into $downloaded and start again."
     fi
     for split in train val; do
-        [[ -f data/fashion_mnist_$split.beton ]] || .venv/bin/distcls data convert "$folder" "data/fashion_mnist_$split.beton" --split "$split"
+        converted "$split" ||
+            .venv/bin/distcls data convert "$folder" "data/fashion_mnist_$split.beton" --split "$split" --source-type fashion-mnist
     done
 fi
 
@@ -55,12 +57,13 @@ fi
 gpus=$(.venv/bin/python -c 'import torch; print(torch.cuda.device_count())')
 processes=1
 while ((2 * processes <= gpus)); do processes=$((2 * processes)); done # a power of two, so that it divides the batch
-command=(.venv/bin/accelerate launch --num_machines 1 --num_processes "$processes" --mixed_precision no --dynamo_backend no
+command=(.venv/bin/accelerate launch --quiet --num_machines 1 --num_processes "$processes" --mixed_precision no --dynamo_backend no
     --num_cpu_threads_per_process "$((($(nproc) + processes - 1) / processes))")
 ((processes == 1)) || command+=(--multi_gpu)
 
 say "training: $recipe on $( ((gpus)) && echo "$processes of $gpus GPU(s)" || echo "$(nproc) CPU cores")"
-HF_HOME="$PWD/.venv/huggingface" "${command[@]}" launch/train.py "$recipe"
+# Passive: on a CPU torch's threads share the cores with those that load data. On two busy cores spinning took four times as long.
+OMP_WAIT_POLICY=${OMP_WAIT_POLICY:-PASSIVE} HF_HOME="$PWD/.venv/huggingface" "${command[@]}" launch/train.py "$recipe"
 
 .venv/bin/python - runs/fashion_mnist_quick <<'RESULT'
 import sys

@@ -94,7 +94,8 @@ install_distcls() {
         LDFLAGS="-Wl,--as-needed ${LDFLAGS:-}" "${pip[@]}" --no-cache-dir --no-deps --force-reinstall ffcv ||
             stop "FFCV did not compile; the compiler's messages are above"
     fi
-    say "installing distcls${extra:+ with the $extra extra} and what it needs (torch with CUDA: 5.5 GB; minutes, once)"
+    say "installing distcls${extra:+ with the $extra extra} and what it needs"
+    [[ -n $(compgen -G '.venv/lib/python3*/site-packages/torch') ]] || say "torch with CUDA takes 5.5 GB and some minutes, once"
     "${pip[@]}" --editable ".${extra:+[$extra]}" || stop "pip could not install distcls; its messages are above. Start again to go on from here"
 }
 

@@ -1,4 +1,4 @@
-"""Train a recipe: `accelerate launch launch/train.py RECIPE [KEY=VALUE ...]`, or with torchrun, srun python, or plain python."""
+"""`accelerate launch launch/train.py RECIPE [KEY=VALUE ...]`; torchrun, srun python and plain python start it, too."""
 
 import sys
 from pathlib import Path

@@ -20,9 +20,9 @@ data:
   resolution: 16
   workers: 1
   augment:
-    - {{type: RandomResizedCrop, scale: [0.4, 1.0]}}
+    - {{type: RandomResizedCrop, scale: [0.7, 1.0]}}
     - {{type: RandomHorizontalFlip}}
-optimizer: {{type: SGD, lr: 0.05, weight_decay: 1.0e-3}}
+optimizer: {{type: SGD, lr: 0.2, weight_decay: 1.0e-3}}
 schedule: {{type: CosineWarmup, warmup_steps: 3}}
 train: {{epochs: 3, global_batch_size: 32, log_every_steps: 4, seed: 3}}
 checkpoint: {{every_steps: 4}}

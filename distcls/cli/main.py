@@ -1,4 +1,6 @@
-"""`distcls ...`: the commands beside training. Each sub-command imports what it needs when it runs, so that --help is instant."""
+"""`distcls ...`: the commands beside training."""
+
+# Each sub-command imports what it needs when it runs, so that --help is instant.
 
 import sys
 

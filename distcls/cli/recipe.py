@@ -12,7 +12,7 @@ from distcls.recipe.source import Source, read
 app = typer.Typer(no_args_is_help=True, help=__doc__)
 RecipePath = Annotated[Path, typer.Argument(metavar="RECIPE", help="The recipe's YAML file.")]
 Overrides = Annotated[
-    list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Changes, for example optimizer.lr=0.5")
+    list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Changes, for example optimizer.lr=0.5")
 ]
 
 
@@ -70,8 +70,8 @@ def write_schema(
 
 def _source(recipe: Path, overrides: list[str] | None) -> Source:
     """Read the recipe, and register the classes that it can name."""
-    source = read(recipe, overrides or [])
-    from distcls.engine.plugins import import_parts  # torch and all models: seconds, so only for a file that can be read
+    source = read(recipe, overrides or [])  # a file that cannot be read is told at once: what follows imports torch
+    from distcls.engine.plugins import import_parts
 
     import_parts(source)
     return source

@@ -1,8 +1,8 @@
 """Per-sample augmentation: which window of an image is taken and whether it is mirrored.
 
-Every number drawn is a function of (seed, epoch, position in the epoch's order, transform, counter), so it is the same on any number
-of workers and ranks and after any interruption, and a sample that comes twice in an epoch is augmented twice. The pixels are made
-from the windows elsewhere (decode_cpu.py).
+Every number drawn is a function of (seed, epoch, position in the epoch's order, transform, counter), so it is the same
+on any number of workers and ranks and after any interruption, and a sample that comes twice in an epoch is augmented
+twice. The pixels are made from the windows elsewhere (decode_cpu.py).
 """
 
 import math
@@ -31,7 +31,7 @@ def _mix(z: np.ndarray) -> np.ndarray:
 
 
 class Draws:
-    """A counter random number generator for n samples: any number is found from its place, none depends on an earlier one.
+    """A counter random number generator for n samples: a number follows from its place, not from earlier ones.
 
     Args:
         seed: the run's seed.
@@ -58,7 +58,7 @@ class Draws:
 
 @dataclass
 class Windows:
-    """For n images the window that becomes the (resolution, resolution) output; all (n,) int64, in pixels of the stored image.
+    """For n images the window that becomes the (resolution, resolution) output; (n,) int64, in pixels as stored.
 
     A window starts as the largest centred square. It may reach outside of the image only where it needs no resize
     (rows == cols == resolution): there the output is 0.
@@ -81,9 +81,21 @@ class Windows:
         flip = np.zeros(len(height), np.int64)
         return cls(resolution, height, width, (height - side) // 2, (width - side) // 2, side, side.copy(), flip)
 
-    def packed(self) -> np.ndarray:
-        """(n, 5) int32: top, left, rows, cols, flip; what the kernels read."""
-        return np.stack((self.top, self.left, self.rows, self.cols, self.flip), 1).astype(np.int32)
+    def packed(self, shrinkable: np.ndarray) -> np.ndarray:
+        """What the kernels read: (n, 6) int32 of top, left, rows, cols, flip, denominator.
+
+        A JPEG decodes for a fraction of the cost to 1/2, 1/4 or 1/8 of its size. Where the window stays as large as the
+        output, the denominator says so, and the window counts pixels of the smaller image, its edges rounded: they move
+        by half an output pixel at most.
+
+        Args:
+            shrinkable: (n,) bool, which images are JPEGs.
+        """
+        spare = np.minimum(self.rows, self.cols) // self.resolution
+        denominator = np.where(shrinkable, np.select([spare >= 8, spare >= 4, spare >= 2], [8, 4, 2], 1), 1)
+        edges = np.stack((self.top, self.left, self.top + self.rows, self.left + self.cols))
+        top, left, bottom, right = (edges + denominator // 2) // denominator
+        return np.stack((top, left, bottom - top, right - left, self.flip, denominator), 1).astype(np.int32)
 
 
 class Transform(Protocol):
@@ -138,7 +150,7 @@ class RandomResizedCrop:
                 np.rint(np.sqrt(area * ratio)).astype(np.int64),
                 np.rint(np.sqrt(area / ratio)).astype(np.int64),
             )
-            fits = (0 < cols) & (cols <= width[open_]) & (0 < rows) & (rows <= height[open_])
+            fits = (cols > 0) & (cols <= width[open_]) & (rows > 0) & (rows <= height[open_])
             done, rows, cols = open_[fits], rows[fits], cols[fits]
             windows.rows[done], windows.cols[done] = rows, cols
             windows.top[done] = draws.below(height[done] - rows + 1, counter + 2, done)
@@ -150,7 +162,7 @@ class RandomResizedCrop:
 
 @TRANSFORMS.register
 class RandomCrop:
-    """A window of the size of the resolution at a random place of the image with a black frame around it; torchvision's RandomCrop.
+    """A window of the resolution's size, at a random place of the image in a black frame; torchvision's RandomCrop.
 
     Args:
         padding: width of the frame in pixels.
@@ -169,8 +181,9 @@ class RandomCrop:
         if len(small):
             height, width = windows.height[small[0]], windows.width[small[0]]
             raise DataError(
-                f"RandomCrop: an image of {width}x{height} with padding {self.padding} is smaller than data.resolution {size}: "
-                f"set padding to {-(-(size - min(height, width)) // 2)} or more, lower the resolution, or use RandomResizedCrop"
+                f"RandomCrop: an image of {width}x{height} with padding {self.padding} is smaller than data.resolution "
+                f"{size}: set padding to {-(-(size - min(height, width)) // 2)} or more, lower the resolution, or use "
+                "RandomResizedCrop"
             )
         windows.top = draws.below(free_rows + 1, 0) - self.padding
         windows.left = draws.below(free_cols + 1, 1) - self.padding

@@ -1,7 +1,7 @@
 """FFCV's file format, read into one compact table of samples (24 bytes each) after every pointer was checked.
 
-Layout of a .beton (little endian; ffcv/types.py): header, field descriptors, one metadata record per sample, pages of data, and at
-the end the allocation table (sample, pointer, size) that the header points at. The header is written last.
+Layout of a .beton (little endian; ffcv/types.py): header, field descriptors, one metadata record per sample, pages of
+data, and at the end the allocation table (sample, pointer, size) that the header points at. The header is written last.
 """
 
 from pathlib import Path
@@ -26,7 +26,7 @@ _HEADER = np.dtype(
 _FIELD = np.dtype([("type", "u1"), ("name", "u1", (16,)), ("arguments", "u1", (1024,))], align=True)
 _IMAGE = np.dtype([("mode", "u1"), ("width", "<u2"), ("height", "<u2"), ("data_ptr", "<u8")])
 _ALLOCATION = np.dtype([("sample", "<u8"), ("ptr", "<u8"), ("size", "<u8")])
-# By type number: float, int, RGB image, bytes, array, JSON, torch tensor. Those with None keep (pointer, size) records we need not read.
+# By type number; those of bytes, arrays, JSON and tensors (3..6) are not read.
 _FIELD_TYPES = {0: np.dtype("<f8"), 1: np.dtype("<i8"), 2: _IMAGE}
 _INT, _RGB_IMAGE = 1, 2
 
@@ -37,7 +37,8 @@ def read_samples(path: Path) -> tuple[np.memmap, np.ndarray]:
     """Map a .beton and check its structure.
 
     Returns:
-        The mapped bytes, which must live as long as the table is used, and the table: (N,) of `SAMPLE`. Labels are not checked.
+        The mapped bytes, which must live as long as the table is used, and the table: (N,) of `SAMPLE`. Labels are not
+        checked.
 
     Raises:
         DataError: the file is missing, empty, foreign, unfinished or truncated, or a sample points outside of its data.
@@ -103,8 +104,8 @@ def _metadata(path: Path, file: np.ndarray, fields: int, samples: int) -> tuple[
     types = [int(kind) for kind in file[_HEADER.itemsize : start].view(_FIELD)["type"]] if len(file) >= start else []
     if _RGB_IMAGE not in types or _INT not in types or any(kind not in _FIELD_TYPES for kind in types):
         raise DataError(
-            f"{path}: its fields are of FFCV types {types or 'cut off'}, expected an RGB image ({_RGB_IMAGE}) and an int label "
-            f"({_INT}), and floats besides at most. {_AGAIN}"
+            f"{path}: its fields are of FFCV types {types or 'cut off'}, expected an RGB image ({_RGB_IMAGE}) and an "
+            f"int label ({_INT}), and floats besides at most. {_AGAIN}"
         )
     record = np.dtype([("", _FIELD_TYPES[kind]) for kind in types], align=True)
     stop = start + samples * record.itemsize
@@ -125,6 +126,7 @@ def _sizes(path: Path, pointers: np.ndarray, allocations: np.ndarray) -> np.ndar
     if not sizes.all():
         bad = np.flatnonzero(sizes == 0)
         raise DataError(
-            f"{path}: damaged: {len(bad)} of {len(sizes)} samples have no entry in the allocation table, sample {bad[0]} first. {_AGAIN}"
+            f"{path}: damaged: {len(bad)} of {len(sizes)} samples have no entry in the allocation table, sample "
+            f"{bad[0]} first. {_AGAIN}"
         )
     return sizes

@@ -14,7 +14,6 @@ from distcls.data.sidecar import Sidecar, Sizes, fingerprint_of, sidecar_path
 from distcls.data.sources import Source
 
 WRITE_MODES = ("raw", "jpg", "proportion", "smart")
-_MIB = 1 << 20
 
 
 def convert(
@@ -35,7 +34,8 @@ def convert(
     Args:
         source: the images.
         out: the .beton to write.
-        write_mode: raw pixels, jpg, a random proportion as jpg, or smart: jpg from `smart_threshold` bytes of pixels on.
+        write_mode: raw pixels, jpg, a random proportion as jpg, or smart: jpg from `smart_threshold` bytes of pixels
+        on.
             Default: raw for small images, else jpg.
         max_resolution: larger images are shrunk to this longer side in pixels.
         quality: of JPEG, 1..100.
@@ -67,10 +67,8 @@ def convert(
     )
     temporary = out.with_name(f".{out.name}.{os.getpid()}.tmp")
     try:
-        # A page must hold an image. Every worker leaves one page part empty, so small images get small pages.
-        page = 2 * _MIB if source.small else 64 * _MIB
         writer = BetonWriter(str(temporary), field, workers or len(os.sched_getaffinity(0)), progress)
-        writer.write(Recorder(source, moments), page)
+        writer.write(Recorder(source, moments), _page_size(source, max_resolution))
         sidecar = _describe(
             temporary,
             source,
@@ -112,6 +110,15 @@ def _check(out: Path, mode: str | None, max_resolution: int | None, quality: int
         raise DataError(f"--quality: got {quality}, expected 1..100")
     if not 0 <= probability <= 1:
         raise DataError(f"--compress-probability: got {probability}, expected 0..1")
+
+
+def _page_size(source: Source, max_resolution: int | None) -> int:
+    """Bytes of the file's pages: a power of two that holds the largest image, and FFCV's 2 MiB at least.
+
+    Every worker leaves its last page part empty, so small images get small pages.
+    """
+    pixels = source.largest() if max_resolution is None else max_resolution**2
+    return max(1 << 21, 1 << (3 * pixels - 1).bit_length())
 
 
 def _describe(

@@ -42,9 +42,9 @@ class BetonDataset:
         for path, other in zip(self.paths, sidecars, strict=True):
             if other.class_names != self.class_names:
                 raise DataError(
-                    f"{path}: its {len(other.class_names)} classes are not the {len(self.class_names)} of {self.paths[0]} "
-                    f"({_first_difference(other.class_names, self.class_names)}): shards of one data set need the same classes. "
-                    "Convert them from folders that hold the same classes."
+                    f"{path}: its {len(other.class_names)} classes are not the {len(self.class_names)} of "
+                    f"{self.paths[0]} ({_first_difference(other.class_names, self.class_names)}): shards of one data "
+                    "set need the same classes. Convert them from folders that hold the same classes."
                 )
         weights = np.array([sidecar.samples for sidecar in sidecars]) / len(self)
         mean = np.array([sidecar.mean for sidecar in sidecars])
@@ -79,14 +79,15 @@ def _open(path: Path) -> tuple[np.memmap, np.ndarray, Sidecar]:
     if sidecar.samples != len(table) or sidecar.fingerprint != found:
         raise DataError(
             f"{sidecar_path(path)}: belongs to another file: it describes {sidecar.samples} samples with fingerprint "
-            f"{sidecar.fingerprint[-12:]}, but {path} holds {len(table)} with fingerprint {found[-12:]}. Copy the two files "
-            "together, or write both again with `distcls data convert`."
+            f"{sidecar.fingerprint[-12:]}, but {path} holds {len(table)} with fingerprint {found[-12:]}. Copy the two "
+            "files together, or write both again with `distcls data convert`."
         )
     wrong = np.flatnonzero((table["label"] < 0) | (table["label"] >= len(sidecar.class_names)))
     if len(wrong):
         raise DataError(
-            f"{path}: sample {wrong[0]} has a label outside of 0..{len(sidecar.class_names) - 1}, the {len(sidecar.class_names)} "
-            f"classes of {sidecar_path(path)} ({len(wrong)} such samples). Write both again with `distcls data convert`."
+            f"{path}: sample {wrong[0]} has a label outside of 0..{len(sidecar.class_names) - 1}, the "
+            f"{len(sidecar.class_names)} classes of {sidecar_path(path)} ({len(wrong)} such samples). Write both again "
+            "with `distcls data convert`."
         )
     return file, table, sidecar
 

@@ -1,11 +1,15 @@
-"""From stored bytes to (resolution, resolution, 3) uint8 on the CPU: decode, crop, antialiased resize, mirror; one compiled function.
+"""From stored bytes to (R, R, 3) uint8 on the CPU: decode, crop, antialiased resize, mirror; one compiled function.
 
-FFCV's own kernels are closures over ctypes pointers, which numba cannot keep on disk: 8-20 s of compilation in every process.
-Here the library is loaded by name and everything that varies is an argument, so a process compiles once per machine, not per run.
-The function is single-threaded and releases the interpreter lock; threads are the loader's. All arithmetic is IEEE float32
+FFCV's own kernels are closures over ctypes pointers, which numba cannot keep on disk: 8-20 s of compilation in every
+process. Here the library is loaded by name and everything that varies is an argument, so a machine compiles once. The
+function is single-threaded and releases the interpreter lock; threads are the loader's. Its arithmetic is IEEE float32
 without contraction: the pixels are the same on every machine and any number of threads.
 """
 
+# numba's types inside compiled functions are not Python's.
+# mypy: ignore-errors
+
+import importlib.util
 import math
 import os
 import tempfile
@@ -13,7 +17,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import ffcv._libffcv
 import llvmlite.binding
 import numba
 import numpy as np
@@ -21,9 +24,24 @@ from numba import types
 from numba.extending import intrinsic
 
 from distcls.data.beton import JPEG
+from distcls.data.errors import DataError
 
-llvmlite.binding.load_library_permanently(ffcv._libffcv.__file__)
-# int imdecode(source, size, height, width, out, crop_height, crop_width, x, y, scale_num, scale_denom, enable_crop, flip); libffcv.cpp
+
+def _library() -> str:
+    """Path of FFCV's native library. Importing ffcv itself would cost seconds."""
+    spec = importlib.util.find_spec("ffcv")
+    folders = (spec.submodule_search_locations or ()) if spec else ()
+    found = [str(file) for folder in folders for file in Path(folder).glob("_libffcv*.so")]
+    if not found:
+        raise DataError(
+            "FFCV is not installed, or without its native library _libffcv: "
+            "`apt install libopencv-dev libturbojpeg0-dev pkg-config g++`, then `pip install ffcv`"
+        )
+    return found[0]
+
+
+llvmlite.binding.load_library_permanently(_library())
+# int imdecode(source, size, height, width, out, crop_height, crop_width, x, y, scale_num, scale_denom, crop, flip)
 _imdecode = types.ExternalFunction(
     "imdecode",
     types.int32(types.uintp, types.uint64, *[types.uint32] * 2, types.uintp, *[types.uint32] * 6, *[types.boolean] * 2),
@@ -31,7 +49,7 @@ _imdecode = types.ExternalFunction(
 
 
 def _cached_njit(function: Callable[..., Any]) -> Callable[..., Any]:
-    """numba.njit with a cache on disk that is local to the node and this user's own (the package's folder may be read-only).
+    """numba.njit with a cache on disk, local to the node and this user's own; the package's folder may be read-only.
 
     NUMBA_CACHE_DIR has its usual meaning where it is set.
     """
@@ -50,17 +68,17 @@ def _cached_njit(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 @intrinsic
-def _pointer(typing_context, address):  # type: ignore[no-untyped-def]
+def _pointer(typing_context, address):
     """An address as a pointer to bytes."""
 
-    def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+    def generate(context, builder, signature, arguments):
         return builder.inttoptr(arguments[0], context.get_value_type(signature.return_type))
 
     return types.CPointer(types.uint8)(types.uint64), generate
 
 
 @numba.njit(inline="never")
-def _copy_window(source, height, width, top, left, flip, out):  # type: ignore[no-untyped-def]
+def _copy_window(source, height, width, top, left, flip, out):
     """out (R, R, 3) = the R x R window of source (height * width * 3,) at (top, left); 0 outside of the image."""
     size = out.shape[0]
     for row in range(size):
@@ -77,10 +95,11 @@ def _copy_window(source, height, width, top, left, flip, out):  # type: ignore[n
 
 
 @numba.njit(inline="never")
-def _triangle(length, size, first, count, weights):  # type: ignore[no-untyped-def]
-    """The antialiased bilinear filter along one axis: `length` pixels -> `size`, as Pillow and torchvision (antialias=True).
+def _triangle(length, size, first, count, weights):
+    """Antialiased bilinear filter along one axis, `length` pixels -> `size`, as in Pillow and torchvision.
 
-    Fills first (size,), count (size,) and weights (size, taps): output i = sum over t < count[i] of weights[i, t] * input[first[i] + t].
+    Fills first (size,), count (size,) and weights (size, taps): output i = sum over t < count[i] of weights[i, t] *
+    input[first[i] + t].
     """
     scale = length / size
     support = max(scale, 1.0)
@@ -98,7 +117,7 @@ def _triangle(length, size, first, count, weights):  # type: ignore[no-untyped-d
 
 
 @numba.njit(inline="never")
-def _resize_window(source, width, top, left, rows, cols, flip, out):  # type: ignore[no-untyped-def]
+def _resize_window(source, width, top, left, rows, cols, flip, out):
     """out (R, R, 3) = the (rows, cols) window of source (height * width * 3,) at (top, left), resized."""
     size = out.shape[0]
     first_row, row_count = np.empty(size, np.int64), np.empty(size, np.int64)
@@ -134,40 +153,109 @@ def _resize_window(source, width, top, left, rows, cols, flip, out):  # type: ig
             out[i, col, 2] = np.uint8(blue)
 
 
+@numba.njit
+def _shrunk(length, denominator):
+    """How TurboJPEG rounds."""
+    return (np.int64(length) + denominator - 1) // denominator
+
+
+@numba.njit
+def _scratch_bytes(samples, indices, windows):
+    """Room for the largest of these images that has to be decoded."""
+    largest = 0
+    for i in range(len(indices)):
+        if indices[i] >= 0 and samples[indices[i]].mode == JPEG:
+            sample, denominator = samples[indices[i]], windows[i, 5]
+            largest = max(largest, _shrunk(sample.height, denominator) * _shrunk(sample.width, denominator) * 3)
+    return largest
+
+
+@numba.njit
+def _decode(sample, denominator, scratch):
+    """The image's pixels in `scratch`; what the decoder returns."""
+    height, width = sample.height, sample.width
+    return _imdecode(
+        sample.address,
+        sample.size,
+        height,
+        width,
+        scratch.ctypes.data,
+        height,
+        width,
+        0,
+        0,
+        1,
+        denominator,
+        False,
+        False,
+    )
+
+
 @_cached_njit
-def decode_windows(samples, indices, windows, out, status):  # type: ignore[no-untyped-def]
+def decode_windows(samples, indices, windows, out, status):
     """out[i] = the window windows[i] of image indices[i], resized to out's size.
 
     Args:
         samples: (N,) table of `beton.SAMPLE`.
         indices: (n,) int64; below 0: the output is black.
-        windows: (n, 5) int32 of `Windows.packed`.
+        windows: (n, 6) int32 of `Windows.packed`.
         out: (n, R, R, 3) uint8.
         status: (n,) int32; not 0 where the decoder complained, and then out[i] is undefined.
     """
-    largest = 0
-    for i in range(len(indices)):
-        if indices[i] >= 0 and samples[indices[i]].mode == JPEG:
-            largest = max(largest, np.int64(samples[indices[i]].height) * samples[indices[i]].width * 3)
-    scratch = np.empty(largest, np.uint8)
+    scratch = np.empty(_scratch_bytes(samples, indices, windows), np.uint8)
     for i in range(len(indices)):
         status[i] = 0
         if indices[i] < 0:
             out[i] = 0
             continue
         sample = samples[indices[i]]
-        height, width = np.int64(sample.height), np.int64(sample.width)
+        top, left, rows, cols, flip, denominator = windows[i]
+        height, width = _shrunk(sample.height, denominator), _shrunk(sample.width, denominator)
         source = scratch
         if sample.mode == JPEG:
-            status[i] = _imdecode(
-                sample.address, sample.size, height, width, scratch.ctypes.data, height, width, 0, 0, 1, 1, False, False
-            )
+            status[i] = _decode(sample, denominator, scratch)
             if status[i] != 0:
                 continue
         else:
             source = numba.carray(_pointer(sample.address), (height * width * 3,), np.uint8)
-        top, left, rows, cols, flip = windows[i]
         if rows == out.shape[1] and cols == out.shape[2]:
             _copy_window(source, height, width, top, left, flip != 0, out[i])
         else:
             _resize_window(source, width, top, left, rows, cols, flip != 0, out[i])
+
+
+@_cached_njit
+def pack_windows(samples, indices, windows, offsets, packed, status):
+    """The windows of images one after the other, for a GPU to resize and mirror.
+
+    Args:
+        samples, indices, status: as `decode_windows`.
+        windows: (n, 6) int32 of `Windows.packed`.
+        offsets: (n,) int64: packed[offsets[i]:] gets the (rows, cols, 3) pixels of windows[i], 0 outside of the image.
+        packed: (bytes,) uint8.
+    """
+    scratch = np.empty(_scratch_bytes(samples, indices, windows), np.uint8)
+    for i in range(len(indices)):
+        status[i] = 0
+        top, left, rows, cols, _, denominator = windows[i]
+        size = np.int64(rows) * cols * 3
+        out = packed[offsets[i] : offsets[i] + size]
+        if indices[i] < 0:
+            out[:] = 0
+            continue
+        sample = samples[indices[i]]
+        height, width = _shrunk(sample.height, denominator), _shrunk(sample.width, denominator)
+        source = scratch
+        if sample.mode == JPEG:
+            status[i] = _decode(sample, denominator, scratch)
+            if status[i] != 0:
+                continue
+        else:
+            source = numba.carray(_pointer(sample.address), (height * width * 3,), np.uint8)
+        if top >= 0 and left >= 0 and top + rows <= height and left + cols <= width:
+            line = np.int64(cols) * 3
+            for row in range(rows):
+                start = ((top + row) * width + left) * 3
+                out[row * line : (row + 1) * line] = source[start : start + line]
+        else:
+            _copy_window(source, height, width, top, left, False, out.reshape(rows, cols, 3))

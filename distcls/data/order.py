@@ -1,4 +1,4 @@
-"""Which samples make which batch: a pure function of (seed, epoch), whatever the number of ranks, workers or interruptions."""
+"""Which samples make which batch: a function of seed and step alone, whatever the ranks, workers or interruptions."""
 
 from dataclasses import dataclass
 
@@ -11,14 +11,14 @@ ORDER_VERSION = 1
 
 
 def permutation(samples: int, seed: int, epoch: int) -> np.ndarray:
-    """The epoch's order of all samples, (samples,) uint32 (uint64 from 2**32 samples on: 4 bytes are enough for the rest of us)."""
+    """The epoch's order of all samples, (samples,) uint32, or uint64 where that is too small."""
     kind = np.uint32 if samples < 2**32 else np.uint64
     return np.random.Generator(np.random.Philox(key=[seed, epoch])).permutation(np.arange(samples, dtype=kind))
 
 
 @dataclass(frozen=True)
 class Slice:
-    """A run of neighbours in an epoch's order: `indices` into the data set, their `positions` in that order, both (n,) int64."""
+    """A run of an epoch's order: `indices` into the data set and their `positions` in that order, both (n,) int64."""
 
     epoch: int
     positions: np.ndarray
@@ -28,8 +28,8 @@ class Slice:
 class GlobalOrder:
     """The endless sequence of global batches, cut into equal parts for ranks and accumulation.
 
-    Global step g takes positions [s * B, (s + 1) * B) of epoch e's order, with e, s = divmod(g, steps_per_epoch). What is left
-    of an epoch after its last whole batch is dropped.
+    Global step g takes positions [s * B, (s + 1) * B) of epoch e's order, with e, s = divmod(g, steps_per_epoch). What
+    is left of an epoch after its last whole batch is dropped.
 
     Raises:
         DataError: the data set is smaller than one global batch.

@@ -1,4 +1,4 @@
-"""The JSON file beside a .beton: what the format itself cannot say (class names, statistics, how it was written, what it holds)."""
+"""The JSON file beside a .beton: what the format itself cannot say: class names, statistics, how it was written."""
 
 import hashlib
 import json
@@ -20,8 +20,8 @@ class Sizes(BaseModel):
 class Sidecar(BaseModel):
     """Contents of OUT.json.
 
-    `mean` and `std` are per RGB channel over all pixels (each image with the same weight) on the scale 0..1, as torchvision's and
-    timm's constants; `fingerprint` is `fingerprint_of` the .beton it belongs to.
+    `mean` and `std` are per RGB channel over all pixels (each image with the same weight) on the scale 0..1, as
+    torchvision's and timm's constants; `fingerprint` is `fingerprint_of` the .beton it belongs to.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
@@ -49,8 +49,8 @@ def sidecar_path(beton: Path) -> Path:
 def fingerprint_of(file: np.ndarray, data_at: int) -> str:
     """A fingerprint of a mapped .beton that reads some megabytes of a file of any size.
 
-    SHA-256 over the size, everything before the first image (header, every sample's label, size and pointer), 256 blocks of 4 KiB
-    spread evenly over the images, and the last 4 KiB.
+    SHA-256 over the size, everything before the first image (header, every sample's label, size and pointer), 256
+    blocks of 4 KiB spread evenly over the images, and the last 4 KiB.
 
     Args:
         file: the file's bytes.
@@ -58,9 +58,9 @@ def fingerprint_of(file: np.ndarray, data_at: int) -> str:
     """
     block = 4096
     digest = hashlib.sha256(str(len(file)).encode())
-    digest.update(file[:data_at])
+    digest.update(file[:data_at].data)
     for start in np.linspace(data_at, max(len(file) - block, data_at), 256).astype(np.int64):
-        digest.update(file[start : start + block])
+        digest.update(file[start : start + block].data)
     return f"sha256-sampled:{digest.hexdigest()}"
 
 

@@ -1,9 +1,12 @@
-"""Where images come from before they are a .beton: folders, Fashion-MNIST's files, torchvision's sets. Nothing is downloaded."""
+"""Where images come from before they are a .beton: folders, Fashion-MNIST's files, torchvision's sets, all on disk."""
 
 import gzip
 import hashlib
 import inspect
 import struct
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -31,6 +34,10 @@ class Source(Protocol):
 
     def name_of(self, index: int) -> str:
         """For messages: the file of an image, or the set and number."""
+        ...
+
+    def largest(self) -> int:
+        """Pixels (height x width) of the largest image."""
         ...
 
     def fingerprint(self) -> str:
@@ -104,17 +111,30 @@ class FolderSource:
         return len(self._files)
 
     def __getitem__(self, index: int) -> tuple[np.ndarray, int]:
-        file, label = self._files[index]
+        with self._open(index) as image:
+            return np.asarray(image.convert("RGB")), self._files[index][1]
+
+    @contextmanager
+    def _open(self, index: int) -> Iterator[Image.Image]:
+        path = self.name_of(index)
         try:
-            with Image.open(self.root / file) as image:
-                return np.asarray(image.convert("RGB")), label
-        except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
-            raise DataError(
-                f"{self.root / file}: cannot be read as an image: {error}. Mend it or move it away."
-            ) from error
+            with Image.open(path) as image:
+                yield image
+        except (UnidentifiedImageError, Image.DecompressionBombError, OSError, SyntaxError, ValueError) as error:
+            raise DataError(f"{path}: cannot be read as an image: {error}. Mend it or move it away.") from error
 
     def name_of(self, index: int) -> str:
         return str(self.root / self._files[index][0])
+
+    def largest(self) -> int:
+        """Reads every file's header, which also finds what is no image before the long work begins."""
+
+        def pixels(index: int) -> int:
+            with self._open(index) as image:
+                return image.width * image.height
+
+        with ThreadPoolExecutor(8) as threads:
+            return max(threads.map(pixels, range(len(self))))
 
     def fingerprint(self) -> str:
         """Over names and sizes."""
@@ -150,6 +170,9 @@ class IdxSource:
     def name_of(self, index: int) -> str:
         return f"{self._images_file}: image {index}"
 
+    def largest(self) -> int:
+        return self._images[0].size
+
     def fingerprint(self) -> str:
         return hashlib.sha256(self._images.tobytes() + self._labels.tobytes()).hexdigest()
 
@@ -162,7 +185,7 @@ def _one_of(root: Path, name: str) -> Path:
 
 
 def _read_idx(path: Path) -> np.ndarray:
-    """An idx file of unsigned bytes: two zero bytes, type 8, rank, big-endian sizes, data (yann.lecun.com/exdb/mnist)."""
+    """An idx file of bytes: two zero bytes, type 8, rank, big-endian sizes, data (yann.lecun.com/exdb/mnist)."""
     try:
         data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
     except (OSError, EOFError) as error:
@@ -186,7 +209,7 @@ class TorchvisionSource:
         import torchvision.datasets as sets
 
         names = [name for name in sets.__all__ if isinstance(getattr(sets, name), type)]
-        if dataset not in names:
+        if dataset is None or dataset not in names:
             hint = did_you_mean(dataset, names) if dataset else " For example --dataset CIFAR10."
             raise DataError(f"--dataset: got {dataset!r}, expected the name of a class of torchvision.datasets.{hint}")
         maker: Any = getattr(sets, dataset)
@@ -209,8 +232,8 @@ class TorchvisionSource:
             names_of_set = [str(label) for label in range(int(np.max(labels)) + 1)]
         # ImageNet's classes are tuples of synonyms.
         self.class_names = [", ".join(name) if isinstance(name, tuple) else str(name) for name in names_of_set]
-        first, _ = self[0]
-        self.small = max(first.shape) <= 96
+        shape = self[0][0].shape
+        self.small = max(shape) <= 96
 
     def __len__(self) -> int:
         return len(self._set)
@@ -224,6 +247,11 @@ class TorchvisionSource:
 
     def name_of(self, index: int) -> str:
         return f"{self._name}: image {index}"
+
+    def largest(self) -> int:
+        """Small images of these sets are all of one size."""
+        sample = [0] if self.small else range(len(self))
+        return max(self[index][0].size // 3 for index in sample)
 
     def fingerprint(self) -> str:
         """Over its name, length and first and last image."""

@@ -36,7 +36,8 @@ class Recorder:
     def __getitem__(self, index: int) -> tuple[np.ndarray, int]:
         self.current = int(index)
         image, label = self._source[self.current]
-        # The writer draws which images to compress from numpy's global generator: the same choice for any number of workers.
+        # The writer draws which images to compress from numpy's global generator: the same choice for any number of
+        # workers.
         np.random.seed(self.current)
         pixels = image.reshape(-1, 3).astype(np.float32) / np.float32(255)
         self._moments[index] = pixels.mean(0), np.square(pixels).mean(0)

@@ -1,7 +1,7 @@
 """What all ranks must act on at the same step: a stop request on any of them, and a loss that is no longer finite.
 
-One small reduction a step, never waited for in the step that posts it: its result is read a fixed number of steps later, so that
-every rank acts at the same step and no step waits for the network or for the GPU.
+One small reduction a step, never waited for in the step that posts it: its result is read a fixed number of steps
+later, so that every rank acts at the same step and no step waits for the network or for the GPU.
 """
 
 from collections import deque
@@ -43,7 +43,8 @@ class Agreement:
     def update(self, *, wait: bool = False) -> None:
         """Take in what was posted LAG steps ago; with `wait`, or once a stop is known, everything posted so far.
 
-        Waiting is for steps at which every rank halts anyway: a checkpoint must not hold weights from beyond a non-finite loss.
+        Waiting is for steps at which every rank halts anyway: a checkpoint must not hold weights from beyond a
+        non-finite loss.
         """
         while self._pending and (wait or self.stop or len(self._pending) > LAG):
             step, flags = self._pending.popleft()

@@ -8,6 +8,7 @@ from accelerate import Accelerator
 from torch import nn
 
 from distcls.data.dataset import BetonDataset
+from distcls.data.errors import DataError
 from distcls.data.loader import EvalLoader, TrainLoader
 from distcls.engine.distributed import same_start
 from distcls.engine.preemption import StopRequest
@@ -89,16 +90,27 @@ def open_datasets(recipe: Recipe, source: Source) -> Datasets:
     """Map and check the files, and hold the recipe against them; touches no GPU.
 
     Raises:
-        DataError: a file is missing or damaged.
-        RecipeError: the recipe does not fit what is in them.
+        RecipeError: a file is missing or damaged, or the recipe does not fit what is in it.
     """
-    train, val = BetonDataset(recipe.data.train.path), BetonDataset(recipe.data.val.path)
-    problems = []
+    problems: list[Problem] = []
+    opened = []
+    for split, paths in (("train", recipe.data.train.path), ("val", recipe.data.val.path)):
+        try:
+            opened.append(BetonDataset(paths))
+        except DataError as error:
+            path: KeyPath = ("data", split, "path")
+            problems.append(Problem(source.at(path), path, str(error)))
+    if problems:
+        raise RecipeError(source.recipe, problems)
+    train, val = opened
     classes, batch = recipe.model.head.get("num_classes"), recipe.train.global_batch_size
     for split, data in (("train", train), ("val", val)):
         if classes not in (None, data.num_classes):
-            path: KeyPath = ("model", "head", "num_classes")
-            text = f"does not fit the data: got {classes}, expected {data.num_classes}, the classes of data.{split} ({data.paths[0]})"
+            path = ("model", "head", "num_classes")
+            text = (
+                f"does not fit the data: got {classes}, expected {data.num_classes}, "
+                f"the classes of data.{split} ({data.paths[0]})"
+            )
             problems.append(Problem(source.at(path), path, text))
     if train.class_names != val.class_names:
         path = ("data", "val", "path")
@@ -106,7 +118,9 @@ def open_datasets(recipe: Recipe, source: Source) -> Datasets:
         problems.append(Problem(source.at(path), path, text))
     if len(train) < batch:
         path = ("train", "global_batch_size")
-        text = f"larger than the training set: got {batch}, expected at most {len(train)}, the images of {train.paths[0]}"
+        text = (
+            f"larger than the training set: got {batch}, expected at most {len(train)}, the images of {train.paths[0]}"
+        )
         problems.append(Problem(source.at(path), path, text))
     if problems:
         raise RecipeError(source.recipe, problems)
@@ -134,7 +148,7 @@ def check_ranks(recipe: Recipe, source: Source, ranks: int) -> None:
 
 
 def cores_per_rank(local_world_size: int) -> int:
-    """Cores that this process may use (SLURM and containers give fewer than the machine has), shared between its node's ranks."""
+    """Cores that this process may use, shared between its node's ranks; SLURM gives fewer than the machine has."""
     return max(1, len(os.sched_getaffinity(0)) // local_world_size)
 
 
@@ -193,7 +207,7 @@ def build_job(
         **shape,
     )
     steps_per_epoch = train_loader.steps_per_epoch
-    total_steps = train.max_steps or round(train.epochs * steps_per_epoch)
+    total_steps = train.max_steps or round((train.epochs or 0) * steps_per_epoch)
     return Job(
         accelerator=accelerator,
         classifier=classifier,
@@ -215,4 +229,3 @@ def build_job(
         checkpoint_every_steps=recipe.checkpoint.every_steps,
         evaluate_every_epochs=recipe.eval.every_epochs,
     )
-

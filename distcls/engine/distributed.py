@@ -1,7 +1,7 @@
 """Ranks: the Accelerator that the recipe asks for, and the few collectives that the rest of the engine uses.
 
-The recipe is the only authority on strategy, precision and accumulation; the launcher gives the topology. `preflight` therefore
-runs before any process group or GPU exists and names every setting of the launcher that says otherwise.
+The recipe is the only authority on strategy, precision and accumulation; the launcher gives the topology. `preflight`
+therefore runs before any process group or GPU exists and names every setting of the launcher that says otherwise.
 """
 
 import os
@@ -16,17 +16,19 @@ from accelerate import Accelerator
 from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwargs, broadcast_object_list, gather_object
 from torch import nn
 
+from distcls.engine.run_folder import differences
 from distcls.errors import UserError
 
-# A collective that waits longer than this has lost a rank: the run ends on all of them. Evaluation and the slowest save fit within.
+# A collective that waits longer than this has lost a rank: the run ends on all of them. Evaluation and the slowest
+# save fit within.
 COLLECTIVE_TIMEOUT = timedelta(minutes=30)
 
 
 def preflight(*, precision: str, strategy: str, environment: Mapping[str, str] | None = None) -> None:
     """Compare the recipe with what the launcher put into the environment.
 
-    `accelerate launch` writes ACCELERATE_MIXED_PRECISION=no and ACCELERATE_DYNAMO_BACKEND=NO when nobody asked for anything,
-    so these two values contradict no recipe.
+    `accelerate launch` writes ACCELERATE_MIXED_PRECISION=no and ACCELERATE_DYNAMO_BACKEND=NO when nobody asked for
+    anything, so these two values contradict no recipe.
 
     Raises:
         UserError: one line for each contradiction.
@@ -40,22 +42,27 @@ def preflight(*, precision: str, strategy: str, environment: Mapping[str, str] |
             f"start it without --mixed_precision, or set train.precision={launcher_precision}"
         )
     if said.get("ACCELERATE_DYNAMO_BACKEND", "NO").upper() != "NO":
-        wrong.append("the launcher asks for torch.compile (ACCELERATE_DYNAMO_BACKEND): start it without --dynamo_backend")
+        wrong.append(
+            "the launcher asks for torch.compile (ACCELERATE_DYNAMO_BACKEND): start it without --dynamo_backend"
+        )
     if int(said.get("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "1")) != 1:
         wrong.append(
-            "the launcher sets ACCELERATE_GRADIENT_ACCUMULATION_STEPS: use train.accumulation_steps in the recipe instead"
+            "the launcher sets ACCELERATE_GRADIENT_ACCUMULATION_STEPS: "
+            "use train.accumulation_steps in the recipe instead"
         )
     for variable, flag in (("ACCELERATE_USE_DEEPSPEED", "--use_deepspeed"), ("ACCELERATE_USE_FSDP", "--use_fsdp")):
         if said.get(variable, "false").lower() in ("1", "true", "yes"):
             wrong.append(
-                f"distributed.strategy is {strategy!r}, but the launcher says {variable}={said[variable]}: start it without {flag}"
+                f"distributed.strategy is {strategy!r}, but the launcher says {variable}={said[variable]}: "
+                f"start it without {flag}"
             )
     if wrong:
         raise UserError("the launcher contradicts the recipe:\n" + "\n".join(f"  {line}" for line in wrong))
 
 
 def launched_ranks(environment: Mapping[str, str] | None = None) -> tuple[int, int, int, int]:
-    """(rank, world size, local rank, local world size) as the launcher put them into the environment; one process without one.
+    """(rank, world size, local rank, local world size) as the launcher put them into the environment; one process
+    without one.
 
     `srun` sets SLURM_* only, which torch does not read: they are copied to the names that it does.
     """
@@ -63,12 +70,19 @@ def launched_ranks(environment: Mapping[str, str] | None = None) -> tuple[int, i
     if "RANK" not in said and int(said.get("SLURM_NTASKS", "1")) > 1 and "SLURM_PROCID" in said:
         _adopt_slurm(said)
     world = int(said.get("WORLD_SIZE", "1"))
-    return int(said.get("RANK", "0")), world, int(said.get("LOCAL_RANK", "0")), int(said.get("LOCAL_WORLD_SIZE", str(world)))
+    return (
+        int(said.get("RANK", "0")),
+        world,
+        int(said.get("LOCAL_RANK", "0")),
+        int(said.get("LOCAL_WORLD_SIZE", str(world))),
+    )
 
 
 def _adopt_slurm(said: Mapping[str, str]) -> None:
     first = _first_host(said.get("SLURM_STEP_NODELIST") or said["SLURM_JOB_NODELIST"])
-    tasks_here = said.get("SLURM_STEP_TASKS_PER_NODE", said.get("SLURM_TASKS_PER_NODE", "1")).split("(")[0].split(",")[0]
+    tasks_here = (
+        said.get("SLURM_STEP_TASKS_PER_NODE", said.get("SLURM_TASKS_PER_NODE", "1")).split("(")[0].split(",")[0]
+    )
     os.environ.update(
         RANK=said["SLURM_PROCID"],
         WORLD_SIZE=said["SLURM_NTASKS"],
@@ -77,11 +91,13 @@ def _adopt_slurm(said: Mapping[str, str]) -> None:
     )
     os.environ.setdefault("MASTER_ADDR", first)
     # Jobs that share a node must not share a port; a requeued job may find its old one still closing.
-    os.environ.setdefault("MASTER_PORT", str(20000 + (int(said["SLURM_JOB_ID"]) + int(said.get("SLURM_RESTART_COUNT", 0))) % 10000))
+    os.environ.setdefault(
+        "MASTER_PORT", str(20000 + (int(said["SLURM_JOB_ID"]) + int(said.get("SLURM_RESTART_COUNT", 0))) % 10000)
+    )
 
 
 def _first_host(nodelist: str) -> str:
-    """The first name of SLURM's compressed list: ``gpu[003-007,9],cpu1`` -> ``gpu003`` (scontrol is missing in containers)."""
+    """``gpu[003-007,9],cpu1`` -> ``gpu003``: SLURM's compressed list, read without scontrol, which containers lack."""
     prefix, bracket, rest = nodelist.partition("[")
     if not bracket or "," in prefix:
         return nodelist.split(",")[0]
@@ -89,14 +105,17 @@ def _first_host(nodelist: str) -> str:
 
 
 def make_accelerator(*, precision: str) -> Accelerator:
-    """The process group and device. Data stays out of `prepare`, and the learning rate is set by the trainer, never stepped.
+    """The process group and device. Data stays out of `prepare`, and the learning rate is set by the trainer, never
+    stepped.
 
     DDP does not broadcast buffers: each rank's BatchNorm statistics are its own in training and in the checkpoint, or a
     preempted run would not be the uninterrupted one. `averaged_buffers` serves evaluation and export.
     """
     cpu = not torch.cuda.is_available()
     if precision == "fp64" and not cpu:
-        raise UserError("train.precision=fp64 is for checks of exactness on a CPU: set CUDA_VISIBLE_DEVICES= to hide the GPUs")
+        raise UserError(
+            "train.precision=fp64 is for checks of exactness on a CPU: set CUDA_VISIBLE_DEVICES= to hide the GPUs"
+        )
     return Accelerator(
         cpu=cpu,
         mixed_precision={"fp32": "no", "fp64": "no"}.get(precision, precision),
@@ -151,12 +170,11 @@ def same_on_all_ranks(facts: Mapping[str, Any]) -> None:
     everyone = gather((socket.gethostname(), dict(facts)))
     host, first = everyone[0]
     for rank, (other, theirs) in enumerate(everyone):
-        for name in first:
-            if theirs[name] != first[name]:
-                raise UserError(
-                    f"rank {rank} on {other} has another {name} than rank 0 on {host}: {theirs[name]} and {first[name]}: "
-                    "give every node the same files"
-                )
+        for key, here, there in differences(first, theirs):
+            raise UserError(
+                f"rank {rank} on {other} differs from rank 0 on {host}: {key} is {there!r} there and {here!r} here: "
+                "give every node the same files and the same command"
+            )
 
 
 def on_rank_zero(rank: int, work: Callable[[], Any]) -> Any:
@@ -176,7 +194,8 @@ def on_rank_zero(rank: int, work: Callable[[], Any]) -> Any:
 
 @contextmanager
 def averaged_buffers(model: nn.Module, world_size: int) -> Iterator[None]:
-    """Float buffers (BatchNorm's running statistics) averaged over ranks for the time of the block, each rank's own after it.
+    """Float buffers (BatchNorm's running statistics) averaged over ranks for the time of the block, each rank's own
+    after it.
 
     The same as timm's `distribute_bn` with reduce, but on a copy.
     """

@@ -24,8 +24,8 @@ def evaluate(
 ) -> dict[str, float] | None:
     """Loss and top-k of `model` over the whole set of `loader`.
 
-    Every rank runs the same number of equally large batches, so that a sharded model's collectives meet and a compiled one sees
-    one shape; rows beyond a batch's `count` are padding and enter nothing.
+    Every rank runs the same number of equally large batches, so that a sharded model's collectives meet and a compiled
+    one sees one shape; rows beyond a batch's `count` are padding and enter nothing.
 
     Args:
         model: the wrapped classifier, ``images (N, 3, H, W) -> logits (N, C)``.

@@ -10,8 +10,8 @@ from distcls.engine.reduction import SumOverRanks
 class Totals:
     """Sums over samples of what a classifier returns: losses weighted by their batch's size, counts as they are.
 
-    Kept in one float64 tensor on the device, so that adding costs a few small operations and no synchronisation, and so that
-    the order of additions, and with it the last bit of a logged value, depends on the batches alone.
+    Kept in one float64 tensor on the device, so that adding costs a few small operations and no synchronisation, and
+    so that the order of additions, and with it the last bit of a logged value, depends on the batches alone.
 
     Args:
         device: of the values to come.
@@ -49,7 +49,7 @@ class Totals:
 
 
 class Means:
-    """A reduction under way. `read` gives the mean of every value over the samples of all ranks, and their number as ``n``."""
+    """A reduction under way. `read` gives every value's mean over the samples of all ranks, and their number ``n``."""
 
     def __init__(self, names: list[str], sums: SumOverRanks) -> None:
         self._names = names

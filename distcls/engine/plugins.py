@@ -24,7 +24,8 @@ class Plugin:
 def import_parts(source: Source | None = None) -> list[Plugin]:
     """Register every part of this package, then those of the recipe's plug-ins.
 
-    Plug-ins are files (``.../my_backbone.py``) or modules (``my_lab.heads``) whose decorators register classes. One that is missing, or fails while it is imported, becomes one of the source's problems.
+    Plug-ins are files (``.../my_backbone.py``) or modules (``my_lab.heads``) whose decorators register classes. One
+    that is missing, or fails while it is imported, becomes one of the source's problems.
     """
     for layer in ("models", "data", "optim"):
         importlib.import_module(f"distcls.{layer}")

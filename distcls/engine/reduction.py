@@ -17,7 +17,9 @@ class SumOverRanks:
         if values.is_cuda:
             if self._work is not None:
                 self._work.wait()  # orders the stream, not the CPU
-            self._values = torch.empty(values.shape, dtype=values.dtype, pin_memory=True).copy_(values, non_blocking=True)
+            self._values = torch.empty(values.shape, dtype=values.dtype, pin_memory=True).copy_(
+                values, non_blocking=True
+            )
             self._copied = torch.cuda.Event()
             self._copied.record()
 

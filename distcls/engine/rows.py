@@ -1,4 +1,4 @@
-"""Training rows on their way to the trackers: begun when a logging window closes, written when its sums have arrived."""
+"""Training rows on their way to the trackers: begun when a window closes, written when its sums have arrived."""
 
 import time
 from collections import deque

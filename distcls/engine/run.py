@@ -1,4 +1,4 @@
-"""A run from its recipe's path to its last line: checks first, then ranks, folder, objects, training, and one clean end."""
+"""A run as a command and as a function: signals first, then the session, then one clear last line."""
 
 import os
 import socket
@@ -6,7 +6,6 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from distcls.engine.preemption import StopRequest
 from distcls.errors import UserError
@@ -49,9 +48,11 @@ def train(recipe_path: str | Path, overrides: Sequence[str] = (), *, stop: StopR
 def main(arguments: Sequence[str]) -> int:
     """`launch/train.py RECIPE [KEY=VALUE ...]`. Returns the exit status."""
     if not arguments or arguments[0] in ("-h", "--help"):
-        print("usage: accelerate launch launch/train.py RECIPE [KEY=VALUE ...]\n\n"
-              "RECIPE is a YAML file, see recipes/; KEY=VALUE replaces one of its values, e.g. optimizer.lr=0.5.\n"
-              "Status: 0 finished, 75 preempted (start it again to go on), 76 no valid checkpoint is left, 1 an error.")
+        print(
+            "usage: accelerate launch launch/train.py RECIPE [KEY=VALUE ...]\n\n"
+            "RECIPE is a YAML file, see recipes/; KEY=VALUE replaces one of its values, e.g. optimizer.lr=0.5.\n"
+            "Status: 0 finished, 75 preempted (start it again to go on), 76 no valid checkpoint is left, 1 an error."
+        )
         return 0 if arguments else 2
     try:
         return train(arguments[0], arguments[1:]).exit_code

@@ -4,7 +4,7 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from accelerate import Accelerator
@@ -16,7 +16,7 @@ from distcls.engine.metrics import Totals
 from distcls.engine.plugins import Plugin, import_parts
 from distcls.engine.preemption import StopRequest
 from distcls.engine.run import Outcome
-from distcls.engine.run_folder import RunFolder, Start
+from distcls.engine.run_folder import RunFolder, Start, Status
 from distcls.engine.snapshot import Progress, Snapshots
 from distcls.engine.trainer import train
 from distcls.recipe.schema import Recipe, check
@@ -25,6 +25,7 @@ from distcls.recipe.yaml12 import to_yaml
 from distcls.tracking.console import Console
 from distcls.tracking.jsonl import MetricsLog
 from distcls.tracking.trackers import Trackers
+from distcls.tracking.wandb import WandbTracker
 
 
 @dataclass
@@ -87,7 +88,8 @@ def _attempt(plan: Plan, accelerator: Accelerator, local_world_size: int, stop: 
         stop.stop_file = folder.stop_file
 
     trackers = Trackers([], warn=console.warn)
-    status, message = "failed", None
+    status: Literal["finished", "preempted", "failed"] = "failed"
+    message: str | None = None
     try:
         store = CheckpointStore(folder.checkpoints, recipe.checkpoint.keep, rank, ranks, gather=distributed.gather)
         found = store.latest()
@@ -120,13 +122,22 @@ def _attempt(plan: Plan, accelerator: Accelerator, local_world_size: int, stop: 
         # Trackers first: a preempted job is killed soon, and what run.json says must come last.
         trackers.finish(status, message)
         if rank == 0:
-            folder.end(status, message)
-            stop.done()
-            folder.close()
+            if status == "preempted":
+                stop.done()
+            _end(folder, status, message, console)
         if status != "failed" and ranks > 1:
             torch.distributed.barrier()  # a launcher kills all ranks as soon as the first has left
     console.finish(_last_words(status, folder, progress))
     return Outcome(status, folder.path, progress.last, progress.best)
+
+
+def _end(folder: RunFolder, status: Status, message: str | None, console: Console) -> None:
+    try:
+        folder.end(status, message)
+    except OSError as error:  # a full disk must not hide what ended the run
+        console.warn(f"{folder.path}/run.json still says running: {error.strerror}")
+    finally:
+        folder.close()
 
 
 def _begin(folder: RunFolder, plan: Plan, ranks: int) -> Start:
@@ -151,8 +162,6 @@ def _backends(plan: Plan, folder: RunFolder, start: Start, console: Console) -> 
     backends: list[Any] = [log]
     tracking = plan.recipe.tracking
     if tracking.mode != "disabled":
-        from distcls.tracking.wandb import WandbTracker
-
         backends.append(
             WandbTracker(
                 folder.path,
@@ -165,7 +174,6 @@ def _backends(plan: Plan, folder: RunFolder, start: Start, console: Console) -> 
                 tags=tracking.tags,
                 notes=tracking.notes,
                 config=plan.recipe.resolved(),
-                high_water=log.high_water,
                 note=console.note,
             )
         )
@@ -186,7 +194,8 @@ def _announce(job: Job, plan: Plan, folder: RunFolder, start: Start, found: Path
     job.console.note(
         f"{plan.recipe.name}: {parameters / 1e6:.2f} M parameters, {len(plan.datasets.train)} training and "
         f"{len(plan.datasets.val)} validation images, {job.total_steps} steps of {job.global_batch_size} images on "
-        f"{job.world_size} x {job.device.type}, {job.train_loader.workers} data threads a rank; run folder {folder.path}"
+        f"{job.world_size} x {job.device.type}, {job.train_loader.workers} data threads a rank; "
+        f"run folder {folder.path}"
     )
     if start.attempt > 1:
         where = f"step {progress.step} ({found.name})" if found else "the beginning: it has no checkpoint yet"
@@ -198,10 +207,11 @@ def _announce(job: Job, plan: Plan, folder: RunFolder, start: Start, found: Path
 def _last_words(status: str, folder: RunFolder, progress: Progress) -> list[str]:
     if status == "preempted":
         return [f"preempted at step {progress.step}, saved in {folder.path}: start the same command again to go on"]
-    figures = " ".join(f"{name} {progress.last[name]:.4f}" for name in ("loss", "top1", "top5") if name in progress.last)
+    figures = " ".join(
+        f"{name} {progress.last[name]:.4f}" for name in ("loss", "top1", "top5") if name in progress.last
+    )
     best = f"best top1 {progress.best['top1']:.4f} at step {progress.best['step']}" if "top1" in progress.best else ""
     return [
         f"finished: val {figures} on {progress.last.get('n', 0)} images; {best}".rstrip("; "),
         f"run folder {folder.path}: weights/best.safetensors, weights/last.safetensors, metrics.jsonl",
     ]
-

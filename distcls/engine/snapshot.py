@@ -21,8 +21,8 @@ BUFFER = "buffer."  # before a buffer's name in a rank's own file
 class Progress:
     """Where a run is.
 
-    step: optimizer updates attempted. evaluated: the last step at which an evaluation was completed. best: its means and
-    step, for the highest top-1 so far. last: the means of the last evaluation.
+    step: optimizer updates attempted. evaluated: the last step at which an evaluation was completed. best: its means
+    and step, for the highest top-1 so far. last: the means of the last evaluation.
     """
 
     step: int = 0
@@ -58,8 +58,12 @@ class Snapshots:
         """The newest valid checkpoint; the same on all ranks."""
         return self._store.latest()
 
-    def save(self, progress: Progress, window: Totals) -> None:
-        """Commit a checkpoint at `progress.step`. A full disk costs a warning and this checkpoint, not the run."""
+    def save(self, progress: Progress, window: Totals, *, required: bool) -> None:
+        """Commit a checkpoint at `progress.step`.
+
+        On a full disk a periodic checkpoint costs a warning, not the run; a `required` one (the last before leaving)
+        raises.
+        """
         began = time.perf_counter()
         job = self._job
         names, sums = window.state()
@@ -81,18 +85,23 @@ class Snapshots:
         }
         job.trackers.sync()  # no checkpoint may be ahead of the rows that led to it
         try:
-            path = self._store.save(progress.step, files, state)
+            best = progress.best.get("step") == progress.step
+            path = self._store.save(progress.step, files, state, best=best)
         except SaveFailed as error:
+            if required:
+                raise
             job.trackers.warn(str(error))
             job.trackers.event("checkpoint_failed", step=progress.step, reason=str(error))
             return
-        job.trackers.event("checkpoint", step=progress.step, path=str(path), seconds=round(time.perf_counter() - began, 3))
+        job.trackers.event(
+            "checkpoint", step=progress.step, path=str(path), seconds=round(time.perf_counter() - began, 3)
+        )
 
     def restore(self, path: Path, window: Totals) -> Progress:
         """Load the checkpoint at `path` into the job and `window`; nothing is touched before all of it is read.
 
-        On as many ranks as wrote it each gets back what was its own. On another number, BatchNorm buffers are averaged over
-        the ranks that wrote them and the open sums are added up.
+        On as many ranks as wrote it each gets back what was its own. On another number, BatchNorm buffers are averaged
+        over the ranks that wrote them and the open sums are added up.
         """
         job = self._job
         state, shared = self._store.load(path, rank=0)
@@ -129,7 +138,10 @@ class Snapshots:
                     **self._identity,
                 }
                 metadata = {key: value if isinstance(value, str) else json.dumps(value) for key, value in facts.items()}
-                save_weights(self._weights / f"{name}.safetensors", job.classifier.state_dict(), metadata)
+                try:
+                    save_weights(self._weights / f"{name}.safetensors", job.classifier.state_dict(), metadata)
+                except SaveFailed as error:  # on this rank alone, and the checkpoints hold the weights too
+                    job.trackers.warn(str(error))
 
 
 def _score(means: dict[str, float]) -> float:

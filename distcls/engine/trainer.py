@@ -1,11 +1,12 @@
 """The train loop, whole and visible: read it from top to bottom.
 
-Everything that a step uses follows from the recipe and the step's number: the batch (from seed and epoch), the learning rate, the
-seed of dropout. So a run that starts at step N after a kill is the run that was never killed.
+Everything that a step uses follows from the recipe and the step's number: the batch (from seed and epoch), the
+learning rate, the seed of dropout. So a run that starts at step N after a kill is the run that was never killed.
 """
 
 import time
 from contextlib import nullcontext
+from typing import Literal
 
 from distcls.engine.agreement import Agreement
 from distcls.engine.build import Job
@@ -22,7 +23,7 @@ class NonFiniteLoss(UserError):
     """The loss became NaN or infinite. Weights from then on are of no use and are never saved."""
 
 
-def train(job: Job, snapshots: Snapshots, progress: Progress, window: Totals) -> str:
+def train(job: Job, snapshots: Snapshots, progress: Progress, window: Totals) -> Literal["finished", "preempted"]:
     """Train from `progress.step` to the recipe's end.
 
     Args:
@@ -40,7 +41,11 @@ def train(job: Job, snapshots: Snapshots, progress: Progress, window: Totals) ->
     accelerator, model, optimizer = job.accelerator, job.model, job.optimizer
     agreement = Agreement(job.device, job.world_size)
     rows = Rows(job, progress.step)
-    if job.evaluation_due(progress.step) and progress.evaluated < progress.step and not _evaluated(job, snapshots, progress):
+    if (
+        job.evaluation_due(progress.step)
+        and progress.evaluated < progress.step
+        and not _evaluated(job, snapshots, progress)
+    ):
         return "preempted"
 
     model.train()
@@ -79,7 +84,7 @@ def train(job: Job, snapshots: Snapshots, progress: Progress, window: Totals) ->
                 if evaluating and not stopping:
                     stopping = not _evaluated(job, snapshots, progress)
                 if saving or stopping:
-                    snapshots.save(progress, window)
+                    snapshots.save(progress, window, required=stopping or progress.step == job.total_steps)
             if stopping:
                 return "preempted"
     return "finished"

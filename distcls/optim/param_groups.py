@@ -20,8 +20,8 @@ class ParamwiseCfg(TypedDict, total=False):
 def param_groups(model: nn.Module, *, weight_decay: float, paramwise_cfg: ParamwiseCfg | None = None) -> list[dict]:
     """One group per distinct weight decay, in the order in which the model names its parameters.
 
-    Frozen parameters (``requires_grad=False``) are left out. Each group carries ``names``, so that logs and checkpoints can
-    say what is in it.
+    Frozen parameters (``requires_grad=False``) are left out. Each group carries ``names``, so that logs and
+    checkpoints can say what is in it.
     """
     rules = paramwise_cfg or {}
     groups: dict[float, dict] = {}

@@ -1,7 +1,7 @@
 """Learning-rate schedules: pure functions of the step, so that a resumed run is at the right rate by construction.
 
-A schedule is called with the 0-based index of an optimizer update and returns the factor for every group's base rate. Nothing is
-carried from call to call.
+A schedule is called with the 0-based index of an optimizer update and returns the factor for every group's base rate.
+Nothing is carried from call to call.
 """
 
 import math

@@ -46,7 +46,8 @@ class Checker:
             if name not in keys.named and not keys.open:
                 hint = did_you_mean(name, keys.named)
                 self.meant.add((*path, nearest(name, keys.named) or name))
-                self.problem((*path, name), f"unknown key: expected {listed(keys.named)}.{hint}".removesuffix("."))
+                accepted = listed(keys.named) or "only the type"
+                self.problem((*path, name), f"unknown key: expected {accepted}.{hint}".removesuffix("."))
         for name, key in keys.named.items():
             # A misspelt key is one mistake, not also a missing one; and a base that cannot be read may hold the key.
             if key.default is REQUIRED and name not in tree and (*path, name) not in self.meant:
@@ -96,25 +97,25 @@ class Checker:
             named = show(block) if not (isinstance(block, str) and block in registry) else f"only the name {block!r}"
             self.problem(path, f"wrong type: got {named}, expected a block such as {self.example(registry, block)}")
         elif "type" not in block:
-            self.missing(path, "type", f"the name of {a(registry.role)}: {listed(registry.names())}")
+            self.missing(path, "type", f"the name of {article(registry.role)}: {listed(registry.names())}")
         elif (name := block["type"]) not in registry.names():
             role = next((one.role for one in self.registries.values() if name in one.names()), "")
-            what = f"{a(role)}, not {a(registry.role)}" if role else f"unknown {registry.role}"
+            what = f"{article(role)}, not {article(registry.role)}" if role else f"unknown {registry.role}"
             hint = did_you_mean(str(name), registry.names())
-            known = (
-                listed(registry.names(), hint) or f"a registered {registry.role}, and none is: is a plug-in missing?"
+            none = f"a registered {registry.role}, and none is: is a plug-in missing?"
+            self.problem(
+                (*path, "type"),
+                f"{what}: got {show(name)}, expected {listed(registry.names()) or none}.{hint}".removesuffix("."),
             )
-            self.problem((*path, "type"), f"{what}: got {show(name)}, expected {known}.{hint}".removesuffix("."))
         else:
-            cls = registry[name]
             arguments = {key: value for key, value in block.items() if key != "type"}
             for supplied in [key for key in arguments if key in registry.given]:
                 self.problem(
                     (*path, supplied),
-                    f"not for the recipe: distcls supplies {supplied!r} of {a(registry.role)}; remove the key",
+                    f"not for the recipe: distcls supplies {supplied!r} of {article(registry.role)}; remove the key",
                 )
                 del arguments[supplied]
-            return {"type": name, **self.mapping(keys_of_class(cls, registry.given), arguments, path)}
+            return {"type": name, **self.mapping(keys_of_class(registry[name], registry.given), arguments, path)}
         return block
 
     def example(self, registry: Registry, name: Any = None) -> str:
@@ -127,8 +128,8 @@ def filled(keys: Keys, tree: Mapping[str, Any], registries: Mapping[str, Registr
 
     A default that only Python can make (a class, a function) is left out: reading the result gives that default again.
     """
-    named = dict(keys.named)
-    whole = {key: tree.get(key, one.default) for key, one in named.items()} | dict(tree)
+    named = keys.named
+    whole = {key: one.default for key, one in named.items()} | dict(tree)
     result: dict[str, Any] = {}
     for key, value in whole.items():
         annotation = named[key].annotation if key in named else Any
@@ -138,10 +139,9 @@ def filled(keys: Keys, tree: Mapping[str, Any], registries: Mapping[str, Registr
             given: Any = value.model_dump() if isinstance(value, pydantic.BaseModel) else value
             result[key] = filled(keys_of_part(part), given, registries)
         elif (registry := nested(annotation).registry) and value is not None:
-            blocks = [
-                _filled_block(registry, one, registries) for one in (value if isinstance(value, list) else [value])
-            ]
-            result[key] = blocks if isinstance(value, list) else blocks[0]
+            many = isinstance(value, list)
+            blocks = [_filled_block(registry, one, registries) for one in (value if many else [value])]
+            result[key] = blocks if many else blocks[0]
         else:
             try:
                 result[key] = plain(annotation, value)
@@ -159,13 +159,13 @@ def _filled_block(registry: Registry, block: Mapping[str, Any], registries: Mapp
     }
 
 
-def listed(names: Sequence[str] | Mapping[str, Any], hint: str = "") -> str:
-    """``a, b or c``; a long list is cut, the more so where a hint says what was meant."""
+def listed(names: Sequence[str] | Mapping[str, Any]) -> str:
+    """``a, b or c``; a long list is cut."""
     names = list(names)
     if len(names) > _LISTED:
         return f"one of {', '.join(names[: _LISTED - 2])} ... ({len(names)} in all)"
     return " or ".join(filter(None, [", ".join(names[:-1]), *names[-1:]]))
 
 
-def a(role: str) -> str:
+def article(role: str) -> str:
     return f"an {role}" if role[0] in "aeiou" else f"a {role}"

@@ -55,7 +55,7 @@ def keys_of_class(cls: type, given: Sequence[str] = ()) -> Keys:
     for owner in cls.__mro__:
         if owner is object or (owner.__module__, owner.__name__) == _TAKES_NOTHING:
             break
-        if "__init__" not in vars(owner):
+        if "__init__" not in vars(owner) or vars(owner).get("_is_protocol"):
             continue
         init = vars(owner)["__init__"]
         parameters = list(inspect.signature(init).parameters.values())[1:]

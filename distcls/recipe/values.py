@@ -102,23 +102,18 @@ def _path_in(value: Any, loc: tuple[int | str, ...]) -> KeyPath:
 def _what(errors: list[Any]) -> str:
     types = {error["type"] for error in errors}
     if types & {"value_error", "assertion_error"}:
-        reason = next(
-            str(error["ctx"]["error"]) for error in errors if error["type"] in ("value_error", "assertion_error")
-        )
-        return f"refused: {reason.removesuffix('.')}"
+        reason = next(error["ctx"]["error"] for error in errors if "error" in error.get("ctx", {}))
+        return f"refused: {str(reason).removesuffix('.')}"
     if types & _RANGE_ERRORS:
         return "out of range"
     if "finite_number" in types:
         return "not finite"
-    if any(type.endswith(("too_short", "too_long")) or type == "missing" for type in types):
+    if any(type.endswith(("too_short", "too_long")) for type in types) or "missing" in types:  # the rest of a tuple
         return "wrong length"
     if types & {"literal_error", "enum"}:
         return "unknown choice"
-    return (
-        "wrong type"
-        if all(type.endswith(("_type", "_of", "_parsing", "from_float")) for type in types)
-        else "wrong value"
-    )
+    wrong_type = all(type.endswith(("_type", "_of", "_parsing", "from_float")) for type in types)
+    return "wrong type" if wrong_type else "wrong value"
 
 
 def _resolve(schema: dict[str, Any], whole: dict[str, Any]) -> dict[str, Any]:
@@ -150,14 +145,16 @@ def describe(schema: dict[str, Any], whole: dict[str, Any] | None = None) -> str
     if "multipleOf" in schema:
         bounds += f" in multiples of {schema['multipleOf']:g}"
     if schema.get("type") == "array":
-        return _describe_list(schema, whole)
+        return _describe_list(schema)
     if schema == {"not": {}}:
         return "an object that only Python code can make"
+    if schema.get("format") == "path":
+        return "a path"
     noun = _NOUNS[schema["type"]][0] if schema.get("type") in _NOUNS else "another value"
     return f"{noun} {bounds}".strip()
 
 
-def _describe_list(schema: dict[str, Any], whole: dict[str, Any] | None) -> str:
+def _describe_list(schema: dict[str, Any]) -> str:
     fewest, most = schema.get("minItems"), schema.get("maxItems")
     count = f"{fewest} " if fewest == most and fewest else ""
     least = f", at least {fewest}" if fewest and not count else ""

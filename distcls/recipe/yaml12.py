@@ -87,7 +87,7 @@ def parse(text: str, start: Where, problems: list[Problem], path: KeyPath = ()) 
         return None
     except yaml.MarkedYAMLError as error:
         where = _place(start, error.problem_mark or error.context_mark)
-        problems.append(Problem(where, path, f"not valid YAML: {_sentence(error)}"))
+        problems.append(Problem(where, path, f"not valid YAML: {_sentence(error, start)}"))
         return None
     if root is None:
         return Node(start, None)
@@ -170,17 +170,17 @@ def _written(tag: str) -> str:
     return "!!" + tag.removeprefix(_TAG) if tag.startswith(_TAG) else tag
 
 
-def _sentence(error: yaml.MarkedYAMLError) -> str:
+def _sentence(error: yaml.MarkedYAMLError, start: Where) -> str:
     """PyYAML names what its grammar met; say instead what a person may have done."""
     problem = error.problem or ""
-    opened = f" (opened in line {error.context_mark.line + 1})" if error.context_mark else ""
+    opened = f" (opened in line {error.context_mark.line + 1})" if error.context_mark and start.line else ""
     for sign, sentence in (
         (r"found character '\\t'", "a tab stands where only spaces may: indent with spaces"),
         (r"mapping values are not allowed", "a second ': ' in one value: quote the value, or begin a new line"),
         (r"could not find expected ':'", "a key without ':' after it"),
         (r"expected <block end>, but found", "this line's indentation fits none of the lines above"),
         (r"expected ',' or '[]}]'", f"a ',' or the closing bracket is missing{opened}"),
-        (r"but found '<stream end>'", f"the text ends before a closing bracket{opened}"),
+        (r"but found '<stream end>'", "the text ends before a closing bracket"),
         (r"expected the node content", "a value is missing here"),
         (r"unexpected end of stream", f"the closing quote is missing{opened}"),
         (r"found another document", "a second document ('---'): a recipe is one document"),
@@ -207,7 +207,7 @@ def _represent_list(dumper: _Dumper, items: list) -> yaml.Node:
 
 
 def _represent_str(dumper: _Dumper, text: str) -> yaml.Node:
-    return dumper.represent_scalar(_TAG + "str", text, style='"' if len(text.splitlines()) > 1 else None)
+    return dumper.represent_scalar(_TAG + "str", text, style=None if text.splitlines() in ([], [text]) else '"')
 
 
 _Dumper.add_representer(list, _represent_list)

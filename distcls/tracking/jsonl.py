@@ -30,9 +30,6 @@ class MetricsLog:
             earlier one's.
         warn: called with one line of text when a file cannot be written.
         clock: seconds since 1970, written as `time`.
-
-    Attributes:
-        high_water: per kind of row (``train``, ``val``) the largest step that earlier attempts have written.
     """
 
     def __init__(
@@ -47,10 +44,6 @@ class MetricsLog:
         folder.mkdir(parents=True, exist_ok=True)
         self._metrics = _Lines(folder / METRICS, warn)
         self._events = _Lines(folder / EVENTS, warn)
-        self.high_water: dict[str, int] = {}
-        for row in _lines(folder / METRICS):
-            kind = kind_of(row)
-            self.high_water[kind] = max(row["step"], self.high_water.get(kind, 0))
 
     def log(self, row: Row) -> None:
         counters = {key: row[key] for key in ("step", "epoch", "samples")}

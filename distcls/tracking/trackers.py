@@ -1,10 +1,10 @@
 """Fan-out to all backends; none of them can stop or hang a run."""
 
 import sys
-import threading
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+from distcls.tracking.bounded import Overdue, within
 from distcls.tracking.tracker import Row, Status, Tracker
 
 # Seconds that one backend may take to close: an upload is long, the grace before SIGKILL short (SLURM: 30 s).
@@ -59,22 +59,13 @@ class Trackers:
                 self.warn(f"{_name(backend)} failed and is off for the rest of this run: {_text(error)}")
 
     def _finish(self, backend: Tracker, status: Status, message: str | None) -> None:
-        errors: list[Exception] = []
-
-        def close() -> None:
-            try:
-                backend.finish(status, message)
-            except Exception as error:
-                errors.append(error)
-
-        # A daemon thread: one that hangs must not keep the process alive either.
-        thread = threading.Thread(target=close, name=f"finish {_name(backend)}", daemon=True)
-        thread.start()
-        thread.join(self.finish_seconds[status])
-        if thread.is_alive():
-            self.warn(f"{_name(backend)} did not close within {self.finish_seconds[status]:g} s and was left behind")
-        elif errors:
-            self.warn(f"{_name(backend)} failed while closing: {_text(errors[0])}")
+        seconds = self.finish_seconds[status]
+        try:
+            within(seconds, lambda: backend.finish(status, message))
+        except Overdue:
+            self.warn(f"{_name(backend)} did not close within {seconds:g} s and was left behind")
+        except Exception as error:
+            self.warn(f"{_name(backend)} failed while closing: {_text(error)}")
 
 
 def _name(backend: Tracker) -> str:

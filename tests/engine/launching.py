@@ -18,7 +18,9 @@ ACCELERATE_ONE = [*ACCELERATE, "--cpu", TRAIN]
 ACCELERATE_TWO = [*ACCELERATE, "--multi_gpu", "--num_processes", "2", TRAIN]
 
 
-def start(command: list[str], *arguments: str | Path, environment: dict[str, str] | None = None) -> subprocess.Popen[str]:
+def start(
+    command: list[str], *arguments: str | Path, environment: dict[str, str] | None = None
+) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [*command, *map(str, arguments)],
         env={**ENVIRONMENT, **(environment or {})},

@@ -4,6 +4,7 @@ import errno
 import json
 import logging
 import os
+import re
 import subprocess
 
 import pytest
@@ -284,6 +285,33 @@ def test_a_really_full_disk(tmp_path):
         assert save(store, 3).exists()
     finally:
         subprocess.run(["umount", disk], check=True)
+
+
+def test_a_power_cut_finds_bytes_before_names(store, monkeypatch):
+    """No kill shows a missing fsync, so look at the order: files, their folder, the name, the folder of that."""
+    save(store, 1)
+    events = []
+    fsync, rename = os.fsync, os.rename
+
+    def traced_fsync(fd):
+        events.append(os.path.basename(os.readlink(f"/proc/self/fd/{fd}")))
+        fsync(fd)
+
+    def traced_rename(source, target):
+        events.append(f"-> {os.path.basename(target)}")
+        rename(source, target)
+
+    monkeypatch.setattr(os, "fsync", traced_fsync)
+    monkeypatch.setattr(os, "rename", traced_rename)
+    save(store, 2)
+    assert [re.sub(r"\.\w{8}$", "", event) for event in events] == [
+        "model.rank00000.safetensors",
+        "ema.rank00000.safetensors",
+        "MANIFEST.json",
+        ".tmp_step_00000002",
+        "-> step_00000002",
+        "checkpoints",
+    ]
 
 
 def test_a_bug_is_not_a_full_disk(store):

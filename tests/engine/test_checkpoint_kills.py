@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from distcls.engine.checkpoint import CheckpointStore
+from distcls.engine.checkpoint_commit import committed
 from distcls.engine.preemption import StopRequest
 
 KILLED = 9
@@ -32,6 +33,8 @@ def check(store, acknowledged):
     assert state["step"] >= acknowledged
     assert torch.equal(tensors["model"]["weight"], share(state["step"])["model"]["weight"])
     assert torch.equal(tensors["optimizer"]["momentum"], share(state["step"])["optimizer"]["momentum"])
+    for other in committed(store.folder):  # nothing half-deleted stays among them
+        assert set(store.load(other)[1]) == {"model", "optimizer"}
     assert all(entry.name.startswith("step_") and "corrupt" not in entry.name for entry in store.folder.iterdir())
     return state["step"]
 

@@ -30,7 +30,11 @@ def test_the_launchers_defaults_contradict_nothing():
     preflight(
         precision="bf16",
         strategy="ddp",
-        environment={"ACCELERATE_MIXED_PRECISION": "no", "ACCELERATE_DYNAMO_BACKEND": "NO", "ACCELERATE_USE_CPU": "False"},
+        environment={
+            "ACCELERATE_MIXED_PRECISION": "no",
+            "ACCELERATE_DYNAMO_BACKEND": "NO",
+            "ACCELERATE_USE_CPU": "False",
+        },
     )
 
 

@@ -27,7 +27,7 @@ def test_a_run_and_its_folder(tiny_recipe, tmp_path):
     assert all(row["val/n"] == 103 for row in val.values())
     assert train[4]["samples"] == 128
     assert train[4]["epoch"] == 0.4
-    assert val[30]["val/top1"] > 0.5  # chance is 0.2
+    assert val[30]["val/top1"] > 0.4  # chance is 0.2
     assert [path.name for path in sorted((run / "checkpoints").iterdir())] == ["step_00000028", "step_00000030"]
 
     model = distcls.load(run)

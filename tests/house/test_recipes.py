@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 import pytest
+import yaml
 
 ROOT = Path(__file__).resolve().parents[2]
 RECIPES = sorted((ROOT / "recipes").glob("*.yaml"))  # recipes/_base_ holds parts, which have no result of their own
@@ -30,3 +31,9 @@ def test_header_has_command_and_result(recipe: Path) -> None:
 
 def test_result_further_down_does_not_count() -> None:
     assert "Result" not in header("# A recipe.\nmodel: {}\n# Result: 99%\n")
+
+
+def test_readme_explains_the_quick_recipe_as_it_is() -> None:
+    [block] = re.findall(r"^```yaml\n(.*?)^```", (ROOT / "README.md").read_text(), re.DOTALL | re.MULTILINE)
+    recipe = (ROOT / "recipes/fashion_mnist_quick.yaml").read_text()
+    assert yaml.safe_load(block) == yaml.safe_load(recipe)

@@ -2,7 +2,6 @@
 
 import configparser
 import os
-import re
 import shutil
 import subprocess
 from pathlib import Path

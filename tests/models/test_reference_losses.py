@@ -8,10 +8,10 @@ import torch
 from mmpretrain_reference import FOLDER, assert_close
 
 from distcls.errors import UserError
-from distcls.models.losses import weighted_loss
+from distcls.models.losses import l1_loss, weighted_loss
 from distcls.registry import LOSSES
 
-TYPES = ("CrossEntropyLoss", "LabelSmoothLoss")
+TYPES = ("CrossEntropyLoss", "LabelSmoothLoss", "FocalLoss", "AsymmetricLoss", "SeesawLoss")
 RECORDS = json.loads((FOLDER / "losses.json").read_text())
 ARRAYS = np.load(FOLDER / "losses.npz")
 CASES = [case for case in RECORDS if case["op"] == "loss" and case["cfg"]["type"] in TYPES]
@@ -53,7 +53,33 @@ def test_what_mmpretrain_refuses_is_refused(case: dict) -> None:
 
 
 def test_every_case_is_covered() -> None:
-    assert len([case for case in CASES if "out" in case]) + len([case for case in CASES if "raises" in case]) == 108
+    losses = [case for case in RECORDS if case["op"] == "loss"]
+    assert len([case for case in CASES if "out" in case or "raises" in case]) == len(losses)
+
+
+def test_seesaw_counts_what_it_has_seen() -> None:
+    [sequence] = [case for case in RECORDS if case["op"] == "loss.sequence"]
+    loss = LOSSES.build(sequence["cfg"])
+    assert list(loss.state_dict()) == sequence["state_dict"]
+    scores = torch.from_numpy(ARRAYS["in.cls_score"])
+    for step in sequence["steps"]:
+        assert loss(scores, torch.tensor(step["label"])).item() == pytest.approx(step["out"], rel=1e-5)
+        assert loss.cum_samples.tolist() == step["cum_samples"]
+    loss.eval()(scores, torch.tensor([4] * 6))
+    assert loss.cum_samples.tolist() == step["cum_samples"]  # evaluation does not count
+
+
+@pytest.mark.parametrize("case", [case for case in RECORDS if case["op"] == "weighted_loss(l1)"], ids=str)
+def test_weighted_loss(case: dict) -> None:
+    arguments = dict(case["call"])
+    if "weight" in arguments:
+        arguments["weight"] = torch.tensor(arguments["weight"])
+    pred, target = (torch.tensor(case[key], dtype=torch.float32) for key in ("pred", "target"))
+    if isinstance(case["out"], str):
+        with pytest.raises(ValueError, match=case["out"].removeprefix("ValueError: ")):
+            l1_loss(pred, target, **arguments)
+    else:
+        assert l1_loss(pred, target, **arguments).tolist() == pytest.approx(case["out"])
 
 
 @pytest.mark.parametrize(
@@ -78,6 +104,21 @@ def test_every_case_is_covered() -> None:
             {"type": "L1Loss"},
             torch.zeros(2, 4),
             "L1Loss takes targets of the scores' shape (2, 3), got (2, 4)",
+        ),
+        (
+            {"type": "FocalLoss"},
+            torch.zeros(2, 1),
+            "FocalLoss takes targets of the scores' shape (2, 3), got (2, 1)",
+        ),
+        (
+            {"type": "SeesawLoss", "num_classes": 5},
+            torch.zeros(2, dtype=torch.int64),
+            "SeesawLoss.num_classes: got 5, but the head has 3",
+        ),
+        (
+            {"type": "SeesawLoss", "num_classes": 3},
+            torch.zeros(2, 3),
+            "SeesawLoss takes class numbers (N,), got targets (2, 3)",
         ),
     ],
 )

@@ -35,7 +35,10 @@ def test_frozen_parameters_are_left_out():
 @pytest.mark.parametrize(
     ("ours", "theirs"),
     [
-        (lambda m: SGD(m, lr=0.1, weight_decay=0.01, nesterov=True), lambda p: torch.optim.SGD(p, 0.1, 0.9, 0, 0.01, True)),
+        (
+            lambda m: SGD(m, lr=0.1, weight_decay=0.01, nesterov=True),
+            lambda p: torch.optim.SGD(p, 0.1, 0.9, 0, 0.01, True),
+        ),
         (lambda m: AdamW(m, lr=0.1, weight_decay=0.2), lambda p: torch.optim.AdamW(p, 0.1, weight_decay=0.2)),
     ],
 )

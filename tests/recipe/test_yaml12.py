@@ -109,7 +109,7 @@ def test_places_are_those_of_keys_and_items() -> None:
         ("a: !!int x\n", ["a.yaml:1:1: a: 'x' is no !!int"]),
         ("a: !!binary x\n", ["a.yaml:1:1: a: the tag !!binary is not allowed: remove it"]),
         ("a: !ours [x]\n", ["a.yaml:1:1: a: the tag !ours is not allowed: remove it"]),
-        ("a: &a [*a]\n", ["a.yaml:1:8: a.0: alias inside its own anchor: the value would never end"]),
+        ("a: &a [*a]\n", ["a.yaml:1:4: a.0: alias inside its own anchor: the value would never end"]),
         (
             "a: *b\n",
             [

@@ -48,7 +48,6 @@ def test_the_last_attempt_wins_per_step_and_kind(tmp_path):
         first.log(row(step, **{"train/loss": 1.0}))
     first.log(row(20, **{"val/top1": 0.1, "best/val_top1": 0.1}))
     second = MetricsLog(tmp_path, attempt=2)
-    assert second.high_water == {"train": 30, "val": 20}
     second.log(row(20, **{"train/loss": 2.0}))
     got = [(r["step"], r["attempt"], r.get("train/loss"), r.get("val/top1")) for r in read_rows(tmp_path)]
     assert got == [(10, 1, 1.0, None), (20, 2, 2.0, None), (20, 1, None, 0.1), (30, 1, 1.0, None)]
@@ -104,9 +103,10 @@ def test_sigkill_of_a_writer_costs_at_most_the_line_it_is_writing(tmp_path):
         while not (path := tmp_path / "metrics.jsonl").exists() or path.stat().st_size < 50000:
             pass
         os.kill(writer.pid, signal.SIGKILL)
-    log = MetricsLog(tmp_path, attempt=2)
-    last = log.high_water["train"]
-    assert [line["step"] for line in strict_lines(path)] == list(range(1, last + 1))
+    MetricsLog(tmp_path, attempt=2)
+    steps = [line["step"] for line in strict_lines(path)]
+    assert steps == list(range(1, len(steps) + 1))
+    assert len(steps) > 10
 
 
 def test_rows_wait_for_room_on_a_full_disk(tmp_path, monkeypatch):

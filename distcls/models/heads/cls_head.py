@@ -1,8 +1,10 @@
 """ClsHead: what every classification head does beyond its layers."""
 
-from typing import Annotated
+from collections import Counter
+from typing import Annotated, ClassVar
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
 from distcls.errors import UserError
 from distcls.models.common import BaseModule
@@ -19,32 +21,71 @@ class ClsHead(BaseModule):
     Follows MMPretrain 1.2, where accuracy needs `cal_acc`; here it is always counted.
 
     Args:
-        loss: the block of the loss.
+        loss: the block of the loss, or a list of blocks: their sum, each with its own loss_weight.
         topk: the k of the top-k counts.
+
+    Attributes:
+        multi_label: an image may have any number of classes; targets are then (N, C) of 0 and 1.
 
     Raises:
         UserError: a loss that does not average, or a k below 1.
     """
 
+    multi_label: ClassVar[bool] = False
+    num_classes: int  # of heads that have layers
+    in_channels: int
+
     def __init__(
         self,
-        loss: Annotated[dict, LOSSES] = {"type": "CrossEntropyLoss", "loss_weight": 1.0},  # noqa: B006
+        loss: Annotated[dict | list[dict], LOSSES] = {"type": "CrossEntropyLoss", "loss_weight": 1.0},  # noqa: B006
         topk: tuple[int, ...] = (1,),
     ) -> None:
         super().__init__()
-        self.loss_module = LOSSES.build(loss)
+        blocks = [loss] if isinstance(loss, dict) else loss
+        if not blocks:
+            raise UserError(f"{type(self).__name__}.loss: got an empty list, expected one block at least")
+        losses = [LOSSES.build(block) for block in blocks]
+        self.loss_names = ["loss"] if len(blocks) == 1 else _entries([block["type"] for block in blocks])
+        # a loss alone keeps the name that its buffers have in MMPretrain's checkpoints
+        self.loss_module = losses[0] if len(blocks) == 1 else nn.ModuleList(losses)
         self.topk = (topk,) if isinstance(topk, int) else tuple(topk)
         if not self.topk or min(self.topk) < 1:
             raise UserError(f"{type(self).__name__}.topk: got {self.topk}, expected numbers of at least 1")
-        if getattr(self.loss_module, "reduction", "mean") != "mean":
-            raise UserError(
-                f"{type(self).__name__}.loss.reduction: got {self.loss_module.reduction!r}, expected 'mean': "
-                "the head's loss is a mean over images"
-            )
+        for module in losses:
+            if getattr(module, "reduction", "mean") != "mean":
+                raise UserError(
+                    f"{type(self).__name__}.loss.reduction: got {module.reduction!r}, expected 'mean': "
+                    "the head's loss is a mean over images"
+                )
+
+    def set_widths(self, num_classes: int, in_channels: int | None) -> None:
+        """Note both; for the constructors of heads that have layers.
+
+        Raises:
+            UserError: one of them is not positive.
+        """
+        for name, value in (("num_classes", num_classes), ("in_channels", in_channels)):
+            if value is None or value <= 0:
+                raise UserError(f"{type(self).__name__}.{name}: got {value}, expected a positive number")
+            setattr(self, name, value)
 
     def pre_logits(self, x: Features) -> Tensor:
         """The features that the head classifies: of a tuple with one entry per stage, the last."""
         return x[-1] if isinstance(x, tuple) else x
+
+    def pooled(self, x: Features) -> Tensor:
+        """`x`, of a tuple the last, for a head that needs features (N, C).
+
+        Raises:
+            UserError: it is a map.
+        """
+        features = x[-1] if isinstance(x, tuple) else x
+        if features.ndim != 2:
+            raise UserError(
+                f"{type(self).__name__} takes features (N, C), got {tuple(features.shape)}: "
+                "add a neck that pools them, such as neck: {type: GlobalAveragePooling}"
+            )
+        return features
 
     def forward(self, x: Features) -> Tensor:
         """Features -> logits (N, C)."""
@@ -55,12 +96,35 @@ class ClsHead(BaseModule):
         return self.loss(self(x), gt_label)
 
     def loss(self, cls_score: Tensor, gt_label: Tensor) -> dict[str, Tensor]:
-        """``{"loss": scalar, "top1": count, ...}``.
+        """``{"loss": scalar, "top1": count, ...}``; of several losses each on its own: ``{"loss_FocalLoss": ...}``.
 
         Args:
             cls_score: logits (N, C).
             gt_label: (N,) class numbers, or (N, C) soft labels.
         """
+        return {**self.losses(cls_score, gt_label), **self.counts(cls_score, gt_label)}
+
+    def losses(self, cls_score: Tensor, gt_label: Tensor) -> dict[str, Tensor]:
+        """The entries of `loss` that are summed into the objective."""
+        modules = self.loss_module if isinstance(self.loss_module, nn.ModuleList) else [self.loss_module]
         # losses with several terms per image are divided by N as well, not by N * C: MMPretrain passes avg_factor
-        loss = self.loss_module(cls_score, gt_label, avg_factor=cls_score.shape[0])
-        return {"loss": loss, **topk_counts(cls_score, gt_label, self.topk)}
+        values = [module(cls_score, gt_label, avg_factor=cls_score.shape[0]) for module in modules]
+        return dict(zip(self.loss_names, values, strict=True))
+
+    def counts(self, cls_score: Tensor, gt_label: Tensor) -> dict[str, Tensor]:
+        """The entries of `loss` that count right answers."""
+        return topk_counts(cls_score, gt_label, self.topk)
+
+    def scores(self, cls_score: Tensor) -> Tensor:
+        """Logits (N, C) -> probabilities (N, C), in float32 at least."""
+        return cls_score.to(torch.promote_types(cls_score.dtype, torch.float32)).softmax(dim=1)
+
+
+def _entries(types: list[str]) -> list[str]:
+    """``loss_FocalLoss``; a type that comes again is numbered: ``loss_FocalLoss_2``."""
+    seen: Counter[str] = Counter()
+    names = []
+    for name in types:
+        seen[name] += 1
+        names.append(f"loss_{name}" if seen[name] == 1 else f"loss_{name}_{seen[name]}")
+    return names

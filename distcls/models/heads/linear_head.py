@@ -4,7 +4,6 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from distcls.errors import UserError
 from distcls.models.common import normal_init
 from distcls.models.heads.cls_head import ClsHead, Features
 from distcls.registry import HEADS
@@ -25,12 +24,7 @@ class LinearClsHead(ClsHead):
 
     def __init__(self, num_classes: int, in_channels: int | None = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        if num_classes <= 0:
-            raise UserError(f"LinearClsHead.num_classes: got {num_classes}, expected a positive number")
-        if in_channels is None or in_channels <= 0:
-            raise UserError(f"LinearClsHead.in_channels: got {in_channels}, expected a positive number")
-        self.num_classes = num_classes
-        self.in_channels = in_channels
+        self.set_widths(num_classes, in_channels)
         self._init_layers()
 
     def _init_layers(self) -> None:
@@ -41,10 +35,4 @@ class LinearClsHead(ClsHead):
 
     def forward(self, x: Features) -> Tensor:
         """Features (N, in_channels), or a tuple of them of which the last counts -> logits (N, num_classes)."""
-        features = self.pre_logits(x)
-        if features.ndim != 2:
-            raise UserError(
-                f"LinearClsHead takes features (N, C), got {tuple(features.shape)}: "
-                "add a neck that pools them, such as neck: {type: GlobalAveragePooling}"
-            )
-        return self.fc(features)
+        return self.fc(self.pooled(self.pre_logits(x)))

@@ -1,22 +1,15 @@
 """L1Loss: the absolute difference from another model's scores."""
 
-import torch
 from torch import Tensor, nn
 
-from distcls.errors import UserError
+from distcls.models.losses.targets import per_class
 from distcls.models.losses.weighted import Reduction, weighted_loss
 from distcls.registry import LOSSES
 
 
 @weighted_loss
 def l1_loss(pred: Tensor, target: Tensor) -> Tensor:
-    """|pred - target| per element, of the same shape.
-
-    Raises:
-        UserError: the shapes differ.
-    """
-    if pred.shape != target.shape:
-        raise UserError(f"L1Loss takes targets of the scores' shape {tuple(pred.shape)}, got {tuple(target.shape)}")
+    """|pred - target| per element, of the same shape."""
     return (pred - target).abs()
 
 
@@ -48,9 +41,9 @@ class L1Loss(nn.Module):
         """Scores (N, C), targets (N,) or (N, C), weight that broadcasts to the scores -> the loss, reduced.
 
         Raises:
+            UserError: targets (N, C) of another shape than the scores.
             ValueError: avg_factor with reduction "sum".
         """
         reduction = reduction_override or self.reduction
-        if target.ndim == 1:
-            target = torch.zeros_like(pred).scatter_(1, target[:, None], 1)
+        target = per_class(target, pred, "L1Loss")
         return self.loss_weight * l1_loss(pred, target, weight, reduction=reduction, avg_factor=avg_factor)

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from distcls.errors import UserError
 from distcls.models.losses.cross_entropy import CrossEntropyLoss
+from distcls.models.losses.targets import per_class
 from distcls.models.losses.weighted import Reduction
 from distcls.registry import LOSSES
 
@@ -62,12 +63,8 @@ class LabelSmoothLoss(nn.Module):
         )
 
     def smooth_label(self, label: Tensor, cls_score: Tensor) -> Tensor:
-        """Labels (N,) class numbers or (N, C) scores -> smoothed (N, C), in float32 at least: eps / K is small."""
-        dtype = torch.promote_types(cls_score.dtype, torch.float32)
-        if label.ndim == 1:
-            one_hot = torch.zeros(cls_score.shape, dtype=dtype, device=cls_score.device).scatter_(1, label[:, None], 1)
-        else:
-            one_hot = label.to(dtype)
+        """Labels (N,) class numbers or (N, C) scores -> smoothed (N, C), in float32 at least."""
+        one_hot = per_class(label, cls_score, "LabelSmoothLoss")
         if self.mode == "multi_label":
             return torch.full_like(one_hot, self.eps).masked_fill_(one_hot > 0, 1 - self.eps)
         return one_hot * (1 - self.eps) + self.eps / cls_score.shape[1]

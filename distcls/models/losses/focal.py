@@ -1,0 +1,73 @@
+"""FocalLoss: sigmoid cross entropy that counts easy examples less."""
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from distcls.models.losses.targets import per_class
+from distcls.models.losses.weighted import Reduction, weight_reduce_loss
+from distcls.registry import LOSSES
+
+
+def sigmoid_focal_loss(
+    pred: Tensor,
+    target: Tensor,
+    weight: Tensor | None = None,
+    gamma: float = 2.0,
+    alpha: float = 0.25,
+    reduction: Reduction = "mean",
+    avg_factor: float | None = None,
+) -> Tensor:
+    """Per image and class: pred and target (N, C), weight (N,). See FocalLoss.
+
+    "mean" divides by N * C, or with avg_factor by that alone.
+    """
+    pred = pred.to(target.dtype)
+    chance = pred.sigmoid()
+    miss = (1 - chance) * target + chance * (1 - target)
+    focus = (alpha * target + (1 - alpha) * (1 - target)) * miss**gamma
+    loss = F.binary_cross_entropy_with_logits(pred, target, reduction="none") * focus
+    return weight_reduce_loss(loss, None if weight is None else weight[:, None], reduction, avg_factor)
+
+
+@LOSSES.register
+class FocalLoss(nn.Module):
+    """Lin et al., "Focal Loss for Dense Object Detection", 2017, with a sigmoid per class. Follows MMPretrain 1.2.
+
+    With p the probability of the true answer (class present or absent), each image and class costs
+    ``-alpha_t (1 - p)^gamma log p``.
+
+    Args:
+        gamma: how much less an easy example counts; 0 is cross entropy weighted by alpha.
+        alpha: weight of the positives; that of the negatives is 1 - alpha.
+        reduction: over images and classes.
+        loss_weight: factor of the result.
+    """
+
+    def __init__(
+        self, gamma: float = 2.0, alpha: float = 0.25, reduction: Reduction = "mean", loss_weight: float = 1.0
+    ) -> None:
+        super().__init__()
+        self.gamma = gamma
+        self.alpha = alpha
+        self.reduction = reduction
+        self.loss_weight = loss_weight
+
+    def forward(
+        self,
+        pred: Tensor,
+        target: Tensor,
+        weight: Tensor | None = None,
+        avg_factor: float | None = None,
+        reduction_override: Reduction | None = None,
+    ) -> Tensor:
+        """Scores (N, C) and labels (N,) or (N, C) in [0, 1], weight (N,) -> the loss.
+
+        Raises:
+            UserError: labels of another shape.
+            ValueError: avg_factor with reduction "sum".
+        """
+        target = per_class(target, pred, "FocalLoss")
+        reduction = reduction_override or self.reduction
+        return self.loss_weight * sigmoid_focal_loss(
+            pred, target, weight, self.gamma, self.alpha, reduction, avg_factor
+        )

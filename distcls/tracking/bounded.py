@@ -1,0 +1,32 @@
+"""Calls that may hang, given a bound."""
+
+import threading
+from collections.abc import Callable
+from typing import Any
+
+
+class Overdue(TimeoutError):
+    """A call took longer than it may; it is left to its thread."""
+
+
+def within(seconds: float, call: Callable[[], Any]) -> None:
+    """Run `call` for at most `seconds`, in a daemon thread, so that it cannot keep the process alive either.
+
+    Raises:
+        Overdue: it took longer; otherwise whatever `call` raised.
+    """
+    errors: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            call()
+        except BaseException as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    thread.join(seconds)
+    if thread.is_alive():
+        raise Overdue(f"no answer within {seconds:g} s")
+    if errors:
+        raise errors[0]

@@ -1,0 +1,187 @@
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+from distcls.data import beton
+from distcls.data.convert import convert
+from distcls.data.dataset import BetonDataset
+from distcls.data.errors import DataError
+from tests.data.conftest import Arrays
+
+
+@pytest.fixture
+def copy(raw_beton, tmp_path):
+    """A .beton and its sidecar that a test may damage."""
+    for suffix in (".beton", ".json"):
+        shutil.copy(raw_beton.with_suffix(suffix), tmp_path / f"copy{suffix}")
+    return tmp_path / "copy.beton"
+
+
+def refusal(*paths):
+    with pytest.raises(DataError) as caught:
+        BetonDataset(paths)
+    return str(caught.value)
+
+
+def overwrite(path, offset, data):
+    with path.open("r+b") as file:
+        file.seek(offset)
+        file.write(data)
+
+
+def header(path):
+    return np.fromfile(path, beton._HEADER, 1)[0]
+
+
+def test_the_table_holds_what_was_written(raw, raw_images):
+    assert len(raw) == 1000
+    assert raw.labels.tolist() == [i % 10 for i in range(1000)]
+    assert raw.num_classes == 10
+    assert raw.samples.itemsize == 24
+    assert (raw.samples["size"] == 28 * 28 * 3).all()
+    expected = raw_images.reshape(-1, 3) / 255
+    assert raw.mean == pytest.approx(expected.mean(0), abs=1e-5)
+    assert raw.std == pytest.approx(expected.std(0), abs=1e-5)
+
+
+def test_shards_are_one_data_set(raw, tmp_path):
+    images = np.full((50, 28, 28, 3), 200, np.uint8)
+    convert(Arrays(list(images), [3] * 50), tmp_path / "b.beton", workers=1)
+    both = BetonDataset([raw.paths[0], tmp_path / "b.beton"])
+    assert len(both) == 1050
+    assert both.labels[-50:].tolist() == [3] * 50
+    assert both.place_of(999) == f"{raw.paths[0]}: sample 999"
+    assert both.place_of(1000) == f"{tmp_path / 'b.beton'}: sample 0"
+    assert both.mean == pytest.approx((np.array(raw.mean) * 1000 + 50 * 200 / 255) / 1050, abs=1e-6)
+    square = (np.array(raw.std) ** 2 + np.array(raw.mean) ** 2) * 1000 + 50 * (200 / 255) ** 2
+    assert both.std == pytest.approx(np.sqrt(square / 1050 - np.array(both.mean) ** 2), abs=1e-6)
+    assert both.fingerprint != raw.fingerprint
+
+
+def test_shards_with_other_classes_are_refused(raw_beton, jpeg_beton):
+    assert refusal(raw_beton, jpeg_beton) == (
+        f"{jpeg_beton}: its 3 classes are not the 10 of {raw_beton} (one list is longer): shards of one data set need "
+        "the same classes. Convert them from folders that hold the same classes."
+    )
+
+
+def test_missing(tmp_path):
+    path = tmp_path / "none.beton"
+    assert refusal(path) == (
+        f"{path}: no such file. Write it from your images with `distcls data convert SOURCE {path}` "
+        "(`distcls data convert --help` lists the sources)."
+    )
+
+
+def test_zero_bytes(copy):
+    copy.write_bytes(b"")
+    assert refusal(copy) == (
+        f"{copy}: got 0 bytes, expected an FFCV .beton file. Write it again with `distcls data convert`."
+    )
+
+
+@pytest.mark.parametrize("content", [b"\x89PNG\r\n\x1a\n" + bytes(200), b"just a text file, no more. " * 9])
+def test_foreign(copy, content):
+    copy.write_bytes(content)
+    assert f"{copy}: not an FFCV .beton file: got version " in refusal(copy)
+
+
+def test_unfinished(copy):
+    overwrite(copy, beton._HEADER.fields["allocations_at"][1], bytes(8))
+    assert refusal(copy) == (
+        f"{copy}: unfinished: it was never closed by its writer (no allocation table). "
+        "Write it again with `distcls data convert`."
+    )
+
+
+@pytest.mark.parametrize("missing", [1, 24, 24 * 500, 24 * 1000, 1_000_000])
+def test_truncated(copy, missing):
+    size = copy.stat().st_size
+    with copy.open("r+b") as file:
+        file.truncate(size - missing)
+    assert refusal(copy) == (
+        f"{copy}: truncated: got {size - missing} bytes, expected at least {size} for 1000 samples. "
+        "Copy it again, or write it again with `distcls data convert`."
+    )
+
+
+def test_truncated_in_the_labels(copy):
+    with copy.open("r+b") as file:
+        file.truncate(5000)
+    assert f"{copy}: truncated: got 5000 bytes, expected 2610" in refusal(copy)
+
+
+def test_other_fields(copy):
+    overwrite(copy, beton._HEADER.itemsize, b"\x04")
+    assert refusal(copy).startswith(
+        f"{copy}: its fields are of FFCV types [4, 1], expected an RGB image (2) and an int"
+    )
+
+
+def test_a_pointer_out_of_the_file(copy):
+    first = beton._HEADER.itemsize + 2 * beton._FIELD.itemsize
+    overwrite(copy, first + 24 * 17 + 5, np.uint64(2**60).tobytes())
+    overwrite(copy, int(header(copy)["allocations_at"]) + 8, b"")
+    assert refusal(copy) == (
+        f"{copy}: damaged: 1 of 1000 samples have no entry in the allocation table, sample 17 first. "
+        "Write it again with `distcls data convert`."
+    )
+
+
+def test_a_size_that_does_not_fit(copy):
+    first = beton._HEADER.itemsize + 2 * beton._FIELD.itemsize
+    overwrite(copy, first + 24 * 17 + 1, np.uint16(29).tobytes())
+    assert f"{copy}: sample 17 is damaged: 2352 bytes at " in refusal(copy)
+    assert "do not hold a 29x28 image of kind 1" in refusal(copy)
+
+
+@pytest.mark.parametrize("label", [10, -1, 2**40])
+def test_a_label_out_of_range(copy, label):
+    first = beton._HEADER.itemsize + 2 * beton._FIELD.itemsize
+    overwrite(copy, first + 24 * 17 + 16, np.int64(label).tobytes())
+    reseal(copy)
+    assert refusal(copy) == (
+        f"{copy}: sample 17 has a label outside of 0..9, the 10 classes of {copy.with_suffix('.json')} (1 such "
+        "samples). Write both again with `distcls data convert`."
+    )
+
+
+def reseal(path):
+    """Make the sidecar fit a file that was changed."""
+    from distcls.data.sidecar import fingerprint_of
+
+    file, table = beton.read_samples(path)
+    sidecar = json.loads(path.with_suffix(".json").read_text())
+    sidecar["fingerprint"] = fingerprint_of(file, int(table["address"].min()) - file.ctypes.data)
+    path.with_suffix(".json").write_text(json.dumps(sidecar))
+
+
+def test_a_missing_sidecar(copy):
+    copy.with_suffix(".json").unlink()
+    assert refusal(copy) == (
+        f"{copy.with_suffix('.json')}: no such file: the class names and statistics of {copy} are in it. "
+        "Copy it from where copy.beton came from, or write both again with `distcls data convert`."
+    )
+
+
+def test_a_sidecar_that_is_none(copy):
+    copy.with_suffix(".json").write_text("{")
+    assert f"{copy.with_suffix('.json')}: not JSON (" in refusal(copy)
+    copy.with_suffix(".json").write_text('{"a": 1}')
+    assert f"{copy.with_suffix('.json')}: not the sidecar of {copy}: fingerprint: Field required." in refusal(copy)
+
+
+def test_a_swapped_sidecar(copy, tmp_path):
+    """Of a data set with as many samples, and the same labels and sizes."""
+    images = list(np.random.default_rng(5).integers(0, 256, (1000, 28, 28, 3), np.uint8))
+    convert(Arrays(images, [i % 10 for i in range(1000)]), tmp_path / "other.beton", workers=2)
+    (tmp_path / "other.json").rename(copy.with_suffix(".json"))
+    message = refusal(copy)
+    assert message.startswith(f"{copy.with_suffix('.json')}: belongs to another file: it describes 1000 samples with")
+    assert message.endswith("Copy the two files together, or write both again with `distcls data convert`.")
+
+
+def test_no_path():
+    assert refusal() == "a data set needs one .beton file at least, got an empty list of paths"

@@ -1,0 +1,135 @@
+"""Kills and signals through the launchers that users use; what comes out must be the run that nobody disturbed."""
+
+import json
+import random
+import signal
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from distcls.engine.checkpoint import load_weights
+from distcls.tracking.jsonl import read_rows
+from tests.engine.launching import ACCELERATE_ONE, ACCELERATE_TWO, PLAIN, finish, launch, start
+
+BOUND = 180  # seconds, against hangs
+
+
+def steps_logged(run: Path) -> int:
+    """How far the run is, by its own record."""
+    file = run / "metrics.jsonl"
+    lines = file.read_bytes().split(b"\n")[:-1] if file.exists() else []
+    return json.loads(lines[-1])["step"] if lines else 0
+
+
+def wait_for_step(process, run: Path, step: int) -> None:
+    deadline = time.monotonic() + BOUND
+    while steps_logged(run) < step and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.01)
+
+
+def trainers(process) -> list[psutil.Process]:
+    """The training processes below a launcher, or the process itself without one."""
+    own = psutil.Process(process.pid)
+    children = [child for child in own.children(recursive=True) if "launch/train.py" in " ".join(child.cmdline())]
+    return children or [own]
+
+
+def assert_same_run(one: Path, two: Path) -> None:
+    """Bit for bit: weights, and every logged value that does not measure time."""
+    ours, theirs = load_weights(one / "weights/last.safetensors")[0], load_weights(two / "weights/last.safetensors")[0]
+    assert ours.keys() == theirs.keys()
+    assert [name for name in ours if not ours[name].equal(theirs[name])] == []
+    rows = [
+        [{key: row[key] for key in row if not key.startswith(("perf/", "attempt", "time"))} for row in read_rows(run)]
+        for run in (one, two)
+    ]
+    assert rows[0] == rows[1]
+
+
+@pytest.fixture
+def undisturbed(tiny_recipe, tmp_path):
+    code, output = launch(PLAIN, tiny_recipe, f"output_dir={tmp_path / 'undisturbed'}")
+    assert code == 0, output
+    return tmp_path / "undisturbed"
+
+
+def test_three_kills_change_nothing(tiny_recipe, undisturbed, tmp_path):
+    run = tmp_path / "killed"
+    moments = sorted(random.Random(7).sample(range(4, 20), 3))
+    for moment in moments:
+        process = start(PLAIN, tiny_recipe, f"output_dir={run}", "train.epochs=3")
+        wait_for_step(process, run, moment)
+        time.sleep(random.Random(moment).uniform(0, 0.1))
+        process.kill()
+        finish(process)
+    code, output = launch(PLAIN, tiny_recipe, f"output_dir={run}")
+    assert code == 0, output
+    assert_same_run(undisturbed, run)
+    state = json.loads((run / "run.json").read_text())
+    assert [attempt["status"] for attempt in state["attempts"]] == ["killed"] * 3 + ["finished"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR2])
+def test_a_signal_saves_within_a_few_steps(number, tiny_recipe, undisturbed, tmp_path):
+    run = tmp_path / "stopped"
+    process = start(PLAIN, tiny_recipe, f"output_dir={run}", "checkpoint.every_steps=1000")
+    wait_for_step(process, run, 4)
+    process.send_signal(number)
+    code, output = finish(process)
+    assert code == 75, output
+    assert "start the same command again to go on" in output
+    state = json.loads((run / "run.json").read_text())
+    assert (state["status"], state["attempts"][0]["message"]) == ("preempted", number.name)
+    (saved,) = (run / "checkpoints").iterdir()
+    assert 4 <= int(saved.name.removeprefix("step_")) < 30
+    code, output = launch(PLAIN, tiny_recipe, f"output_dir={run}", "checkpoint.every_steps=1000")
+    assert code == 0, output
+    assert_same_run(undisturbed, run)
+
+
+def test_accelerate_launch_killed_by_sigterm_leaves_a_saved_run(tiny_recipe, undisturbed, tmp_path):
+    """The launcher dies of SIGTERM at once and orphans its worker, which saves all the same."""
+    run = tmp_path / "orphan"
+    process = start(ACCELERATE_ONE, tiny_recipe, f"output_dir={run}", "checkpoint.every_steps=1000")
+    wait_for_step(process, run, 4)
+    (worker,) = trainers(process)
+    process.terminate()
+    finish(process)
+    worker.wait(BOUND)
+    assert json.loads((run / "run.json").read_text())["status"] == "preempted"
+    code, output = launch(ACCELERATE_ONE, tiny_recipe, f"output_dir={run}", "checkpoint.every_steps=1000")
+    assert code == 0, output
+    assert_same_run(undisturbed, run)
+
+
+def test_two_ranks_stop_together_when_one_is_asked(tiny_recipe, tmp_path):
+    whole, run = tmp_path / "whole", tmp_path / "stopped"
+    code, output = launch(ACCELERATE_TWO, tiny_recipe, f"output_dir={whole}")
+    assert code == 0, output
+    process = start(ACCELERATE_TWO, tiny_recipe, f"output_dir={run}", "checkpoint.every_steps=1000")
+    wait_for_step(process, run, 4)
+    workers = trainers(process)
+    assert len(workers) == 2
+    workers[1].send_signal(signal.SIGUSR2)
+    code, output = finish(process)
+    assert json.loads((run / "run.json").read_text())["status"] == "preempted", output
+    code, output = launch(ACCELERATE_TWO, tiny_recipe, f"output_dir={run}", "checkpoint.every_steps=1000")
+    assert code == 0, output
+    assert_same_run(whole, run)
+
+
+def test_from_two_ranks_to_one(tiny_recipe, tmp_path):
+    """Same batches and learning rates; the numbers differ, since BatchNorm belongs to a micro-batch."""
+    run = tmp_path / "run"
+    process = start(ACCELERATE_TWO, tiny_recipe)
+    wait_for_step(process, run, 12)
+    process.terminate()
+    finish(process)
+    code, output = launch(PLAIN, tiny_recipe)
+    assert code == 0, output
+    rows = [row for row in read_rows(run) if "train/loss" in row]
+    assert [row["step"] for row in rows] == [4, 8, 12, 16, 20, 24, 28, 30]
+    state = json.loads((run / "run.json").read_text())
+    assert [attempt["world_size"] for attempt in state["attempts"]] == [2, 1]
