@@ -58,7 +58,7 @@ def test_norm_layer_without_gradient_leaves_the_block_as_it_was() -> None:
     [
         (
             lambda: build_norm_layer({"type": "BatchNorm"}, 4),
-            "norm_cfg: no type 'BatchNorm'. Known: BN, BN1d, BN2d, BN3d, GN, IN, LN, SyncBN",
+            "norm_cfg: no type 'BatchNorm'. Known: BN, BN1d, BN2d, BN3d, GN, IN, LN, LN2d, SyncBN",
         ),
         (
             lambda: build_norm_layer({"type": "GN"}, 4),

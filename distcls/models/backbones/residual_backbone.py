@@ -6,9 +6,9 @@ from typing import Any
 from torch import nn
 
 from distcls.models.backbones.res_layer import ResidualBlock
+from distcls.models.backbones.staged_backbone import StagedBackbone
 from distcls.models.common import (
     NORM_LAYERS,
-    StagedBackbone,
     build_conv_layer,
     build_norm_layer,
     constant_init,
