@@ -2,8 +2,8 @@
 
     python benchmarks/train.py [--resolutions 224 160] [--steps 200] [--batch 512] [--precision fp16] [--cases raw jpeg]
 
-The bare loop is the same classifier, optimizer, precision and compilation on one batch that never leaves the device: the
-ceiling of any trainer. The trainer runs with everything on: loading, augmentation, logging every 20 steps, a moving
+The bare loop is the same classifier, optimizer, precision and compilation on one batch that never leaves the device:
+the ceiling of any trainer. The trainer runs with everything on: loading, augmentation, logging every 20 steps, a moving
 average (with --ema) and checkpoints. Its figure is the median of its own rows after the first 60 steps. On a CPU give a
 small model: --batch 32 --steps 60 --resolutions 64 --precision fp32 --no-compile --depth 18. Writes
 benchmarks/results/train_<device>.json.
