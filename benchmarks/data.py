@@ -84,7 +84,7 @@ def stock(path: Path, resolution: int, batch: int, workers: int) -> Iterator[int
     from ffcv.loader import Loader, OrderOption
     from ffcv.transforms import RandomHorizontalFlip, RandomTranslate, Squeeze, ToTensor
 
-    from distcls.data.pixels import Normalise
+    from distcls.data.slots import Normalise
 
     decode = (
         [SimpleRGBImageDecoder(), RandomTranslate(padding=2)]
@@ -104,7 +104,7 @@ def stock(path: Path, resolution: int, batch: int, workers: int) -> Iterator[int
             "label": [IntDecoder(), ToTensor(), Squeeze()],
         },
     )
-    normalise = Normalise(MEAN, STD, torch.device("cpu"), torch.float32)
+    normalise = Normalise(MEAN, STD, torch.float32)
     while True:
         for images, _ in loader:
             yield len(normalise(images))
@@ -161,6 +161,7 @@ def main() -> None:
             print(
                 f"  {row:22} ours {values['ours']:10.2f}   stock {values['stock']:10.2f}   ratio {values['ratio']:.3f}"
             )
+    options.out.parent.mkdir(exist_ok=True)
     options.out.write_text(
         json.dumps({"machine": _machine(options.workers), "median": table, "runs": runs}, indent=1) + "\n"
     )
