@@ -59,10 +59,10 @@ class TimmBackbone(BaseModule):
         self.in_channels = in_channels
         self.features_only, self.pooled = features_only, pooled
         self.pretrained, self.checkpoint_path = pretrained, checkpoint_path
-        form = {"features_only": True} if features_only else {"num_classes": 0}
-        # without pooling the head's own norm and convolutions still run: no parameter is left without a gradient
-        form |= {} if features_only or pooled else {"global_pool": ""}
-        self._arguments: dict[str, Any] = {"model_name": model_name, "in_chans": in_channels, **form, **kwargs}
+        form: dict[str, Any] = {"features_only": True} if features_only else {"num_classes": 0}
+        if not (features_only or pooled):
+            form["global_pool"] = ""  # the head's norm and convolutions still run: every parameter has a gradient
+        self._arguments = {"model_name": model_name, "in_chans": in_channels, **form, **kwargs}
         try:
             self.timm_model: Any = timm.create_model(**self._arguments)
         except (TypeError, RuntimeError, AssertionError) as error:
@@ -86,7 +86,7 @@ class TimmBackbone(BaseModule):
     def _places(self, tokens: Tensor, image: torch.Size) -> Tensor:
         """Tokens (N, class tokens + h * w, C) -> (N, C, h, w)."""
         name = type(self.timm_model).__name__
-        embed = getattr(self.timm_model, "patch_embed", None)
+        embed: Any = getattr(self.timm_model, "patch_embed", None)
         if tokens.ndim != 3 or not hasattr(embed, "dynamic_feat_size"):
             raise UserError(f"TimmBackbone: timm's {name} gives no feature map: set pooled")
         grid = embed.dynamic_feat_size(tuple(image))

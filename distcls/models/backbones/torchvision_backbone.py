@@ -93,12 +93,14 @@ class TorchvisionBackbone(BaseModule):
         try:
             model = zoo.get_model(model_name, weights=None, **kwargs)
         except (TypeError, ValueError) as error:
-            raise UserError(f"TorchvisionBackbone: torchvision cannot build {model_name!r} like this: {error}") from error
+            text = f"TorchvisionBackbone: torchvision cannot build {model_name!r} like this: {error}"
+            raise UserError(text) from error
         name = type(model).__name__
         if name not in MAPS:
             known = ", ".join(sorted(MAPS))
             raise UserError(
-                f"TorchvisionBackbone: {name} has outputs beside its map, expected one of {known}; TimmBackbone may have it"
+                f"TorchvisionBackbone: {name} has outputs beside its map, expected one of {known}; "
+                "TimmBackbone may have it"
             )
         self._map, after = MAPS[name]
         for part in after:

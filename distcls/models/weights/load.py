@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from typing import Any, Literal
 
-import torch
 from torch import Tensor, nn
 
 from distcls.errors import UserError
@@ -37,7 +36,8 @@ def load_checkpoint(
     best: tuple[Report, dict[str, Tensor]] | None = None
     for source, renamed in _readings(model, checkpoint.tensors, map):
         found = _compare(model, renamed, Report(checkpoint.path, source, notes=checkpoint.notes))
-        if best is None or found[0].match > best[0].match:
+        # names alike in the backbone (torchvision's ResNet is ours) may still differ in the head
+        if best is None or _quality(found[0]) > _quality(best[0]):
             best = found
     if best is None:
         name = type(model.backbone).__name__
@@ -49,9 +49,11 @@ def load_checkpoint(
     return report
 
 
-def _readings(
-    model: nn.Module, tensors: Mapping[str, Tensor], map: NameMap
-) -> list[tuple[str, Mapping[str, Renamed]]]:
+def _quality(report: Report) -> tuple[float, int]:
+    return report.match, len(report.loaded)
+
+
+def _readings(model: nn.Module, tensors: Mapping[str, Tensor], map: NameMap) -> list[tuple[str, Mapping[str, Renamed]]]:
     """(library, entries under the names that they have if it wrote the file), for each that `map` allows."""
     readings: list[tuple[str, Mapping[str, Renamed]]] = []
     if map in ("auto", "openmmlab"):
@@ -80,7 +82,7 @@ def _openmmlab(model: nn.Module, tensors: Mapping[str, Tensor]) -> dict[str, Ren
 
 def _compare(model: nn.Module, renamed: Mapping[str, Renamed], report: Report) -> tuple[Report, dict[str, Tensor]]:
     """The filled-in report and the entries that can be loaded, in the model's shapes."""
-    own = model.state_dict()
+    own, parameters = model.state_dict(), dict(model.named_parameters())
     given = {name: one.entry for name, one in renamed.items()}
     fitted = _fit(model, given)
     state = {}
@@ -100,7 +102,7 @@ def _compare(model: nn.Module, renamed: Mapping[str, Renamed], report: Report) -
         report.loaded.append(name)
         if renamed[name].old != name:
             report.renamed.append((renamed[name].old, name))
-        if given[name].numel() != ours.numel():
+        if given[name].numel() != ours.numel() and name in parameters:  # an index into a resized table is not named
             report.resized.append(name)
     report.missing += [name for name, *_ in (*report.dropped, *report.misfits)]
     report.unused = [one.old for name, one in renamed.items() if name not in own]
@@ -127,7 +129,7 @@ def _is_classifier(model: nn.Module, name: str, entry: Tensor) -> bool:
 def _match(model: nn.Module, loaded: list[str]) -> float:
     sizes = {
         f"backbone.{name}": parameter.numel()
-        for name, parameter in model.backbone.named_parameters()  # type: ignore[operator, union-attr]
+        for name, parameter in model.backbone.named_parameters()  # type: ignore[union-attr]
         if not _is_classifier(model, f"backbone.{name}", parameter)
     }
     return sum(sizes.get(name, 0) for name in loaded) / max(1, sum(sizes.values()))
@@ -137,12 +139,14 @@ def _too_little(report: Report, model: nn.Module) -> str:
     parameters = dict(model.named_parameters())
     missing = [name for name in report.missing if name in parameters and name.startswith("backbone.")]
     text = (
-        f"{report.path}: only {report.match:.1%} of the parameter elements of {type(model.backbone).__name__} are in it "
-        f"(read with {report.source} names), expected {LEAST_MATCH:.0%}. Missing: {some(missing)}. "
+        f"{report.path}: only {report.match:.1%} of the parameter elements of {type(model.backbone).__name__} "
+        f"are in it (read with {report.source} names), expected {LEAST_MATCH:.0%}. Missing: {some(missing)}. "
     )
     if report.misfits:
         name, theirs, ours = report.misfits[0]
         text += f"Of another shape: {name} {list(theirs)}, not {list(ours)}. "
     if report.unused:
         text += f"Without a place: {some(report.unused)}. "
-    return text + "Is it another architecture? `map` and `prefix` say how to read names; `allow_low_match` takes it as it is"
+    return text + (
+        "Is it another architecture? `map` and `prefix` say how to read names; `allow_low_match` takes it as it is"
+    )

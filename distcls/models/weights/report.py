@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -38,7 +39,7 @@ class Report:
     match: float = 0.0
     notes: tuple[str, ...] = ()
 
-    def counts(self) -> dict[str, int | float | str]:
+    def counts(self) -> dict[str, Any]:
         """For an event."""
         kinds = ("loaded", "renamed", "resized", "dropped", "misfits", "unused", "missing")
         return {"path": str(self.path), "source": self.source, "match": round(self.match, 4)} | {

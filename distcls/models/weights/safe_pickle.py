@@ -1,6 +1,8 @@
 """Reading torch's pickled files without running anything that is in them."""
 
 import re
+import zipfile
+import zlib
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -35,6 +37,7 @@ def read_torch_file(path: Path) -> Any:
     Raises:
         UserError: it holds something that only code could rebuild, which is refused and not executed; or it is damaged.
     """
+    _check_sums(path)
     try:
         with torch.serialization.safe_globals(ALLOWED):
             return torch.load(path, map_location="cpu", weights_only=True)
@@ -47,6 +50,19 @@ def read_torch_file(path: Path) -> Any:
         raise UserError(f"{path}: is damaged, or no checkpoint at all: {reason}") from error
 
 
+def _check_sums(path: Path) -> None:
+    """torch writes a zip archive with a checksum of every tensor, and does not look at it when it reads."""
+    if not zipfile.is_zipfile(path):
+        return  # the older format, which has none, or what is left of an archive: torch will say
+    try:
+        with zipfile.ZipFile(path) as archive:
+            bad = archive.testzip()
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as error:
+        raise UserError(f"{path}: is damaged: {error}") from error
+    if bad is not None:
+        raise UserError(f"{path}: is damaged: {bad} does not match its checksum")
+
+
 def _refusal(path: Path, reason: str) -> str:
     found = re.search(r"GLOBAL (\S+) was not an allowed global", reason)
     if found is None:
@@ -54,6 +70,6 @@ def _refusal(path: Path, reason: str) -> str:
     if found is None:
         return f"{path}: is damaged, or no checkpoint at all: it is no pickle that torch.save wrote"
     return (
-        f"{path}: refused: to read it, Python would have to run {found[1]}, which is neither a tensor nor a plain value. "
-        "Nothing in it was executed. Save its state_dict alone, best as .safetensors, where you trust the file"
+        f"{path}: refused: to read it, Python would have to run {found[1]}, which is neither a tensor nor a plain "
+        "value. Nothing in it was executed. Save its state_dict alone, best as .safetensors, where you trust the file"
     )

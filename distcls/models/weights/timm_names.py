@@ -70,7 +70,7 @@ def _inverted_residuals(names: Iterable[str], backbone: Any) -> list[Rule]:
 def _efficientnet(names: Iterable[str], backbone: Any) -> list[Rule]:
     """timm's stages 3 and 4, and 5 and 6, are one layer each of ours, because the map keeps its size between them."""
     blocks = _stage_blocks(names)
-    places = {}
+    places: dict[tuple[int, int], str] = {}
     for stage, layer in enumerate((1, 2, 3, 4, 4, 5, 5)):
         before = len(blocks.get(stage - 1, ())) if stage in (4, 6) else 0
         places |= {(stage, block): f"layers.{layer}.{before + block}." for block in blocks.get(stage, ())}
