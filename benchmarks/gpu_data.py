@@ -18,8 +18,8 @@ from pathlib import Path
 
 import torch
 import torchvision
-from data import MadeUp
 
+from data import MadeUp
 from distcls.data.augment import RandomHorizontalFlip, RandomResizedCrop
 from distcls.data.convert import convert
 from distcls.data.dataset import BetonDataset
@@ -134,6 +134,7 @@ def main() -> None:
         "batch": options.batch,
         **{package: version(package) for package in ("torch", "triton", "numba", "ffcv")},
     }
+    options.out.parent.mkdir(exist_ok=True)
     options.out.parent.mkdir(exist_ok=True)
     options.out.write_text(json.dumps({"machine": machine, "rows": rows}, indent=1) + "\n")
 

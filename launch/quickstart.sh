@@ -62,8 +62,7 @@ command=(.venv/bin/accelerate launch --quiet --num_machines 1 --num_processes "$
 ((processes == 1)) || command+=(--multi_gpu)
 
 say "training: $recipe on $( ((gpus)) && echo "$processes of $gpus GPU(s)" || echo "$(nproc) CPU cores")"
-# Passive: on a CPU torch's threads share the cores with those that load data. On two busy cores spinning took four times as long.
-OMP_WAIT_POLICY=${OMP_WAIT_POLICY:-PASSIVE} HF_HOME="$PWD/.venv/huggingface" "${command[@]}" launch/train.py "$recipe"
+HF_HOME="$PWD/.venv/huggingface" "${command[@]}" launch/train.py "$recipe"
 
 .venv/bin/python - runs/fashion_mnist_quick <<'RESULT'
 import sys
@@ -72,7 +71,7 @@ from pathlib import Path
 from distcls.tracking import jsonl
 
 run = Path(sys.argv[1])
-last = [row for row in jsonl.read(run) if "val/top1" in row][-1]
+last = [row for row in jsonl.read_rows(run) if "val/top1" in row][-1]
 print(f"""
 == result
 val top-1 {last["val/top1"]:.4f}, top-5 {last["val/top5"]:.4f} on {last["val/n"]:,} images, step {last["step"]:,}

@@ -18,6 +18,7 @@ from distcls.errors import UserError
 from distcls.models.classifier import ImageClassifier, build_classifier
 from distcls.models.freezing import freeze
 from distcls.models.weights import Report
+from distcls.optim.ema import Ema
 from distcls.optim.schedules import Schedule
 from distcls.recipe.errors import KeyPath, Problem, RecipeError
 from distcls.recipe.schema import Recipe
@@ -44,6 +45,7 @@ class Job:
     model: nn.Module
     optimizer: torch.optim.Optimizer
     schedule: Schedule
+    ema: Ema | None
     train_loader: TrainLoader
     val_loader: EvalLoader
     trackers: Trackers
@@ -219,6 +221,9 @@ def build_job(
     optimizer = OPTIMIZERS.build(recipe.optimizer, model=classifier)
     for group in optimizer.param_groups:
         group["initial_lr"] = group["lr"]
+    ema = Ema(classifier, decay=train.ema.decay) if train.ema else None
+    if train.compile:
+        classifier.compile()  # in place: names of weights stay what they are
     model, optimizer = accelerator.prepare(model, optimizer)
 
     shape = {"rank": accelerator.process_index, "world_size": ranks, "device": accelerator.device, "dtype": dtype}
@@ -249,6 +254,7 @@ def build_job(
         model=model,
         optimizer=optimizer,
         schedule=SCHEDULES.build(recipe.schedule, total_steps=total_steps, steps_per_epoch=steps_per_epoch),
+        ema=ema,
         train_loader=train_loader,
         val_loader=val_loader,
         trackers=trackers,

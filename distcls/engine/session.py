@@ -25,6 +25,7 @@ from distcls.recipe.source import Source, read
 from distcls.recipe.yaml12 import to_yaml
 from distcls.tracking.console import Console
 from distcls.tracking.jsonl import MetricsLog
+from distcls.tracking.report import render
 from distcls.tracking.trackers import Trackers
 from distcls.tracking.wandb import WandbTracker
 
@@ -140,6 +141,8 @@ def _attempt(plan: Plan, accelerator: Accelerator, local_world_size: int, stop: 
             if status == "preempted":
                 stop.done()
             _end(folder, status, message, console)
+            if status != "preempted":  # the grace period is short
+                _draw(folder, console)
         if status != "failed" and ranks > 1:
             torch.distributed.barrier()  # a launcher kills all ranks as soon as the first has left
     console.finish(_last_words(status, folder, progress))
@@ -153,6 +156,14 @@ def _end(folder: RunFolder, status: Status, message: str | None, console: Consol
         console.warn(f"{folder.path}/run.json still says running: {error.strerror}")
     finally:
         folder.close()
+
+
+def _draw(folder: RunFolder, console: Console) -> None:
+    """`report.html`; a run that trained well does not fail for its picture."""
+    try:
+        (folder.path / "report.html").write_text(render([folder.path]))
+    except Exception as error:
+        console.warn(f"{folder.path}/report.html was not drawn: {type(error).__name__}: {error}")
 
 
 def _begin(folder: RunFolder, plan: Plan, ranks: int) -> Start:
@@ -228,5 +239,5 @@ def _last_words(status: str, folder: RunFolder, progress: Progress) -> list[str]
     best = f"best top1 {progress.best['top1']:.4f} at step {progress.best['step']}" if "top1" in progress.best else ""
     return [
         f"finished: val {figures} on {progress.last.get('n', 0)} images; {best}".rstrip("; "),
-        f"run folder {folder.path}: weights/best.safetensors, weights/last.safetensors, metrics.jsonl",
+        f"run folder {folder.path}: report.html, weights/best.safetensors, weights/last.safetensors, metrics.jsonl",
     ]

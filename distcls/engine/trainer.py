@@ -67,6 +67,8 @@ def train(job: Job, snapshots: Snapshots, progress: Progress, window: Totals) ->
             norm = accelerator.clip_grad_norm_(model.parameters(), job.clip_grad_norm) if job.clip_grad_norm else None
             optimizer.step()
             optimizer.zero_grad()
+            if job.ema is not None:
+                job.ema.update()
 
             progress.step = step + 1
             evaluating, saving = job.evaluation_due(progress.step), job.checkpoint_due(progress.step)
@@ -94,24 +96,34 @@ def _evaluated(job: Job, snapshots: Snapshots, progress: Progress) -> bool:
     """Evaluate, log, keep the best weights. False when a stop request cut it short: the next attempt does it then."""
     began = time.perf_counter()
     with averaged_buffers(job.classifier, job.world_size):
-        means = evaluate(
-            job.model,
-            job.classifier,
-            job.val_loader,
-            device=job.device,
-            world_size=job.world_size,
-            autocast=job.accelerator.autocast,
-            stop_requested=lambda: job.stop.requested is not None,
-        )
+        means = _means(job)
         if means is None:
             return False
-        progress.record(means)
+        values = {f"val/{name}": value for name, value in means.items()}
+        if job.ema is not None:
+            with job.ema.applied():
+                means = _means(job)
+            if means is None:
+                return False
+            values |= {f"val_ema/{name}": value for name, value in means.items()}
+        progress.record(means)  # the average's, where one is kept: it is what "best" means and what is exported
         if progress.best["step"] == progress.step:
             snapshots.export("best", progress)
-    values = {f"val/{name}": value for name, value in means.items()}
     best = {"best/step": progress.best["step"], **({"best/val_top1": progress.best["top1"]} if "top1" in means else {})}
     job.log({**job.position(progress.step), **values, **best, "perf/eval_s": time.perf_counter() - began})
     return True
+
+
+def _means(job: Job) -> dict[str, float] | None:
+    return evaluate(
+        job.model,
+        job.classifier,
+        job.val_loader,
+        device=job.device,
+        world_size=job.world_size,
+        autocast=job.accelerator.autocast,
+        stop_requested=lambda: job.stop.requested is not None,
+    )
 
 
 def _non_finite(job: Job, snapshots: Snapshots, step: int) -> NonFiniteLoss:
