@@ -9,6 +9,8 @@ from distcls.errors import UserError
 from distcls.models import ImageClassifier, build_classifier
 from distcls.optim.optimizers import SGD, AdamW
 from distcls.optim.param_groups import param_groups
+from distcls.recipe.schema import check
+from distcls.recipe.source import read
 
 TINY = """\
 model:
@@ -89,6 +91,15 @@ def test_messages(rules: dict, message: str) -> None:
     with pytest.raises(UserError) as caught:
         param_groups(model, lr=1.0, weight_decay=0.0, paramwise_cfg=rules)
     assert str(caught.value) == message
+
+
+def test_a_misspelt_multiplier_is_found_in_the_recipe(tmp_path: Path) -> None:
+    (tmp_path / "tiny.yaml").write_text(TINY.replace("pos_embed: {decay_mult", "pos_embed: {decay_mul"))
+    with pytest.raises(UserError) as caught:
+        check(read(tmp_path / "tiny.yaml"))
+    assert str(caught.value).endswith(
+        "optimizer.paramwise_cfg.custom_keys.pos_embed.decay_mul: unknown key: expected lr_mult or decay_mult. Did you mean 'decay_mult'?"
+    )
 
 
 def test_nothing_left_to_train() -> None:
