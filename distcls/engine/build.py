@@ -11,9 +11,13 @@ from distcls.data.dataset import BetonDataset
 from distcls.data.errors import DataError
 from distcls.data.loader import EvalLoader, TrainLoader
 from distcls.engine.distributed import same_start
+from distcls.engine.initial_weights import InitialWeights
 from distcls.engine.preemption import StopRequest
 from distcls.engine.seeding import seed_building
+from distcls.errors import UserError
 from distcls.models.classifier import ImageClassifier, build_classifier
+from distcls.models.freezing import freeze
+from distcls.models.weights import Report
 from distcls.optim.ema import Ema
 from distcls.optim.schedules import Schedule
 from distcls.recipe.errors import KeyPath, Problem, RecipeError
@@ -154,20 +158,48 @@ def cores_per_rank(local_world_size: int) -> int:
     return max(1, len(os.sched_getaffinity(0)) // local_world_size)
 
 
+def build_model(
+    recipe: Recipe, source: Source, initial_weights: InitialWeights | None = None, resuming: bool = False
+) -> tuple[ImageClassifier, Report | None]:
+    """The classifier on the CPU, with the weights to start from and with its frozen parts; and what was loaded.
+
+    Args:
+        initial_weights: of `model.init`; None starts from random ones.
+        resuming: a checkpoint is about to replace all weights: none are looked for.
+
+    Raises:
+        UserError: a part refuses its arguments.
+        RecipeError: the weights do not fit, or `model.freeze` names nothing.
+    """
+    seed_building(recipe.train.seed)
+    size = recipe.data.resolution
+    model = build_classifier(recipe.model.model_dump(), image_size=(size, size), init_weights=not resuming)
+    report = None if resuming or initial_weights is None else initial_weights.load_into(model)
+    try:
+        freeze(model, recipe.model.freeze)
+    except UserError as error:
+        path: KeyPath = ("model", "freeze")
+        raise RecipeError(source.recipe, [Problem(source.at(path), path, str(error))]) from error
+    return model, report
+
+
 def build_job(
     recipe: Recipe,
+    source: Source,
     datasets: Datasets,
     accelerator: Accelerator,
     *,
+    initial_weights: InitialWeights | None,
+    resuming: bool,
     local_world_size: int,
     trackers: Trackers,
     console: Console,
     stop: StopRequest,
 ) -> Job:
-    """Build model, optimizer, schedule and loaders for this rank.
+    """Build model, optimizer, schedule and loaders for this rank; see `build_model` for the weights.
 
     Raises:
-        UserError: a part refuses its arguments.
+        UserError: a part refuses its arguments, or the weights to start from.
     """
     train = recipe.train
     ranks = accelerator.num_processes
@@ -175,9 +207,12 @@ def build_job(
     weights = torch.float64 if train.precision == "fp64" else torch.float32
     images = HALF.get(train.precision, weights) if accelerator.device.type == "cuda" else weights
 
-    seed_building(train.seed)
     size = recipe.data.resolution
-    classifier = build_classifier(recipe.model.model_dump(), image_size=(size, size))
+    classifier, report = build_model(recipe, source, initial_weights, resuming)
+    if report is not None:
+        for line in report.lines():
+            console.note(line)
+        trackers.event("initial_weights", **report.counts())
     classifier.to(device=accelerator.device, dtype=weights)
     if train.channels_last:
         classifier.to(memory_format=torch.channels_last)

@@ -77,7 +77,7 @@ def train(job: Job, snapshots: Snapshots, progress: Progress, window: Totals) ->
             if agreement.broken_at is not None:
                 raise _non_finite(job, snapshots, agreement.broken_at)
             if progress.step % job.log_every_steps == 0 or progress.step == job.total_steps:
-                rows.begin(progress.step, window.reduce(), optimizer.param_groups[0]["lr"], norm)
+                rows.begin(progress.step, window.reduce(), optimizer.defaults["lr"] * factor, norm)
             rows.write(all_now=evaluating or saving or agreement.stop)
             job.console.advance(progress.step)
 
@@ -127,7 +127,7 @@ def _means(job: Job) -> dict[str, float] | None:
 
 
 def _non_finite(job: Job, snapshots: Snapshots, step: int) -> NonFiniteLoss:
-    rate = job.optimizer.param_groups[0]["initial_lr"] * job.schedule(step - 1)
+    rate = job.optimizer.defaults["lr"] * job.schedule(step - 1)
     return NonFiniteLoss(
         f"the loss is not finite at step {step} (epoch {step / job.steps_per_epoch:.2f}), at learning rate {rate:.6g}; "
         f"the last good checkpoint is {snapshots.newest() or 'none: no checkpoint was written before'}. "

@@ -31,7 +31,7 @@ class SGD(torch.optim.SGD):
         nesterov: bool = False,
         paramwise_cfg: ParamwiseCfg | None = None,
     ) -> None:
-        groups = param_groups(model, weight_decay=weight_decay, paramwise_cfg=paramwise_cfg)
+        groups = param_groups(model, lr=lr, weight_decay=weight_decay, paramwise_cfg=paramwise_cfg)
         super().__init__(groups, lr=lr, momentum=momentum, dampening=dampening, nesterov=nesterov, fused=_on_gpu(model))
 
 
@@ -50,7 +50,7 @@ class AdamW(torch.optim.AdamW):
         amsgrad: bool = False,
         paramwise_cfg: ParamwiseCfg | None = None,
     ) -> None:
-        groups = param_groups(model, weight_decay=weight_decay, paramwise_cfg=paramwise_cfg)
+        groups = param_groups(model, lr=lr, weight_decay=weight_decay, paramwise_cfg=paramwise_cfg)
         super().__init__(groups, lr=lr, betas=betas, eps=eps, amsgrad=amsgrad, fused=_on_gpu(model))
 
 

@@ -22,6 +22,19 @@ class Part(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
 
+class Init(Part):
+    """Weights to start from; read when training begins, not when it goes on."""
+
+    checkpoint: str
+    """A file of OpenMMLab's, torchvision's, timm's or ours, or a run folder, relative to the working directory."""
+    prefix: str | None = None
+    """Take only the entries whose names begin with it, without it."""
+    map: Literal["auto", "none", "openmmlab", "torchvision", "timm", "distcls"] = "auto"
+    """Whose names the file has. auto: what fits best. none: change no name."""
+    allow_low_match: bool = False
+    """Accept a file that has less than 90% of the backbone's parameter elements."""
+
+
 class Model(Part):
     """What is trained. Blocks are plain dicts: `type` and the arguments that the user wrote."""
 
@@ -31,6 +44,10 @@ class Model(Part):
     """Feature maps to what the head takes, for example GlobalAveragePooling."""
     head: Annotated[dict[str, Any], HEADS]
     """Features to logits; owns the loss and top-k."""
+    init: Init | None = None
+    """Weights to start from; null starts from random ones."""
+    freeze: list[str] = []
+    """Modules or parameters that are not trained, by name, with * and ?: backbone.layer1, "*.bias"."""
 
 
 class TrainData(Part):
