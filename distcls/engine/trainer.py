@@ -15,7 +15,7 @@ from distcls.engine.evaluate import evaluate
 from distcls.engine.metrics import Totals
 from distcls.engine.rows import Rows
 from distcls.engine.seeding import seed_micro_batch
-from distcls.engine.snapshot import Progress, Snapshots
+from distcls.engine.snapshot import Progress, Snapshots, criterion
 from distcls.errors import UserError
 
 
@@ -102,14 +102,17 @@ def _evaluated(job: Job, snapshots: Snapshots, progress: Progress) -> bool:
             world_size=job.world_size,
             autocast=job.accelerator.autocast,
             stop_requested=lambda: job.stop.requested is not None,
+            metrics=job.metrics,
         )
         if means is None:
             return False
         progress.record(means)
         if progress.best["step"] == progress.step:
             snapshots.export("best", progress)
+        snapshots.write_classes(progress)
     values = {f"val/{name}": value for name, value in means.items()}
-    best = {"best/step": progress.best["step"], **({"best/val_top1": progress.best["top1"]} if "top1" in means else {})}
+    name = criterion(means)
+    best = {"best/step": progress.best["step"], f"best/val_{name}": progress.best[name]}
     job.log({**job.position(progress.step), **values, **best, "perf/eval_s": time.perf_counter() - began})
     return True
 

@@ -96,6 +96,8 @@ class Eval(Part):
     """Epochs between evaluations; may be a fraction."""
     batch_size: Count | None = None
     """Images per rank; null means the training micro-batch."""
+    metrics: list[Literal["precision", "recall", "f1", "confusion", "calibration", "map"]] = []
+    """Beside loss and top-k, means over classes; each class and the confusion matrix go to val_per_class.json."""
 
 
 class Checkpoint(Part):
