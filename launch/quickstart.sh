@@ -62,7 +62,8 @@ command=(.venv/bin/accelerate launch --quiet --num_machines 1 --num_processes "$
 ((processes == 1)) || command+=(--multi_gpu)
 
 say "training: $recipe on $( ((gpus)) && echo "$processes of $gpus GPU(s)" || echo "$(nproc) CPU cores")"
-HF_HOME="$PWD/.venv/huggingface" "${command[@]}" launch/train.py "$recipe"
+# Passive: on a CPU torch's threads share the cores with those that load data. On two busy cores spinning took four times as long.
+OMP_WAIT_POLICY=${OMP_WAIT_POLICY:-PASSIVE} HF_HOME="$PWD/.venv/huggingface" "${command[@]}" launch/train.py "$recipe"
 
 .venv/bin/python - runs/fashion_mnist_quick <<'RESULT'
 import sys

@@ -15,6 +15,8 @@ unset "${!WANDB_@}" "${!ACCELERATE_@}" "${!SLURM_@}" "${!PET_@}" RANK LOCAL_RANK
 export NETRC="$results/no_netrc" HF_HOME="$results/huggingface"
 export WANDB_DIR="$results/wandb" WANDB_DATA_DIR="$results/wandb" WANDB_CACHE_DIR="$results/wandb" WANDB_CONFIG_DIR="$results/wandb"
 mkdir "$WANDB_DIR"
+# Several processes of a test share few cores: a thread that has nothing to do sleeps instead of spinning on the others' core.
+export OMP_WAIT_POLICY=PASSIVE
 
 suites=("not slow" "slow")
 [[ " $* " != *" -m "* ]] || suites=("") # the caller chooses by marker: one run

@@ -1,5 +1,3 @@
-# mypy: ignore-errors
-# (numba's types inside compiled functions are not Python's.)
 """From stored bytes to (R, R, 3) uint8 on the CPU: decode, crop, antialiased resize, mirror; one compiled function.
 
 FFCV's own kernels are closures over ctypes pointers, which numba cannot keep on disk: 8-20 s of compilation in every
@@ -7,6 +5,9 @@ process. Here the library is loaded by name and everything that varies is an arg
 function is single-threaded and releases the interpreter lock; threads are the loader's. Its arithmetic is IEEE float32
 without contraction: the pixels are the same on every machine and any number of threads.
 """
+
+# numba's types inside compiled functions are not Python's.
+# mypy: ignore-errors
 
 import importlib.util
 import math

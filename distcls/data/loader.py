@@ -1,183 +1,18 @@
-"""Batches for training and evaluation: planned by the consumer, decoded ahead by threads, normalised on the device.
+"""The two loaders: training, an endless and exactly repeatable sequence; evaluation, every image exactly once."""
 
-There is no producer thread: whoever asks for a batch also hands the freed slot to the pool, so that `batches_ahead`
-batches are always being decoded. Threads and slots live as long as the loader; a stream that ends early cancels what it
-had asked for.
-"""
-
-import time
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
 
 from distcls.data.augment import Transform, Windows, draw_windows
 from distcls.data.dataset import BetonDataset
-from distcls.data.decode_cpu import decode_windows
-from distcls.data.errors import DataError
 from distcls.data.order import GlobalOrder
-from distcls.data.pixels import Slot, make_slots
+from distcls.data.stream import Loader, Plan, Stream
 from distcls.errors import UserError
 
 
-@dataclass(frozen=True)
-class Batch:
-    """One micro-batch of N images.
-
-    Attributes:
-        images: (N, 3, R, R), normalised, on the device, channels-last in memory.
-        target: (N,) int64 on the device; -1 beyond `count`.
-        index: (N,) int64 on the CPU, positions in the data set; -1 beyond `count`.
-        count: how many are real: N in training; in evaluation the rest is padding.
-    """
-
-    images: torch.Tensor
-    target: torch.Tensor
-    index: torch.Tensor
-    count: int
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What a batch is to hold: `indices` (N,) int64, and `windows(first, last)` for a part of them."""
-
-    indices: np.ndarray
-    windows: Callable[[int, int], Windows]
-
-
-class Stream:
-    """An iterator of batches, and the context manager that ends it: leaving it drops what is not yet decoded."""
-
-    def __init__(self, loader: "_Loader", plans: Iterator[Plan]) -> None:
-        if loader.streaming:
-            raise RuntimeError(
-                "this loader's previous stream is still open: leave its `with` block or close() it first"
-            )
-        loader.streaming = True
-        self._loader = loader
-        self._plans = plans
-        self._ready: deque[tuple[Slot, Plan, list[Future[None]]]] = deque()
-        self._open = True
-        for slot in loader.slots:
-            self._submit(slot)
-
-    def __enter__(self) -> "Stream":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def __iter__(self) -> "Stream":
-        return self
-
-    def __next__(self) -> Batch:
-        if not self._ready:
-            self.close()
-            raise StopIteration
-        slot, plan, futures = self._ready[0]
-        start = time.perf_counter()
-        try:
-            for future in futures:
-                future.result()
-            self._loader.wait_seconds += time.perf_counter() - start
-            batch = self._loader.deliver(slot, plan)
-        except BaseException:
-            self.close()
-            raise
-        self._ready.popleft()
-        self._submit(slot)
-        return batch
-
-    def _submit(self, slot: Slot) -> None:
-        plan = next(self._plans, None)
-        if plan is not None:
-            self._ready.append((slot, plan, self._loader.decode(slot, plan)))
-
-    def close(self) -> None:
-        """May be called more than once."""
-        if not self._open:
-            return
-        self._open = False
-        futures = [future for _, _, futures in self._ready for future in futures]
-        for future in futures:
-            future.cancel()
-        wait(futures)
-        self._ready.clear()
-        self._loader.streaming = False
-
-    def __del__(self) -> None:
-        if getattr(self, "_open", False):
-            self.close()
-
-
-class _Loader:
-    """What training and evaluation share: the slots, the threads, and the way from a plan to a batch."""
-
-    def __init__(
-        self,
-        dataset: BetonDataset,
-        *,
-        resolution: int,
-        batch_size: int,
-        mean: Sequence[float],
-        std: Sequence[float],
-        workers: int,
-        device: torch.device | str,
-        dtype: torch.dtype,
-        batches_ahead: int,
-    ) -> None:
-        if workers < 1:
-            raise UserError(f"data.workers: got {workers}, expected 1 or more threads")
-        self.dataset = dataset
-        self.resolution = resolution
-        self.batch_size = batch_size
-        self.wait_seconds = 0.0
-        self.workers = workers
-        self.streaming = False
-        self.slots = make_slots(
-            batches_ahead, batch_size, resolution, mean=mean, std=std, device=torch.device(device), dtype=dtype
-        )
-        self._labels = dataset.samples["label"]
-        self._threads = ThreadPoolExecutor(workers, thread_name_prefix="distcls-data")
-        # Equal parts, as many as threads: batches queue up behind each other, so a slow part delays no thread.
-        self._cuts = [round(batch_size * part / workers) for part in range(workers + 1)]
-
-    def close(self) -> None:
-        """End the threads. The loader cannot be used after that."""
-        self._threads.shutdown(cancel_futures=True)
-
-    def decode(self, slot: Slot, plan: Plan) -> list[Future[None]]:
-        """Start to fill the slot."""
-        cuts = [(first, last) for first, last in zip(self._cuts, self._cuts[1:], strict=False) if last > first]
-        slot.begin(len(cuts))
-        return [self._threads.submit(self._decode_part, slot, plan, first, last) for first, last in cuts]
-
-    def _decode_part(self, slot: Slot, plan: Plan, first: int, last: int) -> None:
-        slot.wait_writable()
-        indices = plan.indices[first:last]
-        status = np.empty(last - first, np.int32)
-        windows = plan.windows(first, last).packed()
-        decode_windows(self.dataset.samples, indices, windows, slot.pixels[first:last], status)
-        bad = np.flatnonzero(status)
-        if len(bad):
-            raise DataError(
-                f"{self.dataset.place_of(int(indices[bad[0]]))}: its JPEG data is damaged and cannot be decoded. "
-                "Copy the file again, or write it again with `distcls data convert`."
-            )
-        slot.part_done()
-
-    def deliver(self, slot: Slot, plan: Plan) -> Batch:
-        """The filled slot as a batch; afterwards the slot may be filled again."""
-        real = plan.indices >= 0
-        target = np.where(real, self._labels[plan.indices], -1).astype(np.int64)
-        images, labels = slot.deliver(torch.from_numpy(target))
-        return Batch(images, labels, torch.from_numpy(plan.indices), int(real.sum()))
-
-
-class TrainLoader(_Loader):
+class TrainLoader(Loader):
     """An endless, exactly repeatable sequence of micro-batches for one rank.
 
     Micro-batch m of A on rank r of W is chunk m * W + r of the global batch's A * W equal chunks, so that the chunks do
@@ -267,7 +102,7 @@ class TrainLoader(_Loader):
         return Plan(taken.indices, windows)
 
 
-class EvalLoader(_Loader):
+class EvalLoader(Loader):
     """Every image exactly once over all ranks, in the data set's order, the same number of batches on every rank.
 
     Args:

@@ -16,6 +16,7 @@ from accelerate import Accelerator
 from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwargs, broadcast_object_list, gather_object
 from torch import nn
 
+from distcls.engine.run_folder import differences
 from distcls.errors import UserError
 
 # A collective that waits longer than this has lost a rank: the run ends on all of them. Evaluation and the slowest
@@ -169,12 +170,11 @@ def same_on_all_ranks(facts: Mapping[str, Any]) -> None:
     everyone = gather((socket.gethostname(), dict(facts)))
     host, first = everyone[0]
     for rank, (other, theirs) in enumerate(everyone):
-        for name in first:
-            if theirs[name] != first[name]:
-                raise UserError(
-                    f"rank {rank} on {other} has another {name} than rank 0 on {host}: {theirs[name]} and {first[name]}: "
-                    "give every node the same files"
-                )
+        for key, here, there in differences(first, theirs):
+            raise UserError(
+                f"rank {rank} on {other} differs from rank 0 on {host}: {key} is {there!r} there and {here!r} here: "
+                "give every node the same files and the same command"
+            )
 
 
 def on_rank_zero(rank: int, work: Callable[[], Any]) -> Any:

@@ -25,6 +25,7 @@ from distcls.recipe.yaml12 import to_yaml
 from distcls.tracking.console import Console
 from distcls.tracking.jsonl import MetricsLog
 from distcls.tracking.trackers import Trackers
+from distcls.tracking.wandb import WandbTracker
 
 
 @dataclass
@@ -161,8 +162,6 @@ def _backends(plan: Plan, folder: RunFolder, start: Start, console: Console) -> 
     backends: list[Any] = [log]
     tracking = plan.recipe.tracking
     if tracking.mode != "disabled":
-        from distcls.tracking.wandb import WandbTracker
-
         backends.append(
             WandbTracker(
                 folder.path,
@@ -175,7 +174,6 @@ def _backends(plan: Plan, folder: RunFolder, start: Start, console: Console) -> 
                 tags=tracking.tags,
                 notes=tracking.notes,
                 config=plan.recipe.resolved(),
-                high_water=log.high_water,
                 note=console.note,
             )
         )

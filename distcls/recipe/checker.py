@@ -103,7 +103,10 @@ class Checker:
             what = f"{article(role)}, not {article(registry.role)}" if role else f"unknown {registry.role}"
             hint = did_you_mean(str(name), registry.names())
             none = f"a registered {registry.role}, and none is: is a plug-in missing?"
-            self.problem((*path, "type"), f"{what}: got {show(name)}, expected {listed(registry.names()) or none}.{hint}".removesuffix("."))
+            self.problem(
+                (*path, "type"),
+                f"{what}: got {show(name)}, expected {listed(registry.names()) or none}.{hint}".removesuffix("."),
+            )
         else:
             arguments = {key: value for key, value in block.items() if key != "type"}
             for supplied in [key for key in arguments if key in registry.given]:

@@ -12,7 +12,7 @@ from distcls.tracking.redact import redact
 from distcls.tracking.tracker import Row, Status, kind_of
 from distcls.tracking.wandb_access import Mode, first_line, wanted_mode
 from distcls.tracking.wandb_file import history
-from distcls.tracking.wandb_service import end_service, redacted_argv
+from distcls.tracking.wandb_service import close_service, end_service, redacted_argv
 
 INIT_SECONDS = 30.0  # wandb waits up to twice as long for an online run
 UPLOAD_SECONDS = 120.0  # for the rest of an upload at the end of a run
@@ -78,6 +78,8 @@ class WandbTracker:
         for variable in ("WANDB_DATA_DIR", "WANDB_ARTIFACT_DIR", "WANDB_CACHE_DIR"):  # else under the home folder
             os.environ.setdefault(variable, str(self._folder.resolve() / "cache"))
         os.environ.setdefault("WANDB_ERROR_REPORTING", "false")  # wandb's own crash reports
+        os.environ.setdefault("WANDB_SILENT", "true")  # the setting of that name comes too late for some messages
+        self._left = False
         self._open()
 
     def log(self, row: Row) -> None:
@@ -96,6 +98,7 @@ class WandbTracker:
         try:
             within(FINISH_SECONDS[status], lambda: self._close(status, message))
         except TimeoutError:
+            self._left = True
             end_service()
             rest = f"wandb sync {Path(self.run.dir).parent}"
             raise TimeoutError(f"not everything was uploaded in time. To upload the rest: {rest}") from None
@@ -110,6 +113,7 @@ class WandbTracker:
                 self.note(f"W&B: {self.run.url}")
             except Exception as error:  # a key that the server refuses, a server that stopped answering
                 mode, why = "offline", f"{type(error).__name__}: {first_line(error)}"
+                end_service()  # which holds the run's id
         if mode != "online":
             self.run = self._init(mode)
             self.note(f"W&B: {mode} ({why}). To upload it later: wandb sync {self._folder}/offline-run-*")
@@ -174,6 +178,8 @@ class WandbTracker:
         except TimeoutError:
             raise
         except Exception as error:
+            if self._left:  # `finish` waits no longer, and has ended the service itself
+                raise
             self._broken = True
             self.note(f"W&B: its service is gone ({type(error).__name__}): the rest is added when the run closes")
 
@@ -185,14 +191,12 @@ class WandbTracker:
             self._end(status, message)
 
     def _end(self, status: Status, message: str | None) -> None:
-        import wandb
-
         if message:
             self.run.summary.update({"message": redact(message)})
         if status == "preempted":
             self.run.mark_preempting()
         self.run.finish(exit_code=EXIT_CODES[status])
-        wandb.teardown()  # finish() returns before the service has written everything
+        close_service()
 
 
 def _key(row: Row) -> tuple[int, str]:

@@ -26,11 +26,23 @@ def service_pids() -> list[int]:
     return [pid for pid in children if Path(f"/proc/{pid}/comm").read_text().startswith("wandb-core")]
 
 
-def end_service() -> None:
-    """Kill the service, which an exit hook of wandb's would otherwise wait for as long as its upload takes."""
+def close_service() -> None:
+    """Wait until the service has written everything: `finish` of a run returns before that.
+
+    Raises:
+        RuntimeError: the service ended badly (wandb would leave the process with its status).
+    """
     import wandb
 
+    try:
+        wandb.teardown()
+    except SystemExit as left:
+        raise RuntimeError(f"wandb's service ended with status {left.code}") from None
+
+
+def end_service() -> None:
+    """Kill the service, which an exit hook of wandb's would otherwise wait for as long as its upload takes."""
     for pid in service_pids():
         os.kill(pid, signal.SIGKILL)
     with contextlib.suppress(Exception):  # takes the exit hook away, then finds nobody to talk to
-        wandb.teardown()
+        close_service()

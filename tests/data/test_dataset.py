@@ -62,8 +62,8 @@ def test_shards_are_one_data_set(raw, tmp_path):
 
 def test_shards_with_other_classes_are_refused(raw_beton, jpeg_beton):
     assert refusal(raw_beton, jpeg_beton) == (
-        f"{jpeg_beton}: its 3 classes are not the 10 of {raw_beton} (one list is longer): shards of one data set need the "
-        "same classes. Convert them from folders that hold the same classes."
+        f"{jpeg_beton}: its 3 classes are not the 10 of {raw_beton} (one list is longer): shards of one data set need "
+        "the same classes. Convert them from folders that hold the same classes."
     )
 
 
@@ -143,8 +143,8 @@ def test_a_label_out_of_range(copy, label):
     overwrite(copy, first + 24 * 17 + 16, np.int64(label).tobytes())
     reseal(copy)
     assert refusal(copy) == (
-        f"{copy}: sample 17 has a label outside of 0..9, the 10 classes of {copy.with_suffix('.json')} (1 such samples). "
-        "Write both again with `distcls data convert`."
+        f"{copy}: sample 17 has a label outside of 0..9, the 10 classes of {copy.with_suffix('.json')} (1 such "
+        "samples). Write both again with `distcls data convert`."
     )
 
 

@@ -152,9 +152,8 @@ def test_no_thread_outlives_its_loader(raw):
     before = set(threading.enumerate())
     closed, dropped = train_loader(raw), train_loader(raw)
     for loader in (closed, dropped):
-        with pytest.raises(ZeroDivisionError), loader.stream(0, 1000) as stream:  # noqa: PT012
-            next(stream)
-            raise ZeroDivisionError
+        with pytest.raises(ZeroDivisionError), loader.stream(0, 1000) as stream:
+            assert next(stream).count / 0
     mine = set(threading.enumerate()) - before
     assert len(mine) == 4
     closed.close()

@@ -43,5 +43,6 @@ def test_a_data_set_smaller_than_a_batch_is_refused():
     with pytest.raises(DataError) as caught:
         GlobalOrder(100, 128, seed=0)
     assert str(caught.value) == (
-        "the training set holds 100 images, fewer than one global batch of 128: set train.global_batch_size to 100 or less"
+        "the training set holds 100 images, fewer than one global batch of 128: "
+        "set train.global_batch_size to 100 or less"
     )

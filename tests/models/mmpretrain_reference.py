@@ -63,7 +63,9 @@ def model_record(name: str) -> dict:
 def build(name: str) -> tuple[ImageClassifier, dict]:
     """The model of a record, filled, in eval mode; and the record."""
     record = model_record(name)
-    model = build_classifier(record["config"], tuple(record["input_shape"][2:]))
+    # accuracy beside the loss is MMPretrain's option cal_acc; here it is always counted
+    head = {key: value for key, value in record["config"]["head"].items() if key != "cal_acc"}
+    model = build_classifier({**record["config"], "head": head}, tuple(record["input_shape"][2:]))
     parameters = dict(model.named_parameters())
     entries = [
         [key, list(entry.shape), str(entry.dtype).removeprefix("torch."), "param" if key in parameters else "buffer"]

@@ -7,8 +7,32 @@ import pytest
 import torch
 from mmpretrain_reference import FOLDER, assert_close, assert_equal_to_reference, build, images
 
+from distcls.registry import HEADS
 
-@pytest.mark.parametrize("name", ["resnet18", "resnet50", "resnetv1d50", "resnet18_cifar"])
+NAMES = [
+    "resnet18",
+    "resnet50",
+    "resnetv1d50",
+    "resnet18_cifar",
+    "resnext50_32x4d",
+    "seresnet50",
+    "regnetx_400mf",
+    "repvgg_a0",
+    "mobilenet_v2",
+    pytest.param(
+        "mobilenet_v3_small",
+        marks=pytest.mark.skipif("StackedLinearClsHead" not in HEADS, reason="its head comes with the other heads"),
+    ),
+    "shufflenet_v2",
+    pytest.param("vgg11", marks=pytest.mark.slow),  # 133 million parameters to draw
+    "densenet121",
+    "efficientnet_b0",
+    "alexnet",
+    "lenet5",
+]
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_entries_and_logits(name: str) -> None:
     assert_equal_to_reference(name)
 

@@ -1,28 +1,28 @@
-"""`distcls recipe ...` as a user types it, on the classes of conftest."""
+"""`distcls recipe ...` as a user types it, on the classes of parts."""
 
 import json
 import sys
 from pathlib import Path
 from types import ModuleType
 
-import conftest
 import pytest
 from typer.testing import CliRunner
 
 from distcls import registry
 from distcls.cli.recipe import app
 from distcls.recipe.errors import RecipeError
+from tests.recipe import parts
 
 
 @pytest.fixture(autouse=True)
-def _classes_of_conftest(monkeypatch: pytest.MonkeyPatch) -> None:
-    for real, ours in zip(registry.ROLES, conftest.REGISTRIES, strict=True):
+def _classes_of_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    for real, ours in zip(registry.ROLES, parts.REGISTRIES, strict=True):
         monkeypatch.setattr(real, "_classes", ours._classes)
         monkeypatch.setattr(real, "given", ours.given)
     plugins = ModuleType("distcls.engine.plugins")
     plugins.import_parts = lambda source=None: []  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "distcls.engine.plugins", plugins)
-    Path("a.yaml").write_text(conftest.WHOLE)
+    Path("a.yaml").write_text(parts.WHOLE)
 
 
 def run(*arguments: str) -> str:
@@ -44,7 +44,7 @@ def test_check_reports_every_mistake() -> None:
 
 def test_show_prints_a_recipe() -> None:
     text = run("show", "a.yaml", "train.seed=7")
-    assert conftest.checked(text=text, name="again.yaml").train.seed == 7
+    assert parts.checked(text=text, name="again.yaml").train.seed == 7
 
 
 def test_show_says_where_each_key_comes_from() -> None:
@@ -70,7 +70,7 @@ def test_what_show_prints_with_origins_is_still_the_recipe() -> None:
 
 
 def to_dict(text: str) -> dict:
-    return conftest.checked(text=text, name="again.yaml").resolved()
+    return parts.checked(text=text, name="again.yaml").resolved()
 
 
 def test_schema_is_written_where_asked() -> None:

@@ -3,9 +3,8 @@
 import json
 from typing import Any
 
-from conftest import REGISTRIES
-
 from distcls.recipe.schema import json_schema
+from tests.recipe.parts import REGISTRIES
 
 SCHEMA = json_schema(REGISTRIES)
 

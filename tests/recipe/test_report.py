@@ -1,14 +1,13 @@
-# ruff: noqa: E501 (a message is one line here as on the terminal)
 """The one report: ten different mistakes over a recipe, its base and the command line."""
 
 from pathlib import Path
 
 import pytest
-from conftest import REGISTRIES
 
 from distcls.recipe.errors import RecipeError
 from distcls.recipe.schema import check
 from distcls.recipe.source import read
+from tests.recipe.parts import REGISTRIES
 
 BASE = """\
 data:

@@ -1,4 +1,3 @@
-# ruff: noqa: E501 (a message is one line here as on the terminal)
 """What a recipe may say: conversions, defaults, and one sentence per kind of mistake, compared word by word."""
 
 import subprocess
@@ -7,7 +6,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import pytest
-from conftest import LOSSES, REGISTRIES, WHOLE, checked
 from pydantic import AfterValidator
 from typing_extensions import TypedDict
 
@@ -16,6 +14,7 @@ from distcls.recipe.schema import check
 from distcls.recipe.source import read
 from distcls.recipe.yaml12 import to_yaml
 from distcls.registry import Registry
+from tests.recipe.parts import LOSSES, REGISTRIES, WHOLE, checked
 
 
 def report(*overrides: str, text: str = WHOLE) -> list[str]:

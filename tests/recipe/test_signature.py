@@ -4,9 +4,9 @@ import inspect
 from typing import Any, Protocol
 
 import torch
-from conftest import GlobalAveragePooling, ResNet, ResNet_CIFAR, Timm
 
 from distcls.recipe.signature import REQUIRED, keys_of_class
+from tests.recipe.parts import GlobalAveragePooling, ResNet, ResNet_CIFAR, Timm
 
 
 def names(cls: type, *given: str) -> tuple[list[str], bool]:

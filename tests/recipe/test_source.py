@@ -1,4 +1,3 @@
-# ruff: noqa: E501 (a message is one line here as on the terminal)
 """Files, bases, overrides and plug-ins: what is merged, where it was written, what is refused."""
 
 from pathlib import Path

@@ -1,4 +1,3 @@
-# ruff: noqa: E501 (a message is one line here as on the terminal)
 """Scalars as YAML 1.2 has them, mistakes of writing with their places, and texts that come back as they were."""
 
 import math

@@ -3,27 +3,17 @@
 from functools import partial
 from typing import Any, ClassVar, Literal
 
-import torch
-from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
+from torch import nn
 
 from distcls.errors import UserError
 from distcls.models.backbones.res_layer import BasicBlock, Bottleneck, ResidualBlock, ResLayer
-from distcls.models.common import (
-    NORM_LAYERS,
-    BaseModule,
-    ConvModule,
-    build_conv_layer,
-    build_norm_layer,
-    constant_init,
-    init_layers,
-    kaiming_init,
-)
+from distcls.models.backbones.residual_backbone import ResidualBackbone
+from distcls.models.common import ConvModule, drop_path_rates
 from distcls.registry import BACKBONES
 
 
 @BACKBONES.register
-class ResNet(BaseModule):
+class ResNet(ResidualBackbone):
     """ResNet (style caffe: strides where the paper has them; style pytorch: "v1.5").
 
     He et al., "Deep Residual Learning for Image Recognition", 2015, https://arxiv.org/abs/1512.03385. Arguments and
@@ -85,18 +75,18 @@ class ResNet(BaseModule):
         zero_init_residual: bool = True,
         drop_path_rate: float = 0.0,
     ) -> None:
-        super().__init__()
-        _check_stages(type(self), depth, num_stages, strides, dilations, out_indices, frozen_stages)
+        _check_stages(type(self), depth, num_stages, strides, dilations)
+        super().__init__(
+            num_stages=num_stages, out_indices=out_indices, frozen_stages=frozen_stages, norm_eval=norm_eval
+        )
         self.depth = depth
         self.in_channels = in_channels
-        self.out_indices = tuple(out_indices)
+        self.base_channels = base_channels
         self.style = style
         self.deep_stem = deep_stem
         self.avg_down = avg_down
-        self.frozen_stages = frozen_stages
         self.conv_cfg = conv_cfg
         self.norm_cfg = norm_cfg
-        self.norm_eval = norm_eval
         self.with_cp = with_cp
         self.zero_init_residual = zero_init_residual
         self.block, stage_blocks = self.arch_settings[depth]
@@ -104,7 +94,7 @@ class ResNet(BaseModule):
         self.expansion = expansion or self.block.default_expansion
 
         self._make_stem_layer(in_channels, stem_channels)
-        drop_path_rates = torch.linspace(0, drop_path_rate, sum(self.stage_blocks)).tolist()
+        rates = drop_path_rates(drop_path_rate, sum(self.stage_blocks))
         width = stem_channels
         for i, num_blocks in enumerate(self.stage_blocks):
             out_channels = base_channels * self.expansion * 2**i
@@ -121,19 +111,19 @@ class ResNet(BaseModule):
                 with_cp=with_cp,
                 conv_cfg=conv_cfg,
                 norm_cfg=norm_cfg,
-                drop_path_rate=drop_path_rates[:num_blocks],
+                drop_path_rate=rates[:num_blocks],
             )
             self.add_module(f"layer{i + 1}", stage)
-            drop_path_rates = drop_path_rates[num_blocks:]
+            rates = rates[num_blocks:]
             width = out_channels
-        self._freeze_stages()
+        self.freeze_stages()
 
     def make_res_layer(self, **kwargs: Any) -> ResLayer:
         """One stage; a subclass adds what its blocks take beyond ResNet's."""
         return ResLayer(**kwargs)
 
     def _make_stem_layer(self, in_channels: int, base_channels: int) -> None:
-        """Register what comes before stage 0. A subclass may override it, and `_stem` beside it if the names differ.
+        """Register what comes before stage 0. A subclass may override it, and `stem_layers` beside it.
 
         Args:
             in_channels: of the images.
@@ -144,59 +134,11 @@ class ResNet(BaseModule):
             layer = partial(ConvModule, kernel_size=3, padding=1, conv_cfg=self.conv_cfg, norm_cfg=self.norm_cfg)
             self.stem = nn.Sequential(layer(in_channels, half, stride=2), layer(half, half), layer(half, base_channels))
         else:
-            self.conv1 = build_conv_layer(
-                self.conv_cfg, in_channels, base_channels, kernel_size=7, stride=2, padding=3, bias=False
-            )
-            self.norm1_name, norm1 = build_norm_layer(self.norm_cfg, base_channels, postfix=1)
-            self.add_module(self.norm1_name, norm1)
-            self.relu = nn.ReLU(inplace=True)
+            self._add_stem_conv(in_channels, base_channels, kernel_size=7, stride=2)
         self.maxpool = nn.MaxPool2d(kernel_size=3, stride=2, padding=1)
 
-    @property
-    def norm1(self) -> nn.Module:
-        return getattr(self, self.norm1_name)
-
-    @property
-    def stages(self) -> list[nn.Module]:
-        return [getattr(self, f"layer{i + 1}") for i in range(len(self.stage_blocks))]
-
-    def _stem(self, x: Tensor) -> Tensor:
-        """Images (N, 3, H, W) -> (N, stem_channels, H / 4, W / 4)."""
-        x = self.stem(x) if self.deep_stem else self.relu(self.norm1(self.conv1(x)))
-        return self.maxpool(x)
-
-    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
-        x = self._stem(x)
-        maps = []
-        for i, stage in enumerate(self.stages):
-            x = stage(x)
-            if i in self.out_indices:
-                maps.append(x)
-        return tuple(maps)
-
-    def init_weights(self) -> None:
-        init_layers(self, {nn.Conv2d: kaiming_init, NORM_LAYERS: partial(constant_init, val=1.0)})
-        if self.zero_init_residual:
-            for block in self.modules():
-                if isinstance(block, ResidualBlock):
-                    constant_init(block.norm(block.last_norm), 0.0)
-
-    def _freeze_stages(self) -> None:
-        """Frozen layers take no gradient and their BatchNorm keeps its running averages."""
-        if self.frozen_stages < 0:
-            return
-        stem = [self.stem] if self.deep_stem else [self.conv1, self.norm1]
-        for part in [*stem, *self.stages[: self.frozen_stages]]:
-            part.eval().requires_grad_(False)
-
-    def train(self, mode: bool = True) -> "ResNet":
-        super().train(mode)
-        self._freeze_stages()
-        if mode and self.norm_eval:
-            for module in self.modules():
-                if isinstance(module, _BatchNorm):
-                    module.eval()
-        return self
+    def stem_layers(self) -> list[nn.Module]:
+        return [self.stem, self.maxpool] if self.deep_stem else [*super().stem_layers(), self.maxpool]
 
 
 @BACKBONES.register
@@ -216,13 +158,7 @@ class ResNetV1d(ResNet):
 
 
 def _check_stages(
-    cls: type[ResNet],
-    depth: int,
-    num_stages: int,
-    strides: tuple[int, ...],
-    dilations: tuple[int, ...],
-    out_indices: tuple[int, ...],
-    frozen_stages: int,
+    cls: type[ResNet], depth: int, num_stages: int, strides: tuple[int, ...], dilations: tuple[int, ...]
 ) -> None:
     name = cls.__name__
     if depth not in cls.arch_settings:
@@ -234,7 +170,3 @@ def _check_stages(
             raise UserError(
                 f"{name}.{argument}: got {len(values)} of them, expected one for each of {num_stages} stages"
             )
-    if not out_indices or not all(0 <= i < num_stages for i in out_indices):
-        raise UserError(f"{name}.out_indices: got {tuple(out_indices)}, expected stages from 0 to {num_stages - 1}")
-    if not -1 <= frozen_stages <= num_stages:
-        raise UserError(f"{name}.frozen_stages: got {frozen_stages}, expected -1 to {num_stages}")

@@ -2,11 +2,11 @@
 
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
 from distcls.errors import UserError
+from distcls.models.backbones.residual_backbone import ResidualBackbone
 from distcls.models.backbones.resnet import ResNet
-from distcls.models.common import build_conv_layer, build_norm_layer
 from distcls.registry import BACKBONES
 
 
@@ -27,12 +27,7 @@ class ResNet_CIFAR(ResNet):
         super().__init__(deep_stem=False, **kwargs)
 
     def _make_stem_layer(self, in_channels: int, base_channels: int) -> None:
-        self.conv1 = build_conv_layer(
-            self.conv_cfg, in_channels, base_channels, kernel_size=3, stride=1, padding=1, bias=False
-        )
-        self.norm1_name, norm1 = build_norm_layer(self.norm_cfg, base_channels, postfix=1)
-        self.add_module(self.norm1_name, norm1)
-        self.relu = nn.ReLU(inplace=True)
+        self._add_stem_conv(in_channels, base_channels, kernel_size=3, stride=1)
 
-    def _stem(self, x: Tensor) -> Tensor:
-        return self.relu(self.norm1(self.conv1(x)))
+    def stem_layers(self) -> list[nn.Module]:
+        return ResidualBackbone.stem_layers(self)

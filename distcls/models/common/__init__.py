@@ -2,11 +2,21 @@
 
 from distcls.models.common.activation import build_activation_layer
 from distcls.models.common.activation_checkpoint import run_checkpointed
+from distcls.models.common.arch import choose_arch
+from distcls.models.common.attention import MultiheadAttention, split_heads
 from distcls.models.common.base_module import BaseModule
 from distcls.models.common.conv import build_conv_layer
 from distcls.models.common.conv_module import ConvModule
-from distcls.models.common.drop_path import DropPath
+from distcls.models.common.drop_path import DropPath, drop_path_rates
+from distcls.models.common.ffn import FFN
+from distcls.models.common.flatten_map import FlattenMap
+from distcls.models.common.inverted_residual import InvertedResidual, LinearResidual, inverted_layers
+from distcls.models.common.layer_norm_2d import LayerNorm2d
+from distcls.models.common.make_divisible import make_divisible
 from distcls.models.common.norm import build_norm_layer
+from distcls.models.common.patch_embed import PatchEmbed, PatchMerging, pair
+from distcls.models.common.se_layer import SELayer
+from distcls.models.common.staged_backbone import StagedBackbone
 from distcls.models.common.weight_init import (
     NORM_LAYERS,
     constant_init,
@@ -19,18 +29,34 @@ from distcls.models.common.weight_init import (
 )
 
 __all__ = [
+    "FFN",
     "NORM_LAYERS",
     "BaseModule",
     "ConvModule",
     "DropPath",
+    "FlattenMap",
+    "InvertedResidual",
+    "LayerNorm2d",
+    "LinearResidual",
+    "MultiheadAttention",
+    "PatchEmbed",
+    "PatchMerging",
+    "SELayer",
+    "StagedBackbone",
     "build_activation_layer",
     "build_conv_layer",
     "build_norm_layer",
+    "choose_arch",
     "constant_init",
+    "drop_path_rates",
     "init_layers",
+    "inverted_layers",
     "kaiming_init",
+    "make_divisible",
     "normal_init",
+    "pair",
     "run_checkpointed",
+    "split_heads",
     "trunc_normal_init",
     "uniform_init",
     "xavier_init",

@@ -9,17 +9,17 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
 
-def run_checkpointed(block: nn.Module, function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
-    """`function(x)`, a piece of `block`'s forward, without keeping its activations for backward.
+def run_checkpointed(block: nn.Module, function: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
+    """`function(*inputs)`, a piece of `block`'s forward, without keeping its activations for backward.
 
-    The numbers are those of `function(x)` itself: random draws are replayed, and BatchNorm's running averages see each
+    The numbers are those of `function` itself: random draws are replayed, and BatchNorm's running averages see each
     batch once (torch's `checkpoint` alone counts it twice).
     """
     if not torch.is_grad_enabled():
-        return function(x)
+        return function(*inputs)
     if torch.compiler.is_compiling():
-        return checkpoint(function, x, use_reentrant=False)
-    return checkpoint(function, x, use_reentrant=False, context_fn=lambda: (nullcontext(), _averages_kept(block)))
+        return checkpoint(function, *inputs, use_reentrant=False)
+    return checkpoint(function, *inputs, use_reentrant=False, context_fn=lambda: (nullcontext(), _averages_kept(block)))
 
 
 @contextmanager

@@ -5,6 +5,7 @@ from typing import Any
 
 from torch import nn
 
+from distcls.models.common.conv2d_adaptive_padding import Conv2dAdaptivePadding
 from distcls.models.common.layer_type import split_block
 
 CONV_LAYERS: dict[str, type[nn.Module]] = {
@@ -12,6 +13,7 @@ CONV_LAYERS: dict[str, type[nn.Module]] = {
     "Conv1d": nn.Conv1d,
     "Conv2d": nn.Conv2d,
     "Conv3d": nn.Conv3d,
+    "Conv2dAdaptivePadding": Conv2dAdaptivePadding,
 }
 
 

@@ -25,3 +25,8 @@ class DropPath(nn.Module):
 
     def extra_repr(self) -> str:
         return f"drop_prob={self.drop_prob}"
+
+
+def drop_path_rates(drop_path_rate: float, num_blocks: int) -> list[float]:
+    """The rate of each block: from 0 linearly to `drop_path_rate` at the last. A single block gets 0."""
+    return [drop_path_rate * i / max(num_blocks - 1, 1) for i in range(num_blocks)]

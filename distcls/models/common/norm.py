@@ -6,6 +6,7 @@ from typing import Any
 from torch import nn
 
 from distcls.errors import UserError
+from distcls.models.common.layer_norm_2d import LayerNorm2d
 from distcls.models.common.layer_type import split_block
 
 #: type -> (layer, what its name in the state_dict begins with)
@@ -17,6 +18,7 @@ NORM_TYPES: dict[str, tuple[type[nn.Module], str]] = {
     "SyncBN": (nn.SyncBatchNorm, "bn"),
     "GN": (nn.GroupNorm, "gn"),
     "LN": (nn.LayerNorm, "ln"),
+    "LN2d": (LayerNorm2d, "ln"),
     "IN": (nn.InstanceNorm2d, "in"),
 }
 

@@ -1,0 +1,28 @@
+"""Conv2dAdaptivePadding: a convolution that pads as TensorFlow's "same" does."""
+
+from typing import Any
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class Conv2dAdaptivePadding(nn.Conv2d):
+    """(N, C, H, W) -> (N, out, ceil(H / stride), ceil(W / stride)): pads by what the input's size needs.
+
+    Where the padding is odd, the one more goes to the right and to the bottom, which Conv2d's fixed padding cannot do;
+    EfficientNet's published weights need it. The argument `padding` is accepted and has no effect. Follows mmcv.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **{**kwargs, "padding": 0})
+
+    def forward(self, x: Tensor) -> Tensor:
+        rows, columns = (
+            max((-(-size // stride) - 1) * stride + (kernel - 1) * dilation + 1 - size, 0)
+            for size, stride, kernel, dilation in zip(
+                x.shape[2:], self.stride, self.kernel_size, self.dilation, strict=True
+            )
+        )
+        if rows or columns:
+            x = F.pad(x, (columns // 2, columns - columns // 2, rows // 2, rows - rows // 2))
+        return super().forward(x)

@@ -1,0 +1,92 @@
+"""Position embeddings and relative position biases at another resolution than they were learned at."""
+
+from collections.abc import Callable, MutableMapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+#: A method of a module: changes the entries under a prefix of a state_dict to the shapes that the module has.
+Fit = Callable[[Any, MutableMapping[str, Tensor], str], None]
+
+
+def fit_before_loading(module: nn.Module) -> None:
+    """Call ``module.fit_position_embedding(state_dict, prefix)`` before every load_state_dict.
+
+    `distcls.models.weights` calls that method itself, so that its report can name what was resized.
+    """
+    module.register_load_state_dict_pre_hook(_fit)
+
+
+def _fit(module: Any, state_dict: MutableMapping[str, Tensor], prefix: str, *_: Any) -> None:
+    module.fit_position_embedding(state_dict, prefix)
+
+
+def resize_pos_embed(
+    pos_embed: Tensor,
+    src_shape: tuple[int, int],
+    dst_shape: tuple[int, int],
+    mode: str = "bicubic",
+    num_extra_tokens: int = 1,
+) -> Tensor:
+    """(1, extra + h * w, C) learned on an h x w grid -> (1, extra + h' * w', C) by interpolation over the grid.
+
+    Args:
+        src_shape, dst_shape: (h, w) and (h', w').
+        mode: of torch's interpolate.
+        num_extra_tokens: class tokens in front of the grid; they stay as they are.
+    """
+    if src_shape == dst_shape:
+        return pos_embed
+    extra, grid = pos_embed[:, :num_extra_tokens], pos_embed[:, num_extra_tokens:]
+    grid = grid.reshape(1, *src_shape, -1).permute(0, 3, 1, 2)
+    # half precision has no bicubic interpolation on every device
+    resized = F.interpolate(grid.float(), size=dst_shape, mode=mode, align_corners=False).to(grid.dtype)
+    return torch.cat((extra, resized.flatten(2).transpose(1, 2)), dim=1)
+
+
+def fit_pos_embed(
+    state_dict: MutableMapping[str, Tensor],
+    name: str,
+    own: Tensor,
+    grid: tuple[int, int],
+    mode: str,
+    num_extra_tokens: int,
+) -> None:
+    """Resize entry `name` to the shape of `own`, if it was learned on another square grid.
+
+    An entry without class tokens for a model that has them, or the other way round, is left for the loader to refuse;
+    only a class token too many is cut off.
+
+    Args:
+        own: the model's embedding (1, num_extra_tokens + grid, C).
+        grid: its rows and columns.
+    """
+    entry = state_dict.get(name)
+    if entry is None or entry.shape == own.shape or entry.ndim != 3:
+        return
+    if num_extra_tokens == 0 and _side(entry.shape[1]) is None:
+        entry = entry[:, 1:]
+    side = _side(entry.shape[1] - num_extra_tokens)
+    if side is not None:
+        state_dict[name] = resize_pos_embed(entry, (side, side), grid, mode, num_extra_tokens)
+
+
+def fit_relative_position_bias(state_dict: MutableMapping[str, Tensor], name: str, own: Tensor) -> None:
+    """Resize the bias table `name` ((2w - 1)^2, heads) to another window size, bicubically.
+
+    MMPretrain places its samples by a geometric progression first; Swin's authors and timm interpolate as here.
+    """
+    entry = state_dict.get(name)
+    if entry is None or entry.shape == own.shape or entry.shape[1:] != own.shape[1:]:
+        return
+    source, target = _side(entry.shape[0]), _side(own.shape[0])
+    if source is not None and target is not None:
+        table = resize_pos_embed(entry[None], (source, source), (target, target), num_extra_tokens=0)
+        state_dict[name] = table[0]
+
+
+def _side(positions: int) -> int | None:
+    side = round(max(positions, 0) ** 0.5)
+    return side if side * side == positions and side > 0 else None

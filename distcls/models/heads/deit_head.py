@@ -1,0 +1,34 @@
+"""DeiTClsHead: class and distillation token -> the mean of their logits."""
+
+from typing import Any
+
+from torch import Tensor, nn
+
+from distcls.models.heads.vision_transformer_head import VisionTransformerClsHead
+from distcls.registry import HEADS
+
+
+@HEADS.register
+class DeiTClsHead(VisionTransformerClsHead):
+    """The two tokens of a DistilledVisionTransformer, (N, in_channels) each -> logits (N, num_classes).
+
+    Follows MMPretrain 1.2: each token has a classifier, and their mean is the answer. In training the loss is that of
+    the mean: there is no teacher.
+
+    Args:
+        kwargs: as VisionTransformerClsHead's.
+    """
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.layers.add_module("head_dist", nn.Linear(self.hidden_dim or self.in_channels, self.num_classes))
+
+    def pre_logits(self, x: Any) -> tuple[Tensor, Tensor]:  # type: ignore[override]
+        """The features (N, C) that the two classifiers take."""
+        # a tuple of one pair, or the pair itself as the classifier unwraps it; before 1.0 the patches came first
+        tokens = x if isinstance(x[-1], Tensor) else x[-1]
+        return self.hidden(tokens[-2]), self.hidden(tokens[-1])
+
+    def forward(self, x: Any) -> Tensor:
+        cls_token, dist_token = self.pre_logits(x)
+        return (self.layers.head(cls_token) + self.layers.head_dist(dist_token)) / 2
