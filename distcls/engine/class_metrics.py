@@ -1,7 +1,7 @@
 """What the recipe's `eval.metrics` asks for beside loss and top-k: per class, and exact over ranks.
 
-Counts are whole numbers that are added up over ranks. What needs every image's scores at once (mAP, calibration) gathers
-them and puts them in the data set's order: the same scores give the same result to the last bit on any number of ranks.
+Counts are whole numbers that are added up over ranks. What needs every image's scores at once (mAP, calibration)
+gathers them and puts them in the data set's order: the same scores give the same bits on any number of ranks.
 """
 
 from collections.abc import Sequence
@@ -68,8 +68,7 @@ class ClassMetrics:
         truth = target if target.ndim == 2 else F.one_hot(target.clamp(min=0), classes)
         truth = truth.to(torch.int8).where(real[:, None], -1)
         best = scores.argmax(dim=1)
-        decided = self._head.decide(scores) if self._head.multi_label else F.one_hot(best, classes).bool()
-        decided = decided & (truth >= 0)
+        decided = self._head.decide(scores) & (truth >= 0)
         self._counts += torch.stack([one.sum(0) for one in (decided & (truth == 1), decided, truth == 1, truth == 0)])
         if len(self._pairs):
             self._pairs += torch.bincount((target * classes + best)[real], minlength=len(self._pairs))

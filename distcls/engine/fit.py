@@ -1,4 +1,4 @@
-"""Where a recipe does not fit its data sets: known before anything is built, reported with places like every mistake."""
+"""Where a recipe does not fit its data sets: known before anything is built, reported like every mistake."""
 
 from typing import Any
 

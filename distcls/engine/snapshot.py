@@ -162,7 +162,7 @@ class Snapshots:
 
 
 def criterion(means: dict[str, float]) -> str:
-    """What "best" means: the highest top-1; of a head that counts none the highest mAP, if measured; the lowest loss."""
+    """What "best" goes by: top-1; of a head that counts none mAP, if it is measured; else the loss."""
     return next(name for name in ("top1", "map", "loss") if name in means)
 
 

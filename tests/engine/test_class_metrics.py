@@ -14,7 +14,9 @@ from distcls.models.heads import ClsHead, MultiLabelClsHead
 
 FOLDER = Path(__file__).parent / "reference"
 RECORDS = [case for case in json.loads((FOLDER / "metrics.json").read_text()) if case["op"] == "metric"]
-ARRAYS = {name.removeprefix("in.").removesuffix("(-1)"): array for name, array in np.load(FOLDER / "metrics.npz").items()}
+ARRAYS = {
+    name.removeprefix("in.").removesuffix("(-1)"): array for name, array in np.load(FOLDER / "metrics.npz").items()
+}
 NAMES = {"precision": "precision", "recall": "recall", "f1-score": "f1", "support": "support"}
 ALL = ["precision", "recall", "f1", "confusion", "calibration", "map"]
 CPU = torch.device("cpu")
@@ -82,9 +84,7 @@ def assert_equals(record: dict, whole: dict, per_class: dict) -> None:
 @pytest.mark.parametrize("average", ["macro", "micro", None])
 def test_single_label(average) -> None:
     whole, per_class = measured(Single(), "pred_score", "gt_label")
-    cases = [
-        out for case, out in expected("SingleLabelMetric", average=average) if "thrs" not in case["cfg"]
-    ]
+    cases = [out for case, out in expected("SingleLabelMetric", average=average) if "thrs" not in case["cfg"]]
     assert len(cases) == 2
     for out in cases:
         assert_equals(out, whole, per_class)
@@ -112,7 +112,9 @@ def test_average_precision_counts_a_class_without_positives_as_0(target) -> None
     whole, per_class = measured(Multi(), "ml_score", target)
     macro, each = [out for case, out in expected("AveragePrecision") if case["inputs"] == target]
     assert 100 * whole["map"] == pytest.approx(macro["multi-label/mAP"], rel=1e-5)
-    assert [100 * row["ap"] for row in per_class["classes"]] == pytest.approx(each["multi-label/AP_classwise"], rel=1e-5)
+    assert [100 * row["ap"] for row in per_class["classes"]] == pytest.approx(
+        each["multi-label/AP_classwise"], rel=1e-5
+    )
     assert per_class["classes"][5]["ap"] == 0
 
 
