@@ -84,7 +84,7 @@ def stock(path: Path, resolution: int, batch: int, workers: int) -> Iterator[int
     from ffcv.loader import Loader, OrderOption
     from ffcv.transforms import RandomHorizontalFlip, RandomTranslate, Squeeze, ToTensor
 
-    from distcls.data.pixels import Normalise
+    from distcls.data.slots import Normalise
 
     decode = (
         [SimpleRGBImageDecoder(), RandomTranslate(padding=2)]
@@ -104,7 +104,7 @@ def stock(path: Path, resolution: int, batch: int, workers: int) -> Iterator[int
             "label": [IntDecoder(), ToTensor(), Squeeze()],
         },
     )
-    normalise = Normalise(MEAN, STD, torch.device("cpu"), torch.float32)
+    normalise = Normalise(MEAN, STD, torch.float32)
     while True:
         for images, _ in loader:
             yield len(normalise(images))

@@ -81,9 +81,21 @@ class Windows:
         flip = np.zeros(len(height), np.int64)
         return cls(resolution, height, width, (height - side) // 2, (width - side) // 2, side, side.copy(), flip)
 
-    def packed(self) -> np.ndarray:
-        """(n, 5) int32: top, left, rows, cols, flip; what the kernels read."""
-        return np.stack((self.top, self.left, self.rows, self.cols, self.flip), 1).astype(np.int32)
+    def packed(self, shrinkable: np.ndarray) -> np.ndarray:
+        """What the kernels read: (n, 6) int32 of top, left, rows, cols, flip, denominator.
+
+        A JPEG decodes for a fraction of the cost to 1/2, 1/4 or 1/8 of its size. Where the window stays as large as the
+        output, the denominator says so, and the window counts pixels of the smaller image, its edges rounded: they move
+        by half an output pixel at most.
+
+        Args:
+            shrinkable: (n,) bool, which images are JPEGs.
+        """
+        spare = np.minimum(self.rows, self.cols) // self.resolution
+        denominator = np.where(shrinkable, np.select([spare >= 8, spare >= 4, spare >= 2], [8, 4, 2], 1), 1)
+        edges = np.stack((self.top, self.left, self.top + self.rows, self.left + self.cols))
+        top, left, bottom, right = (edges + denominator // 2) // denominator
+        return np.stack((top, left, bottom - top, right - left, self.flip, denominator), 1).astype(np.int32)
 
 
 class Transform(Protocol):

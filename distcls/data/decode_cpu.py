@@ -153,6 +153,44 @@ def _resize_window(source, width, top, left, rows, cols, flip, out):
             out[i, col, 2] = np.uint8(blue)
 
 
+@numba.njit
+def _shrunk(length, denominator):
+    """How TurboJPEG rounds."""
+    return (np.int64(length) + denominator - 1) // denominator
+
+
+@numba.njit
+def _scratch_bytes(samples, indices, windows):
+    """Room for the largest of these images that has to be decoded."""
+    largest = 0
+    for i in range(len(indices)):
+        if indices[i] >= 0 and samples[indices[i]].mode == JPEG:
+            sample, denominator = samples[indices[i]], windows[i, 5]
+            largest = max(largest, _shrunk(sample.height, denominator) * _shrunk(sample.width, denominator) * 3)
+    return largest
+
+
+@numba.njit
+def _decode(sample, denominator, scratch):
+    """The image's pixels in `scratch`; what the decoder returns."""
+    height, width = sample.height, sample.width
+    return _imdecode(
+        sample.address,
+        sample.size,
+        height,
+        width,
+        scratch.ctypes.data,
+        height,
+        width,
+        0,
+        0,
+        1,
+        denominator,
+        False,
+        False,
+    )
+
+
 @_cached_njit
 def decode_windows(samples, indices, windows, out, status):
     """out[i] = the window windows[i] of image indices[i], resized to out's size.
@@ -160,33 +198,64 @@ def decode_windows(samples, indices, windows, out, status):
     Args:
         samples: (N,) table of `beton.SAMPLE`.
         indices: (n,) int64; below 0: the output is black.
-        windows: (n, 5) int32 of `Windows.packed`.
+        windows: (n, 6) int32 of `Windows.packed`.
         out: (n, R, R, 3) uint8.
         status: (n,) int32; not 0 where the decoder complained, and then out[i] is undefined.
     """
-    largest = 0
-    for i in range(len(indices)):
-        if indices[i] >= 0 and samples[indices[i]].mode == JPEG:
-            largest = max(largest, np.int64(samples[indices[i]].height) * samples[indices[i]].width * 3)
-    scratch = np.empty(largest, np.uint8)
+    scratch = np.empty(_scratch_bytes(samples, indices, windows), np.uint8)
     for i in range(len(indices)):
         status[i] = 0
         if indices[i] < 0:
             out[i] = 0
             continue
         sample = samples[indices[i]]
-        height, width = np.int64(sample.height), np.int64(sample.width)
+        top, left, rows, cols, flip, denominator = windows[i]
+        height, width = _shrunk(sample.height, denominator), _shrunk(sample.width, denominator)
         source = scratch
         if sample.mode == JPEG:
-            status[i] = _imdecode(
-                sample.address, sample.size, height, width, scratch.ctypes.data, height, width, 0, 0, 1, 1, False, False
-            )
+            status[i] = _decode(sample, denominator, scratch)
             if status[i] != 0:
                 continue
         else:
             source = numba.carray(_pointer(sample.address), (height * width * 3,), np.uint8)
-        top, left, rows, cols, flip = windows[i]
         if rows == out.shape[1] and cols == out.shape[2]:
             _copy_window(source, height, width, top, left, flip != 0, out[i])
         else:
             _resize_window(source, width, top, left, rows, cols, flip != 0, out[i])
+
+
+@_cached_njit
+def pack_windows(samples, indices, windows, offsets, packed, status):
+    """The windows of images one after the other, for a GPU to resize and mirror.
+
+    Args:
+        samples, indices, status: as `decode_windows`.
+        windows: (n, 6) int32 of `Windows.packed`.
+        offsets: (n,) int64: packed[offsets[i]:] gets the (rows, cols, 3) pixels of windows[i], 0 outside of the image.
+        packed: (bytes,) uint8.
+    """
+    scratch = np.empty(_scratch_bytes(samples, indices, windows), np.uint8)
+    for i in range(len(indices)):
+        status[i] = 0
+        top, left, rows, cols, _, denominator = windows[i]
+        size = np.int64(rows) * cols * 3
+        out = packed[offsets[i] : offsets[i] + size]
+        if indices[i] < 0:
+            out[:] = 0
+            continue
+        sample = samples[indices[i]]
+        height, width = _shrunk(sample.height, denominator), _shrunk(sample.width, denominator)
+        source = scratch
+        if sample.mode == JPEG:
+            status[i] = _decode(sample, denominator, scratch)
+            if status[i] != 0:
+                continue
+        else:
+            source = numba.carray(_pointer(sample.address), (height * width * 3,), np.uint8)
+        if top >= 0 and left >= 0 and top + rows <= height and left + cols <= width:
+            line = np.int64(cols) * 3
+            for row in range(rows):
+                start = ((top + row) * width + left) * 3
+                out[row * line : (row + 1) * line] = source[start : start + line]
+        else:
+            _copy_window(source, height, width, top, left, False, out.reshape(rows, cols, 3))

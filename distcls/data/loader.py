@@ -8,7 +8,8 @@ import torch
 from distcls.data.augment import Transform, Windows, draw_windows
 from distcls.data.dataset import BetonDataset
 from distcls.data.order import GlobalOrder
-from distcls.data.stream import Loader, Plan, Stream
+from distcls.data.slots import Plan
+from distcls.data.stream import Loader, Stream
 from distcls.errors import UserError
 
 
@@ -93,13 +94,10 @@ class TrainLoader(Loader):
 
     def _plan(self, step: int, part: int) -> Plan:
         taken = self.order.part(step, part, self.parts)
-
-        def windows(first: int, last: int) -> Windows:
-            samples = self.dataset.samples[taken.indices[first:last]]
-            start = Windows.centred(samples["height"], samples["width"], self.resolution)
-            return draw_windows(self.transforms, start, self.order.seed, taken.epoch, taken.positions[first:last])
-
-        return Plan(taken.indices, windows)
+        samples = self.dataset.samples[taken.indices]
+        windows = Windows.centred(samples["height"], samples["width"], self.resolution)
+        draw_windows(self.transforms, windows, self.order.seed, taken.epoch, taken.positions)
+        return Plan.of(samples, taken.indices, windows)
 
 
 class EvalLoader(Loader):
@@ -157,9 +155,6 @@ class EvalLoader(Loader):
         start = (step * self.world_size + self.rank) * self.batch_size
         indices = np.arange(start, start + self.batch_size)
         indices[indices >= len(self.dataset)] = -1
-
-        def windows(first: int, last: int) -> Windows:
-            samples = self.dataset.samples[indices[first:last]]
-            return Windows.centred(samples["height"], samples["width"], self.resolution, self.crop_ratio)
-
-        return Plan(indices, windows)
+        samples = self.dataset.samples[indices]
+        windows = Windows.centred(samples["height"], samples["width"], self.resolution, self.crop_ratio)
+        return Plan.of(samples, indices, windows)

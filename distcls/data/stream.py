@@ -7,18 +7,16 @@ had asked for.
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 
-from distcls.data.augment import Windows
 from distcls.data.dataset import BetonDataset
-from distcls.data.decode_cpu import decode_windows
 from distcls.data.errors import DataError
-from distcls.data.pixels import Slot, make_slots
+from distcls.data.slots import Plan, Slot, make_slots
 from distcls.errors import UserError
 
 
@@ -37,14 +35,6 @@ class Batch:
     target: torch.Tensor
     index: torch.Tensor
     count: int
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What a batch is to hold: `indices` (N,) int64, and `windows(first, last)` for a part of them."""
-
-    indices: np.ndarray
-    windows: Callable[[int, int], Windows]
 
 
 class Stream:
@@ -82,13 +72,13 @@ class Stream:
             for future in futures:
                 future.result()
             self._loader.wait_seconds += time.perf_counter() - start
-            batch = self._loader.deliver(slot, plan)
+            images, target = slot.deliver()
+            self._ready.popleft()
+            self._submit(slot)
         except BaseException:
             self.close()
             raise
-        self._ready.popleft()
-        self._submit(slot)
-        return batch
+        return Batch(images, target, torch.from_numpy(plan.indices), int((plan.indices >= 0).sum()))
 
     def _submit(self, slot: Slot) -> None:
         plan = next(self._plans, None)
@@ -139,7 +129,6 @@ class Loader:
         self.slots = make_slots(
             batches_ahead, batch_size, resolution, mean=mean, std=std, device=torch.device(device), dtype=dtype
         )
-        self._labels = dataset.samples["label"]
         self._threads = ThreadPoolExecutor(workers, thread_name_prefix="distcls-data")
         # Equal parts, as many as threads: batches queue up behind each other, so a slow part delays no thread.
         self._cuts = [round(batch_size * part / workers) for part in range(workers + 1)]
@@ -151,26 +140,15 @@ class Loader:
     def decode(self, slot: Slot, plan: Plan) -> list[Future[None]]:
         """Start to fill the slot."""
         cuts = [(first, last) for first, last in zip(self._cuts, self._cuts[1:], strict=False) if last > first]
-        slot.begin(len(cuts))
+        slot.begin(plan, len(cuts))
         return [self._threads.submit(self._decode_part, slot, plan, first, last) for first, last in cuts]
 
     def _decode_part(self, slot: Slot, plan: Plan, first: int, last: int) -> None:
-        slot.wait_writable()
-        indices = plan.indices[first:last]
-        status = np.empty(last - first, np.int32)
-        windows = plan.windows(first, last).packed()
-        decode_windows(self.dataset.samples, indices, windows, slot.pixels[first:last], status)
+        status = slot.fill(self.dataset.samples, first, last)
         bad = np.flatnonzero(status)
         if len(bad):
             raise DataError(
-                f"{self.dataset.place_of(int(indices[bad[0]]))}: its JPEG data is damaged and cannot be decoded. "
-                "Copy the file again, or write it again with `distcls data convert`."
+                f"{self.dataset.place_of(int(plan.indices[first + bad[0]]))}: its JPEG data is damaged and cannot be "
+                "decoded. Copy the file again, or write it again with `distcls data convert`."
             )
         slot.part_done()
-
-    def deliver(self, slot: Slot, plan: Plan) -> Batch:
-        """The filled slot as a batch; afterwards the slot may be filled again."""
-        real = plan.indices >= 0
-        target = np.where(real, self._labels[plan.indices], -1).astype(np.int64)
-        images, labels = slot.deliver(torch.from_numpy(target))
-        return Batch(images, labels, torch.from_numpy(plan.indices), int(real.sum()))

@@ -9,16 +9,21 @@ import torch
 from PIL import Image
 from torchvision.transforms.v2 import functional
 
+from distcls.data.augment import Windows
 from distcls.data.beton import JPEG, RAW
+from distcls.data.convert import convert
+from distcls.data.dataset import BetonDataset
 from distcls.data.decode_cpu import decode_windows
+from tests.data.conftest import Arrays
 
 
 def decode(dataset, indices, windows, size):
-    """Windows are (top, left, rows, cols, flip) each."""
+    """Windows are (top, left, rows, cols, flip) each; images are decoded at full size."""
     indices = np.asarray(indices, np.int64)
     out = np.empty((len(indices), size, size, 3), np.uint8)
     status = np.full(len(indices), 9, np.int32)
-    decode_windows(dataset.samples, indices, np.asarray(windows, np.int32), out, status)
+    full_size = np.c_[np.asarray(windows, np.int32), np.ones(len(windows), np.int32)]
+    decode_windows(dataset.samples, indices, full_size, out, status)
     assert not status.any()
     return out
 
@@ -100,3 +105,39 @@ def test_a_second_process_finds_the_compiled_kernel(jpeg_beton, tmp_path):
     assert compiled
     assert first_batch(48) < 1.5
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.nb?")} == compiled
+
+
+@pytest.mark.parametrize(("resolution", "denominator"), [(50, 1), (40, 2), (20, 4), (10, 8), (5, 8)])
+def test_a_jpeg_much_larger_than_the_output_is_decoded_smaller(tmp_path, resolution, denominator):
+    """The image says where it was looked at: red is the column, green the row."""
+    y, x = np.mgrid[:97, :121].astype(np.uint8)
+    convert(Arrays([np.stack((x, y, x), 2)], [0]), tmp_path / "one.beton", write_mode="jpg", quality=95, workers=1)
+    dataset = BetonDataset(tmp_path / "one.beton")
+    sizes = np.array([97]), np.array([121])
+    windows = Windows(resolution, *sizes, *(np.array([value]) for value in (7, 13, 85, 90, 0)))
+    packed = windows.packed(np.array([True]))
+    assert packed[0, 5] == denominator
+    assert windows.packed(np.array([False])).tolist() == [[7, 13, 85, 90, 0, 1]]
+
+    out, status = np.empty((1, resolution, resolution, 3), np.uint8), np.empty(1, np.int32)
+    decode_windows(dataset.samples, np.zeros(1, np.int64), packed, out, status)
+    assert status[0] == 0
+    centres = (np.arange(resolution) + 0.5) / resolution
+    tolerance = denominator / 2 + 2.5  # the edges' rounding, and JPEG's
+    assert np.abs(out[0, :, :, 0].mean(0) - (13 + 90 * centres - 0.5)).max() < tolerance
+    assert np.abs(out[0, :, :, 1].mean(1) - (7 + 85 * centres - 0.5)).max() < tolerance
+
+
+@pytest.mark.parametrize("side", [1, 64, 97, 128, 511, 4000])
+@pytest.mark.parametrize("resolution", [1, 7, 32, 224])
+def test_smaller_windows_stay_inside_and_as_large_as_the_output(side, resolution):
+    generator = np.random.default_rng(side)
+    height, width = np.full(300, side), np.full(300, side + 13)
+    rows, cols = generator.integers(1, height + 1), generator.integers(1, width + 1)
+    top, left = generator.integers(0, height - rows + 1), generator.integers(0, width - cols + 1)
+    packed = Windows(resolution, height, width, top, left, rows, cols, rows * 0).packed(np.full(300, True)).astype(int)
+    denominator = packed[:, 5]
+    assert (packed[:, :2] >= 0).all()
+    assert (packed[:, 0] + packed[:, 2] <= -(-height // denominator)).all()
+    assert (packed[:, 1] + packed[:, 3] <= -(-width // denominator)).all()
+    assert (packed[:, 2:4].min(1) >= np.where(denominator > 1, resolution, 1)).all()

@@ -1,0 +1,85 @@
+"""One Triton kernel from packed windows to normalised images: antialiased resize, mirror, normalise, channels-last.
+
+The filter is Pillow's and torchvision's, as in decode_cpu.py, here without rounding to 8 bits before normalising.
+"""
+
+# Triton's types are not Python's.
+# mypy: ignore-errors
+
+from collections.abc import Sequence
+
+import torch
+import triton
+import triton.language as tl
+
+_BLOCK = 256  # output pixels per program
+
+
+@triton.jit
+def _resize(packed, table, out, size, mean0, mean1, mean2, scale0, scale1, scale2, BLOCK: tl.constexpr):
+    """Program (i, k): pixels [k * BLOCK, (k + 1) * BLOCK) of image i of out (N, size, size, 3)."""
+    image = tl.program_id(0).to(tl.int64)
+    offset = tl.load(table + image * 4)
+    rows = tl.load(table + image * 4 + 1).to(tl.int32)
+    cols = tl.load(table + image * 4 + 2).to(tl.int32)
+    flip = tl.load(table + image * 4 + 3)
+    place = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
+    inside = place < size * size
+    row = place // size
+    col = place % size
+    col = tl.where(flip != 0, size - 1 - col, col)
+
+    # The filter of one output pixel: a triangle of `support` on either side of its centre.
+    step_y = rows.to(tl.float32) / size
+    step_x = cols.to(tl.float32) / size
+    support_y = tl.maximum(step_y, 1.0)
+    support_x = tl.maximum(step_x, 1.0)
+    centre_y = (row.to(tl.float32) + 0.5) * step_y
+    centre_x = (col.to(tl.float32) + 0.5) * step_x
+    first_y = tl.maximum((centre_y - support_y + 0.5).to(tl.int32), 0)
+    first_x = tl.maximum((centre_x - support_x + 0.5).to(tl.int32), 0)
+
+    red = tl.zeros((BLOCK,), tl.float32)
+    green = tl.zeros((BLOCK,), tl.float32)
+    blue = tl.zeros((BLOCK,), tl.float32)
+    total = tl.zeros((BLOCK,), tl.float32)
+    for tap_y in range((2 * support_y).to(tl.int32) + 2):
+        y = first_y + tap_y
+        weight_y = tl.maximum(1.0 - tl.abs(y.to(tl.float32) + 0.5 - centre_y) / support_y, 0.0)
+        weight_y = tl.where(y < rows, weight_y, 0.0)
+        for tap_x in range((2 * support_x).to(tl.int32) + 2):
+            x = first_x + tap_x
+            weight = weight_y * tl.maximum(1.0 - tl.abs(x.to(tl.float32) + 0.5 - centre_x) / support_x, 0.0)
+            weight = tl.where(x < cols, weight, 0.0)
+            pixel = packed + offset + (y * cols + x) * 3
+            needed = inside & (weight > 0.0)
+            red += weight * tl.load(pixel, mask=needed, other=0).to(tl.float32)
+            green += weight * tl.load(pixel + 1, mask=needed, other=0).to(tl.float32)
+            blue += weight * tl.load(pixel + 2, mask=needed, other=0).to(tl.float32)
+            total += weight
+
+    target = out + (image * size * size + place) * 3
+    kind = out.dtype.element_ty
+    tl.store(target, ((red / total - mean0) * scale0).to(kind), mask=inside)
+    tl.store(target + 1, ((green / total - mean1) * scale1).to(kind), mask=inside)
+    tl.store(target + 2, ((blue / total - mean2) * scale2).to(kind), mask=inside)
+
+
+def resize_windows(
+    packed: torch.Tensor,
+    table: torch.Tensor,
+    resolution: int,
+    mean: Sequence[float],
+    std: Sequence[float],
+    dtype: torch.dtype,
+) -> torch.Tensor:
+    """Packed windows as normalised images, on the current stream; arguments and result as `packed.resize_plainly`.
+
+    Another resolution needs no new compilation.
+    """
+    out = torch.empty((len(table), resolution, resolution, 3), dtype=dtype, device=packed.device)
+    grid = (len(table), triton.cdiv(resolution * resolution, _BLOCK))
+    means = [255 * value for value in mean]
+    scales = [1 / (255 * value) for value in std]
+    _resize[grid](packed, table, out, resolution, *means, *scales, BLOCK=_BLOCK)
+    return out.permute(0, 3, 1, 2)

@@ -1,0 +1,113 @@
+"""What a batch is to hold, and the room it is decoded into; for a CPU: uint8 images, normalised when handed out."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+
+from distcls.data.augment import Windows
+from distcls.data.beton import JPEG
+from distcls.data.decode_cpu import decode_windows
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a batch of N is to hold.
+
+    Attributes:
+        indices: (N,) int64 into the data set; -1 for padding.
+        target: (N,) int64; -1 for padding.
+        windows: (N, 6) int32 of `Windows.packed`; one black pixel for padding.
+    """
+
+    indices: np.ndarray
+    target: np.ndarray
+    windows: np.ndarray
+
+    @classmethod
+    def of(cls, samples: np.ndarray, indices: np.ndarray, windows: Windows) -> "Plan":
+        """For `samples` (N,), rows of the data set's table; where an index is -1 any row."""
+        packed = windows.packed(samples["mode"] == JPEG)
+        packed[indices < 0] = (0, 0, 1, 1, 0, 1)
+        return cls(indices, np.where(indices >= 0, samples["label"], -1).astype(np.int64), packed)
+
+
+class Slot(Protocol):
+    """Room for one batch: begun by the consumer, filled in parts by threads, delivered by the consumer."""
+
+    def begin(self, plan: Plan, parts: int) -> None:
+        """The consumer, before `parts` parts are handed to threads."""
+
+    def fill(self, samples: np.ndarray, first: int, last: int) -> np.ndarray:
+        """A thread: decode images [first, last) of the plan; the decoder's status (last - first,) int32."""
+        ...
+
+    def part_done(self) -> None:
+        """A thread, after it filled its part without an error."""
+
+    def deliver(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """The consumer, after all parts: normalised images (N, 3, R, R) and target (N,), both newly allocated."""
+        ...
+
+
+def make_slots(
+    number: int,
+    batch_size: int,
+    resolution: int,
+    *,
+    mean: Sequence[float],
+    std: Sequence[float],
+    device: torch.device,
+    dtype: torch.dtype,
+) -> list[Slot]:
+    """`number` slots for a device; mean and std are per channel on the scale 0..1."""
+    if device.type == "cuda":
+        from distcls.data.packed import CudaTransfer, PackedSlot
+
+        copies = torch.cuda.Stream(device)
+        return [
+            PackedSlot(batch_size, resolution, mean=mean, std=std, dtype=dtype, transfer=CudaTransfer(device, copies))
+            for _ in range(number)
+        ]
+    normalise = Normalise(mean, std, dtype)
+    return [HostSlot(batch_size, resolution, normalise) for _ in range(number)]
+
+
+class Normalise:
+    """uint8 (N, R, R, 3) -> (N, 3, R, R) in channels-last memory, (x / 255 - mean) / std."""
+
+    def __init__(self, mean: Sequence[float], std: Sequence[float], dtype: torch.dtype) -> None:
+        # Half precision is reached last: pixel values up to 255 and a small std would lose bits on the way.
+        self.dtype = dtype
+        self.working = torch.promote_types(dtype, torch.float32)
+        self.mean = (torch.tensor(mean, dtype=torch.float64) * 255).to(self.working).view(1, 3, 1, 1)
+        self.scale = (1 / (torch.tensor(std, dtype=torch.float64) * 255)).to(self.working).view(1, 3, 1, 1)
+
+    def __call__(self, pixels: torch.Tensor) -> torch.Tensor:
+        images = pixels.permute(0, 3, 1, 2).to(self.working)
+        return images.sub_(self.mean).mul_(self.scale).to(self.dtype)
+
+
+class HostSlot:
+    """For training on a CPU: resized images in uint8."""
+
+    def __init__(self, batch_size: int, resolution: int, normalise: Normalise) -> None:
+        self._tensor = torch.empty((batch_size, resolution, resolution, 3), dtype=torch.uint8)
+        self._pixels = self._tensor.numpy()
+        self._normalise = normalise
+
+    def begin(self, plan: Plan, parts: int) -> None:
+        self._plan = plan
+
+    def fill(self, samples: np.ndarray, first: int, last: int) -> np.ndarray:
+        status = np.empty(last - first, np.int32)
+        plan = self._plan
+        decode_windows(samples, plan.indices[first:last], plan.windows[first:last], self._pixels[first:last], status)
+        return status
+
+    def part_done(self) -> None: ...
+
+    def deliver(self) -> tuple[torch.Tensor, torch.Tensor]:
+        return self._normalise(self._tensor), torch.from_numpy(self._plan.target)
