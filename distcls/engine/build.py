@@ -145,6 +145,9 @@ def build_job(
     seed_building(train.seed)
     size = recipe.data.resolution
     classifier = build_classifier(recipe.model.model_dump(), image_size=(size, size))
+    for part in classifier.modules():
+        if (weigh := getattr(part, "set_class_counts", None)) is not None:  # a loss that weighs frequent classes less
+            weigh(datasets.train.class_counts.tolist())
     classifier.to(device=accelerator.device, dtype=dtype)
     if train.channels_last:
         classifier.to(memory_format=torch.channels_last)
@@ -166,6 +169,7 @@ def build_job(
         global_batch_size=train.global_batch_size,
         accumulation_steps=train.accumulation_steps,
         seed=train.seed,
+        balanced=recipe.data.sampler == "balanced",
         **shape,
     )
     val_loader = EvalLoader(

@@ -28,8 +28,32 @@ def misfits(recipe: Recipe, source: Source, train: BetonDataset, val: BetonDatas
             f"larger than the training set: got {batch}, expected at most {len(train)}, the images of {train.paths[0]}"
         )
         found.append((("train", "global_batch_size"), text))
+    found += _labels(HEADS[head["type"]], train, val)
+    if recipe.data.sampler == "balanced" and train.multi_label:
+        text = f"balanced needs one label per image: {train.paths[0]} holds any number of them; expected shuffle"
+        found.append((("data", "sampler"), text))
     found += _metrics(recipe, HEADS[head["type"]])
     return [Problem(source.at(path), path, text) for path, text in found]
+
+
+def _labels(head: Any, train: BetonDataset, val: BetonDataset) -> list[tuple[KeyPath, str]]:
+    """A head that is no ClsHead does not say what it takes, and is believed."""
+    kinds = {False: "one label per image", True: "any number of labels per image"}
+    if train.multi_label != val.multi_label:
+        text = (
+            f"other labels than data.train: {val.paths[0]} holds {kinds[val.multi_label]}, "
+            f"{train.paths[0]} {kinds[train.multi_label]}"
+        )
+        return [(("data", "val", "path"), text)]
+    takes = getattr(head, "multi_label", train.multi_label)
+    if takes == train.multi_label:
+        return []
+    example = "MultiLabelLinearClsHead" if train.multi_label else "LinearClsHead"
+    text = (
+        f"does not fit the data: got {head.__name__}, for {kinds[takes]}, expected a head such as {example}: "
+        f"data.train ({train.paths[0]}) holds {kinds[train.multi_label]}"
+    )
+    return [(("model", "head", "type"), text)]
 
 
 def _metrics(recipe: Recipe, head: Any) -> list[tuple[KeyPath, str]]:

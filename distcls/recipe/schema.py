@@ -62,6 +62,8 @@ class Data(Part):
     """Pixels per side of the square images that the model sees."""
     augment: Annotated[list[dict[str, Any]], TRANSFORMS] = []
     """Random changes of each training image, in this order."""
+    sampler: Literal["shuffle", "balanced"] = "shuffle"
+    """shuffle: each training image once per epoch. balanced: each class equally often, rare ones by repetition."""
     workers: Count | None = None
     """Decoding threads per rank; null means the cores that this process may use over the local ranks."""
 
