@@ -161,6 +161,7 @@ def main() -> None:
             print(
                 f"  {row:22} ours {values['ours']:10.2f}   stock {values['stock']:10.2f}   ratio {values['ratio']:.3f}"
             )
+    options.out.parent.mkdir(exist_ok=True)
     options.out.write_text(
         json.dumps({"machine": _machine(options.workers), "median": table, "runs": runs}, indent=1) + "\n"
     )

@@ -50,8 +50,12 @@ class Stream:
         self._plans = plans
         self._ready: deque[tuple[Slot, Plan, list[Future[None]]]] = deque()
         self._open = True
-        for slot in loader.slots:
-            self._submit(slot)
+        try:
+            for slot in loader.slots:
+                self._submit(slot)
+        except BaseException:
+            self.close()
+            raise
 
     def __enter__(self) -> "Stream":
         return self
@@ -91,9 +95,7 @@ class Stream:
             return
         self._open = False
         futures = [future for _, _, futures in self._ready for future in futures]
-        for future in futures:
-            future.cancel()
-        wait(futures)
+        wait([future for future in futures if not future.cancel()])
         self._ready.clear()
         self._loader.streaming = False
 

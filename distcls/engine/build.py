@@ -8,6 +8,7 @@ from accelerate import Accelerator
 from torch import nn
 
 from distcls.data.dataset import BetonDataset
+from distcls.data.errors import DataError
 from distcls.data.loader import EvalLoader, TrainLoader
 from distcls.engine.class_metrics import ClassMetrics
 from distcls.engine.distributed import same_start
@@ -92,10 +93,19 @@ def open_datasets(recipe: Recipe, source: Source) -> Datasets:
     """Map and check the files, and hold the recipe against them; touches no GPU.
 
     Raises:
-        DataError: a file is missing or damaged.
-        RecipeError: the recipe does not fit what is in them.
+        RecipeError: a file is missing or damaged, or the recipe does not fit what is in it.
     """
-    train, val = BetonDataset(recipe.data.train.path), BetonDataset(recipe.data.val.path)
+    problems: list[Problem] = []
+    opened = []
+    for split, paths in (("train", recipe.data.train.path), ("val", recipe.data.val.path)):
+        try:
+            opened.append(BetonDataset(paths))
+        except DataError as error:
+            path: KeyPath = ("data", split, "path")
+            problems.append(Problem(source.at(path), path, str(error)))
+    if problems:
+        raise RecipeError(source.recipe, problems)
+    train, val = opened
     problems = misfits(recipe, source, train, val)
     if problems:
         raise RecipeError(source.recipe, problems)

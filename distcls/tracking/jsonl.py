@@ -70,7 +70,7 @@ def read_rows(folder: Path) -> list[dict[str, Any]]:
     Works while the run writes. Non-finite metrics come back as floats.
     """
     rows: dict[tuple[int, str], dict[str, Any]] = {}
-    for row in _lines(folder / METRICS):
+    for row in read_lines(folder / METRICS):
         key = row["step"], kind_of(row)
         if key not in rows or row["attempt"] >= rows[key]["attempt"]:
             rows[key] = {name: float(value) if value in NON_FINITE else value for name, value in row.items()}
@@ -79,7 +79,7 @@ def read_rows(folder: Path) -> list[dict[str, Any]]:
 
 def read_events(folder: Path) -> list[dict[str, Any]]:
     """The events of a run in the order in which they happened."""
-    return list(_lines(folder / EVENTS))
+    return list(read_lines(folder / EVENTS))
 
 
 def strict(value: Any) -> Any:
@@ -131,7 +131,7 @@ class _Lines:
         self._file.close()
 
 
-def _lines(path: Path) -> Iterator[dict[str, Any]]:
+def read_lines(path: Path) -> Iterator[dict[str, Any]]:
     """The objects in a file of JSON lines; a last line without its end (torn, or being written) is left out."""
     if not path.exists():
         return

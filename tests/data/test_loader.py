@@ -157,7 +157,9 @@ def test_no_thread_outlives_its_loader(raw):
             assert next(stream).count / 0
     mine = set(threading.enumerate()) - before
     assert len(mine) == 4
+    stream = closed.stream(0, 1000)
     closed.close()
+    stream.close()
     del loader, dropped, stream
     gc.collect()
     for thread in mine:
@@ -215,7 +217,8 @@ def test_a_second_shards_samples_are_named_with_their_own_number(mixed, jpeg_bet
 
 def test_an_error_of_a_transform_reaches_the_consumer(mixed):
     with pytest.raises(DataError, match="RandomCrop: an image of"):
-        hashes(train_loader(mixed, transforms=[RandomCrop(2)], resolution=128), 0, 2)
+        hashes(loader := train_loader(mixed, transforms=[RandomCrop(2)], resolution=128), 0, 2)
+    assert not loader.streaming
 
 
 def test_the_global_batch_must_be_dealt_evenly(raw):

@@ -3,6 +3,7 @@
 from functools import partial
 
 import pytest
+import timm
 import torch
 from torch import nn
 
@@ -12,12 +13,15 @@ from distcls.models.common import (
     BaseModule,
     ConvModule,
     DropPath,
+    SELayer,
     build_activation_layer,
     build_conv_layer,
     build_norm_layer,
     constant_init,
+    drop_path_rates,
     init_layers,
     kaiming_init,
+    make_divisible,
     normal_init,
     run_checkpointed,
     trunc_normal_init,
@@ -54,7 +58,7 @@ def test_norm_layer_without_gradient_leaves_the_block_as_it_was() -> None:
     [
         (
             lambda: build_norm_layer({"type": "BatchNorm"}, 4),
-            "norm_cfg: no type 'BatchNorm'. Known: BN, BN1d, BN2d, BN3d, GN, IN, LN, SyncBN",
+            "norm_cfg: no type 'BatchNorm'. Known: BN, BN1d, BN2d, BN3d, GN, IN, LN, LN2d, SyncBN",
         ),
         (
             lambda: build_norm_layer({"type": "GN"}, 4),
@@ -193,3 +197,43 @@ def test_checkpointed_block_counts_a_batch_once_and_replays_its_random_draws() -
     for plain, recomputed in zip(*results, strict=True):
         assert torch.equal(plain, recomputed)
     assert block[1].num_batches_tracked == 1
+
+
+@pytest.mark.parametrize(
+    ("value", "divisor", "expected"), [(16, 8, 16), (17, 8, 16), (20, 8, 24), (3, 8, 8), (10, 8, 16), (4.5, 1, 5)]
+)
+def test_make_divisible_never_loses_more_than_a_tenth(value: float, divisor: int, expected: int) -> None:
+    assert make_divisible(value, divisor) == expected
+
+
+def test_se_layer_weights_channels_by_their_mean() -> None:
+    torch.manual_seed(0)
+    layer = SELayer(32, ratio=4)
+    assert layer.conv1.conv.out_channels == 8
+    x = torch.randn(2, 32, 3, 3)
+    mean = x.mean((2, 3))
+    hidden = torch.relu(mean @ layer.conv1.conv.weight[:, :, 0, 0].T + layer.conv1.conv.bias)
+    weight = torch.sigmoid(hidden @ layer.conv2.conv.weight[:, :, 0, 0].T + layer.conv2.conv.bias)
+    assert torch.allclose(layer(x), x * weight[:, :, None, None], atol=1e-6)
+    assert SELayer(32, squeeze_channels=3).conv1.conv.out_channels == 3
+
+
+@pytest.mark.parametrize(("size", "kernel_size", "stride"), [(8, 3, 2), (7, 3, 2), (9, 5, 2), (6, 1, 1), (5, 3, 1)])
+def test_adaptive_padding_is_tensorflows_same(size: int, kernel_size: int, stride: int) -> None:
+    """timm's Conv2dSame is the other implementation of it."""
+    torch.manual_seed(0)
+    layer = build_conv_layer(
+        {"type": "Conv2dAdaptivePadding"}, 2, 3, kernel_size, stride=stride, padding=kernel_size // 2
+    )
+    other = timm.layers.Conv2dSame(2, 3, kernel_size, stride=stride)
+    other.load_state_dict(layer.state_dict())
+    x = torch.randn(1, 2, size, size)
+    assert layer(x).shape[2] == -(-size // stride)
+    assert torch.equal(layer(x), other(x))
+
+
+@pytest.mark.parametrize(
+    ("rate", "blocks", "expected"), [(0.3, 4, [0, 0.1, 0.2, 0.3]), (0.3, 1, [0]), (0.0, 2, [0, 0])]
+)
+def test_drop_path_rates(rate: float, blocks: int, expected: list[float]) -> None:
+    assert drop_path_rates(rate, blocks) == pytest.approx(expected)

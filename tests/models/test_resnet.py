@@ -156,8 +156,8 @@ def test_group_norm_is_named_gn() -> None:
         ({"num_stages": 5}, "ResNet.num_stages: got 5, expected 1 to 4"),
         ({"num_stages": 3}, "ResNet.strides: got 4 of them, expected one for each of 3 stages"),
         ({"dilations": (1, 1)}, "ResNet.dilations: got 2 of them, expected one for each of 4 stages"),
-        ({"out_indices": (4,)}, "ResNet.out_indices: got (4,), expected stages from 0 to 3"),
-        ({"out_indices": ()}, "ResNet.out_indices: got (), expected stages from 0 to 3"),
+        ({"out_indices": (4,)}, "ResNet.out_indices: got (4,), expected numbers from -4 to 3"),
+        ({"out_indices": ()}, "ResNet.out_indices: got (), expected numbers from -4 to 3"),
         ({"frozen_stages": 5}, "ResNet.frozen_stages: got 5, expected -1 to 4"),
     ],
 )

@@ -10,17 +10,21 @@ from distcls.registry import did_you_mean
 def find_arch(cls: type, arch: str | Mapping[str, Any], known: Mapping[str, Mapping[str, Any]]) -> Mapping[str, Any]:
     """The entry of `known` under the name `arch`, or `arch` itself if it has the keys that those entries have.
 
+    A mapping needs the keys that all entries have, and may have those that some have.
+
     Raises:
         UserError: an unknown name, or a mapping with other keys.
     """
     if isinstance(arch, str):
-        if arch.lower() not in known:
+        name = arch if arch in known else arch.lower()
+        if name not in known:
             hint = did_you_mean(arch, known)
             raise UserError(f"{cls.__name__}.arch: got {arch!r}, expected one of {', '.join(known)}.{hint}")
-        return known[arch.lower()]
-    keys = list(next(iter(known.values())))
-    if sorted(arch) != sorted(keys):
-        raise UserError(f"{cls.__name__}.arch: got a mapping with {', '.join(arch)}, expected {', '.join(keys)}")
+        return known[name]
+    entries = list(known.values())
+    needed = [key for key in entries[0] if all(key in entry for entry in entries)]
+    if not set(needed) <= set(arch) <= {key for entry in entries for key in entry}:
+        raise UserError(f"{cls.__name__}.arch: got a mapping with {', '.join(arch)}, expected {', '.join(needed)}")
     return arch
 
 

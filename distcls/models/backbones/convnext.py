@@ -17,6 +17,7 @@ from distcls.models.common import (
     build_activation_layer,
     build_norm_layer,
     constant_init,
+    drop_path_rates,
     init_layers,
     run_checkpointed,
     trunc_normal_init,
@@ -186,7 +187,7 @@ class ConvNeXt(BaseModule):
         self.downsample_layers = nn.ModuleList([nn.Sequential(stem, norm(self.channels[0]))])
         for before, after in zip(self.channels[:-1], self.channels[1:], strict=True):
             self.downsample_layers.append(nn.Sequential(norm(before), nn.Conv2d(before, after, 2, stride=2)))
-        rates = iter(torch.linspace(0, drop_path_rate, sum(self.depths)).tolist())
+        rates = iter(drop_path_rates(drop_path_rate, sum(self.depths)))
         block = partial(
             ConvNeXtBlock,
             norm_cfg=norm_cfg,

@@ -5,11 +5,11 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
+from distcls.models.backbones.arguments import find_arch
+from distcls.models.backbones.staged_backbone import StagedBackbone
 from distcls.models.common import (
-    StagedBackbone,
     build_activation_layer,
     build_norm_layer,
-    choose_arch,
     run_checkpointed,
 )
 from distcls.registry import BACKBONES
@@ -125,14 +125,9 @@ class DenseNet(StagedBackbone):
         out_indices: int | tuple[int, ...] = -1,
         frozen_stages: int = 0,
     ) -> None:
-        settings = choose_arch("DenseNet", arch, self.arch_settings)
+        settings = find_arch(type(self), arch, self.arch_settings)
         depths, growth_rate, width = settings["depths"], settings["growth_rate"], settings["init_channels"]
-        indices = (out_indices,) if isinstance(out_indices, int) else out_indices
-        super().__init__(
-            num_stages=len(depths),
-            out_indices=[i + len(depths) if i < 0 else i for i in indices],
-            frozen_stages=frozen_stages,
-        )
+        super().__init__(num_stages=len(depths), out_indices=out_indices, frozen_stages=frozen_stages)
         self.in_channels = in_channels
         self.stem = nn.Sequential(
             nn.Conv2d(in_channels, width, kernel_size=7, stride=2, padding=3, bias=False),

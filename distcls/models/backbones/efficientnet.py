@@ -8,12 +8,12 @@ from typing import Any, ClassVar, Literal, NamedTuple
 from torch import Tensor, nn
 
 from distcls.errors import UserError
+from distcls.models.backbones.staged_backbone import StagedBackbone
 from distcls.models.common import (
     NORM_LAYERS,
     ConvModule,
     InvertedResidual,
     LinearResidual,
-    StagedBackbone,
     constant_init,
     drop_path_rates,
     init_layers,

@@ -2,7 +2,8 @@
 
 from torch import Tensor, nn
 
-from distcls.models.common import BaseModule, FlattenMap
+from distcls.errors import UserError
+from distcls.models.common import BaseModule
 from distcls.registry import BACKBONES
 
 
@@ -20,7 +21,7 @@ class LeNet5(BaseModule):
         in_channels: of the images; 3 for grey images that are stored as RGB. MMPretrain has no such argument.
 
     Raises:
-        UserError: in forward, images that the classifier cannot take.
+        UserError: in forward, images of another size where there is a classifier.
     """
 
     def __init__(self, num_classes: int = -1, in_channels: int = 1) -> None:
@@ -38,9 +39,12 @@ class LeNet5(BaseModule):
             nn.Tanh(),
         )
         if num_classes > 0:
-            self.flatten = FlattenMap(1, image_size=32, owner="LeNet5")
             self.classifier = nn.Sequential(nn.Linear(120, 84), nn.Tanh(), nn.Linear(84, num_classes))
 
     def forward(self, x: Tensor) -> tuple[Tensor]:
-        x = self.features(x)
-        return (self.classifier(self.flatten(x)) if self.num_classes > 0 else x,)
+        if self.num_classes <= 0:
+            return (self.features(x),)
+        height, width = x.shape[2:]
+        if (height, width) != (32, 32):
+            raise UserError(f"LeNet5: with num_classes it takes images of 32 x 32 pixels, got {height} x {width}")
+        return (self.classifier(self.features(x).flatten(1)),)

@@ -6,11 +6,11 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
+from distcls.models.backbones.staged_backbone import StagedBackbone
 from distcls.models.common import (
     NORM_LAYERS,
     ConvModule,
     LinearResidual,
-    StagedBackbone,
     constant_init,
     init_layers,
     inverted_layers,

@@ -6,11 +6,11 @@ from typing import ClassVar, Literal, NamedTuple
 from torch import nn
 
 from distcls.errors import UserError
+from distcls.models.backbones.staged_backbone import StagedBackbone
 from distcls.models.common import (
     NORM_LAYERS,
     ConvModule,
     InvertedResidual,
-    StagedBackbone,
     constant_init,
     init_layers,
     kaiming_init,

@@ -4,9 +4,9 @@ import math
 from typing import Any, ClassVar, Literal
 
 from distcls.errors import UserError
+from distcls.models.backbones.arguments import find_arch
 from distcls.models.backbones.res_layer import Bottleneck, ResLayer
 from distcls.models.backbones.residual_backbone import ResidualBackbone
-from distcls.models.common import choose_arch
 from distcls.registry import BACKBONES
 
 Arch = Literal[
@@ -73,7 +73,7 @@ class RegNet(ResidualBackbone):
         with_cp: bool = False,
         zero_init_residual: bool = True,
     ) -> None:
-        settings = choose_arch("RegNet", arch, self.arch_settings)
+        settings = find_arch(type(self), arch, self.arch_settings)
         stages = stage_widths(settings["w0"], settings["wa"], settings["wm"], settings["depth"])
         super().__init__(
             num_stages=len(stages), out_indices=out_indices, frozen_stages=frozen_stages, norm_eval=norm_eval

@@ -8,12 +8,12 @@ import torch
 from torch import Tensor, nn
 
 from distcls.errors import UserError
+from distcls.models.backbones.arguments import find_arch
 from distcls.models.backbones.repvgg_block import RepVGGBlock
+from distcls.models.backbones.staged_backbone import StagedBackbone
 from distcls.models.common import (
     NORM_LAYERS,
     ConvModule,
-    StagedBackbone,
-    choose_arch,
     constant_init,
     init_layers,
     kaiming_init,
@@ -137,7 +137,7 @@ class RepVGG(StagedBackbone):
         norm_eval: bool = False,
         add_ppf: bool = False,
     ) -> None:
-        settings = choose_arch("RepVGG", arch, self.arch_settings)
+        settings = find_arch(type(self), arch, self.arch_settings)
         self.stage_blocks = tuple(settings["num_blocks"])
         super().__init__(
             num_stages=len(self.stage_blocks),

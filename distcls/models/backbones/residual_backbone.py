@@ -6,9 +6,9 @@ from typing import Any
 from torch import nn
 
 from distcls.models.backbones.res_layer import ResidualBlock
+from distcls.models.backbones.staged_backbone import StagedBackbone
 from distcls.models.common import (
     NORM_LAYERS,
-    StagedBackbone,
     build_conv_layer,
     build_norm_layer,
     constant_init,
@@ -20,7 +20,8 @@ from distcls.models.common import (
 class ResidualBackbone(StagedBackbone):
     """A stem of one convolution, then stages of residual blocks named layer1, layer2, ...
 
-    A subclass's constructor sets the attributes below, adds the stem with `_add_stem_conv`, then the stages.
+    A subclass's constructor sets the attributes below, registers the stem, in the order in which its layers run, and
+    then the stages.
     """
 
     conv_cfg: dict[str, Any] | None
@@ -42,11 +43,17 @@ class ResidualBackbone(StagedBackbone):
     def norm1(self) -> nn.Module:
         return getattr(self, self.norm1_name)
 
+    @property
+    def stages(self) -> list[nn.Module]:
+        return [getattr(self, f"layer{i + 1}") for i in range(len(self.stage_blocks))]
+
     def stem_layers(self) -> list[nn.Module]:
-        return [self.conv1, self.norm1, self.relu]
+        """What was registered before layer1: a subclass with another stem only has to register it."""
+        names = list(self._modules)
+        return [getattr(self, name) for name in names[: names.index("layer1")]]
 
     def stage_layers(self) -> list[list[nn.Module]]:
-        return [[getattr(self, f"layer{i + 1}")] for i in range(len(self.stage_blocks))]
+        return [[stage] for stage in self.stages]
 
     def init_weights(self) -> None:
         init_layers(self, {nn.Conv2d: kaiming_init, NORM_LAYERS: partial(constant_init, val=1.0)})

@@ -123,7 +123,7 @@ class ResNet(ResidualBackbone):
         return ResLayer(**kwargs)
 
     def _make_stem_layer(self, in_channels: int, base_channels: int) -> None:
-        """Register what comes before stage 0. A subclass may override it, and `stem_layers` beside it.
+        """Register what comes before stage 0, in the order in which it runs. A subclass may override it.
 
         Args:
             in_channels: of the images.
@@ -136,9 +136,6 @@ class ResNet(ResidualBackbone):
         else:
             self._add_stem_conv(in_channels, base_channels, kernel_size=7, stride=2)
         self.maxpool = nn.MaxPool2d(kernel_size=3, stride=2, padding=1)
-
-    def stem_layers(self) -> list[nn.Module]:
-        return [self.stem, self.maxpool] if self.deep_stem else [*super().stem_layers(), self.maxpool]
 
 
 @BACKBONES.register

@@ -2,10 +2,7 @@
 
 from typing import Any
 
-from torch import nn
-
 from distcls.errors import UserError
-from distcls.models.backbones.residual_backbone import ResidualBackbone
 from distcls.models.backbones.resnet import ResNet
 from distcls.registry import BACKBONES
 
@@ -28,6 +25,3 @@ class ResNet_CIFAR(ResNet):
 
     def _make_stem_layer(self, in_channels: int, base_channels: int) -> None:
         self._add_stem_conv(in_channels, base_channels, kernel_size=3, stride=1)
-
-    def stem_layers(self) -> list[nn.Module]:
-        return ResidualBackbone.stem_layers(self)

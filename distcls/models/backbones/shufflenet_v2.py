@@ -8,10 +8,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from distcls.errors import UserError
+from distcls.models.backbones.staged_backbone import StagedBackbone
 from distcls.models.common import (
     NORM_LAYERS,
     ConvModule,
-    StagedBackbone,
     constant_init,
     init_layers,
     normal_init,

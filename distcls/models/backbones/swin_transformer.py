@@ -8,7 +8,15 @@ import torch
 from torch import Tensor, nn
 
 from distcls.models.backbones.arguments import check_frozen_stages, find_arch, per_item, stage_indices
-from distcls.models.common import FFN, BaseModule, PatchEmbed, PatchMerging, build_norm_layer, run_checkpointed
+from distcls.models.common import (
+    FFN,
+    BaseModule,
+    PatchEmbed,
+    PatchMerging,
+    build_norm_layer,
+    drop_path_rates,
+    run_checkpointed,
+)
 from distcls.models.common.position_embedding import fit_before_loading, fit_pos_embed, resize_pos_embed
 from distcls.models.common.window_attention import ShiftWindowMSA, WindowMSA
 from distcls.registry import BACKBONES
@@ -189,7 +197,7 @@ class SwinTransformer(BaseModule):
         self.absolute_pos_embed = nn.Parameter(torch.zeros(1, grid[0] * grid[1], width)) if use_abs_pos_embed else None
         fit_before_loading(self)
         self.drop_after_pos = nn.Dropout(drop_rate)
-        rates = torch.linspace(0, drop_path_rate, sum(self.depths)).tolist()
+        rates = drop_path_rates(drop_path_rate, sum(self.depths))
         self.stages: Any = nn.ModuleList()
         self.num_features = []
         for i, cfg in enumerate(per_item(cls, "stage_cfgs", stage_cfgs, len(self.depths))):

@@ -14,6 +14,7 @@ from distcls.models.common import (
     MultiheadAttention,
     PatchEmbed,
     build_norm_layer,
+    drop_path_rates,
     run_checkpointed,
 )
 from distcls.models.common.position_embedding import fit_before_loading, fit_pos_embed, resize_pos_embed
@@ -166,7 +167,7 @@ class VisionTransformer(BaseModule):
         self.drop_after_pos = nn.Dropout(drop_rate)
         self.pre_norm = build_norm_layer(norm_cfg, self.embed_dims)[1] if pre_norm else nn.Identity()
 
-        rates = torch.linspace(0, drop_path_rate, self.num_layers).tolist()
+        rates = drop_path_rates(drop_path_rate, self.num_layers)
         common = {
             **{key: value for key, value in settings.items() if key != "num_layers"},
             "layer_scale_init_value": layer_scale_init_value,

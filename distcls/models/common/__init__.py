@@ -2,7 +2,6 @@
 
 from distcls.models.common.activation import build_activation_layer
 from distcls.models.common.activation_checkpoint import run_checkpointed
-from distcls.models.common.arch import choose_arch
 from distcls.models.common.attention import MultiheadAttention, split_heads
 from distcls.models.common.base_module import BaseModule
 from distcls.models.common.conv import build_conv_layer
@@ -16,7 +15,6 @@ from distcls.models.common.make_divisible import make_divisible
 from distcls.models.common.norm import build_norm_layer
 from distcls.models.common.patch_embed import PatchEmbed, PatchMerging, pair
 from distcls.models.common.se_layer import SELayer
-from distcls.models.common.staged_backbone import StagedBackbone
 from distcls.models.common.weight_init import (
     NORM_LAYERS,
     constant_init,
@@ -42,11 +40,9 @@ __all__ = [
     "PatchEmbed",
     "PatchMerging",
     "SELayer",
-    "StagedBackbone",
     "build_activation_layer",
     "build_conv_layer",
     "build_norm_layer",
-    "choose_arch",
     "constant_init",
     "drop_path_rates",
     "init_layers",

@@ -1,13 +1,12 @@
 """StagedBackbone: a backbone that is a stem and a row of stages, of which some give their maps and some are frozen."""
 
-from collections.abc import Sequence
 from typing import Self
 
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from distcls.errors import UserError
-from distcls.models.common.base_module import BaseModule
+from distcls.models.backbones.arguments import check_frozen_stages, stage_indices
+from distcls.models.common import BaseModule
 
 
 class StagedBackbone(BaseModule):
@@ -17,7 +16,7 @@ class StagedBackbone(BaseModule):
 
     Args:
         num_stages: how many there are.
-        out_indices: stages whose maps are returned.
+        out_indices: stages whose maps are returned; negative ones count from the last.
         frozen_stages: how many stages, counted from the first, are not trained, nor is the stem; 0 freezes the stem
             alone, -1 nothing.
         norm_eval: BatchNorm keeps its running averages in training too.
@@ -27,15 +26,11 @@ class StagedBackbone(BaseModule):
     """
 
     def __init__(
-        self, *, num_stages: int, out_indices: Sequence[int], frozen_stages: int, norm_eval: bool = False
+        self, *, num_stages: int, out_indices: int | tuple[int, ...], frozen_stages: int, norm_eval: bool = False
     ) -> None:
         super().__init__()
-        name = type(self).__name__
-        if not out_indices or not all(0 <= i < num_stages for i in out_indices):
-            raise UserError(f"{name}.out_indices: got {tuple(out_indices)}, expected stages from 0 to {num_stages - 1}")
-        if not -1 <= frozen_stages <= num_stages:
-            raise UserError(f"{name}.frozen_stages: got {frozen_stages}, expected -1 to {num_stages}")
-        self.out_indices = tuple(out_indices)
+        self.out_indices = stage_indices(type(self), out_indices, num_stages)
+        check_frozen_stages(type(self), frozen_stages, -1, num_stages)
         self.frozen_stages = frozen_stages
         self.norm_eval = norm_eval
 

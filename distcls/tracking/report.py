@@ -1,0 +1,146 @@
+"""One HTML file about one run or several: no network, no library; for a laptop and a phone, while a run goes on too."""
+
+import json
+import math
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+from html import escape
+from pathlib import Path
+from statistics import median
+from string import Template
+
+from distcls.tracking import report_tables as tables
+from distcls.tracking.console import duration
+from distcls.tracking.report_series import Panel, lines_of, panels_of
+from distcls.tracking.run_record import RunRecord, read_run
+
+PAGE = Path(__file__).parent / "page"
+AXES = (("samples", "Images"), ("epoch", "Epochs"), ("elapsed", "Time"))
+
+
+def render(run_folders: Sequence[Path]) -> str:
+    """The report as HTML.
+
+    Raises:
+        UserError: a folder is not a run's.
+    """
+    runs = [read_run(Path(folder)) for folder in run_folders]
+    title = runs[0].name if len(runs) == 1 else f"{len(runs)} runs compared"
+    panels = panels_of(runs)
+    body = [
+        _header(runs, title),
+        *(_one(runs[0], panels) if len(runs) == 1 else _several(runs, panels)),
+        f"<footer>Written by distcls, {datetime.now(UTC):%Y-%m-%d %H:%M} UTC.</footer>",
+    ]
+    data = {"runs": [lines_of(run) for run in runs], "panels": [panel._asdict() for panel in panels]}
+    return Template((PAGE / "report.html").read_text()).substitute(
+        title=escape(f"{title} · distcls"),
+        style=(PAGE / "report.css").read_text(),
+        script=(PAGE / "report.js").read_text(),
+        body="\n".join(body),
+        data=json.dumps(data, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c"),
+    )
+
+
+def _header(runs: Sequence[RunRecord], title: str) -> str:
+    status = tables.status(runs[0].status) if len(runs) == 1 else ""
+    times = [line["time"] for run in runs for line in (*run.rows, *run.events)]
+    seen = f"last line {datetime.fromtimestamp(max(times), UTC):%Y-%m-%d %H:%M:%S} UTC" if times else "no line yet"
+    where = runs[0].folder if len(runs) == 1 else ", ".join(run.name for run in runs)
+    return (
+        f"<header><h1>{escape(title)}</h1>{status}"
+        '<button class="theme" title="light or dark" aria-label="light or dark">◐</button>'
+        f"<p>{escape(str(where))} · {seen}</p></header>"
+    )
+
+
+def _one(run: RunRecord, panels: Sequence[Panel]) -> Iterable[str]:
+    if run.status == "failed" and (message := run.attempts[-1].get("message")):
+        yield f'<p class="notice">{escape(message)}</p>'
+    yield _tiles(run)
+    yield _diagrams([run], panels)
+    if run.of_kind("val"):
+        yield f"<h2>Evaluations</h2>{tables.evaluations_table(run)}"
+    yield f"<h2>Attempts</h2>{tables.attempts_table(run)}"
+    yield f"<h2>Run</h2>{tables.facts(run)}{tables.events_table(run)}{tables.recipe_text(run, 'Recipe')}"
+
+
+def _several(runs: Sequence[RunRecord], panels: Sequence[Panel]) -> Iterable[str]:
+    yield f"<h2>Runs</h2>{tables.runs_table(runs)}"
+    yield _diagrams(runs, panels)
+    yield f"<h2>What differs in the recipes</h2>{tables.recipe_table(runs)}"
+    yield f"<h2>Recipes</h2>{''.join(tables.recipe_text(run, run.name) for run in runs)}"
+
+
+def _tiles(run: RunRecord) -> str:
+    """The figures that one looks for first."""
+    if not run.rows:
+        return '<p class="muted">No row has been written yet.</p>'
+    train, val, last = run.of_kind("train"), run.of_kind("val"), run.rows[-1]
+    tiles = []
+    if best := tables.best_row(run):
+        newest = [row for row in val if "val/top1" in row][-1]
+        tiles.append(("Best val top-1", tables.percent(best["val/top1"]), f"at epoch {best['epoch']:.4g}"))
+        top5 = f"top-5 {tables.percent(newest['val/top5'])}" if "val/top5" in newest else ""
+        tiles.append(("Last val top-1", tables.percent(newest["val/top1"]), top5))
+    if train and "train/loss" in train[-1]:
+        val_loss = f"val {val[-1]['val/loss']:.4f}" if val and "val/loss" in val[-1] else ""
+        loss = train[-1]["train/loss"]
+        text = f"{loss:.4f}" if math.isfinite(loss) else '<span class="bad">not finite</span>'
+        tiles.append(("Train loss", text, val_loss))
+    total = run.total_epochs
+    part = f'<i style="width:{100 * min(1.0, last["epoch"] / total):.1f}%"></i>' if total else ""
+    done = f'<div class="bar">{part}</div>' if part and run.status != "finished" else f"{last['samples']:,} images"
+    of = f" <small>of {total:g}</small>" if total else ""
+    tiles.append(("Epochs", f"{last['epoch']:.4g}{of}", done))
+    attempts = len(run.attempts)
+    tiles.append(("Working time", duration(last["elapsed"]), "in one go" if attempts < 2 else f"{attempts} attempts"))
+    if speeds := [row["perf/img_per_s"] for row in train if "perf/img_per_s" in row]:
+        waits = [row["perf/data_wait_frac"] for row in train if "perf/data_wait_frac" in row]
+        wait = f"{100 * median(waits):.1f} % waiting for data" if waits else ""
+        tiles.append(("Images per second", f"{median(speeds):,.0f}", wait))
+    return f'<div class="tiles">{"".join(_tile(*tile) for tile in tiles)}</div>'
+
+
+def _tile(label: str, value: str, note: str) -> str:
+    return f'<div class="tile"><span>{label}</span><b>{value}</b><span>{note}</span></div>'
+
+
+def _diagrams(runs: Sequence[RunRecord], panels: Sequence[Panel]) -> str:
+    """Switches, and an empty picture for each panel; page/report.js draws."""
+    if not panels:
+        return ""
+    axes = "".join(
+        f'<button data-axis="{axis}" aria-pressed="{"true" if axis == "samples" else "false"}">{label}</button>'
+        for axis, label in AXES
+    )
+    chips = "".join(
+        f'<button data-run="{index}" aria-pressed="true" style="--color:var(--c{index % 8})">'
+        f'<span class="dot"></span>{escape(run.name)}</button>'
+        for index, run in enumerate(runs)
+    )
+    several = len(runs) > 1
+    return (
+        f'<div class="controls"><div class="segments" role="group" aria-label="x axis">{axes}</div>'
+        '<label>Smoothing <input id="smooth" type="range" min="0" max="0.98" step="0.02" value="0.5"></label>'
+        f"{f'<div class=runs>{chips}</div>' if several else ''}</div>"
+        f'<div class="panels">{"".join(_figure(panel, at, several) for at, panel in enumerate(panels))}</div>'
+    )
+
+
+def _figure(panel: Panel, index: int, several: bool) -> str:
+    groups = [metric.split("/")[0] for metric in panel.metrics]
+    names = [group if group in ("train", "val", "val_ema") else "" for group in groups]  # else the title says it all
+    keys = "".join(
+        f'<span class="key" style="--color:var(--c{order})">{escape(names[order])} '
+        f'<b data-metric="{escape(metric)}"></b></span>'
+        for order, metric in enumerate(panel.metrics)
+    )
+    if several:
+        keys = '<span class="muted">dashed: train</span>' if len(panel.metrics) > 1 else ""
+    log = '<button aria-pressed="false">log</button>' if panel.form == "loss" else ""
+    wide = " wide" if panel.wide else ""
+    return (
+        f'<figure class="panel{wide}" data-panel="{index}"><figcaption>{escape(panel.title)}{keys}{log}</figcaption>'
+        f'<svg role="img" aria-label="{escape(panel.title)}"></svg></figure>'
+    )

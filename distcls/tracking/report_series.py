@@ -1,0 +1,80 @@
+"""What the report draws: which panels there are, and each run's lines, thinned out to what a screen can show."""
+
+import math
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from distcls.tracking.run_record import AXES, RunRecord
+from distcls.tracking.tracker import kind_of
+
+POINTS = 1500  # per line: more than a screen has
+
+
+class Panel(NamedTuple):
+    """One diagram: `form` names a format of page/report.js; `zero` starts the y axis there."""
+
+    title: str
+    metrics: tuple[str, ...]
+    form: str
+    zero: bool = False
+    wide: bool = False
+
+
+PANELS = (
+    Panel("Loss", ("train/loss", "val/loss", "val_ema/loss"), "loss", wide=True),
+    Panel("Top-1 accuracy", ("train/top1", "val/top1", "val_ema/top1"), "percent", wide=True),
+    Panel("Top-5 accuracy", ("train/top5", "val/top5", "val_ema/top5"), "percent"),
+    Panel("Learning rate", ("optim/lr",), "rate", zero=True),
+    Panel("Gradient norm", ("optim/grad_norm",), "number", zero=True),
+    Panel("Images per second", ("perf/img_per_s",), "number", zero=True),
+    Panel("Time spent waiting for data", ("perf/data_wait_frac",), "percent", zero=True),
+    Panel("Seconds per evaluation", ("perf/eval_s",), "number", zero=True),
+)
+NOT_DRAWN = ("best/", "val/n", "perf/step_ms")  # in tables; step time is the inverse of images per second
+
+
+def panels_of(runs: Sequence[RunRecord]) -> list[Panel]:
+    """The panels that have data, with the metrics that have; then one for each metric that none of them shows."""
+    found = dict.fromkeys(name for run in runs for row in run.rows for name in row if "/" in name)
+    known = {metric for panel in PANELS for metric in panel.metrics}
+    panels = [panel._replace(metrics=tuple(name for name in panel.metrics if name in found)) for panel in PANELS]
+    others = [name for name in found if name not in known and not name.startswith(NOT_DRAWN)]
+    return [*(panel for panel in panels if panel.metrics), *(Panel(name, (name,), "number") for name in others)]
+
+
+def lines_of(run: RunRecord) -> dict[str, Any]:
+    """The run for page/report.js: columns of numbers by kind of row, and where it was started again."""
+    kinds: dict[str, list[dict[str, Any]]] = {}
+    for row in run.rows:
+        kinds.setdefault(kind_of(row), []).append(row)
+    return {
+        "name": run.name,
+        "series": {kind: _columns(rows) for kind, rows in kinds.items()},
+        "restarts": [{"attempt": again.attempt, "after": again.after, **again.position} for again in run.restarts],
+    }
+
+
+def _columns(rows: Sequence[dict[str, Any]]) -> dict[str, list[float | str | None]]:
+    """Columns of at most POINTS means over neighbouring rows."""
+    size = math.ceil(len(rows) / POINTS)
+    groups = [rows[start : start + size] for start in range(0, len(rows), size)]
+    columns: dict[str, list[float | str | None]] = {
+        axis: [_brief(group[-1][axis]) for group in groups] for axis in AXES
+    }
+    for name in dict.fromkeys(name for row in rows for name in row if "/" in name):
+        columns[name] = [_mean([row[name] for row in group if name in row]) for group in groups]
+    return columns
+
+
+def _mean(values: Sequence[Any]) -> float | str | None:
+    """None for no value, which is a gap in the line; ``NaN`` as soon as one is not finite."""
+    numbers = [value for value in values if isinstance(value, (int, float))]
+    if not numbers:
+        return None
+    mean = sum(numbers) / len(numbers)
+    return _brief(mean) if math.isfinite(mean) else "NaN"
+
+
+def _brief(value: float) -> float:
+    """To nine digits: enough for a sample count, and half the size of the file."""
+    return float(f"{value:.9g}")

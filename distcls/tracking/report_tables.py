@@ -1,0 +1,182 @@
+"""The tables of the report."""
+
+import json
+import re
+from collections.abc import Iterable, Sequence
+from html import escape
+from typing import Any
+
+from distcls.tracking.console import duration, number
+from distcls.tracking.run_record import RunRecord
+
+NOT_COMPARED = ("name", "output_dir")
+
+
+def table(
+    head: Sequence[str], rows: Iterable[Sequence[str]], numeric: Sequence[bool], marks: Sequence[str] = ()
+) -> str:
+    """HTML of a table of ready cells; `marks` are classes of the rows."""
+
+    def cells(tag: str, row: Sequence[str]) -> str:
+        return "".join(
+            f"<{tag}{' class=num' if right else ''}>{cell}</{tag}>" for cell, right in zip(row, numeric, strict=True)
+        )
+
+    lines = list(rows)
+    classes = [f' class="{mark}"' if mark else "" for mark in marks] or [""] * len(lines)
+    body = "".join(f"<tr{style}>{cells('td', row)}</tr>" for style, row in zip(classes, lines, strict=True))
+    return f'<div class="table"><table><thead><tr>{cells("th", head)}</tr></thead><tbody>{body}</tbody></table></div>'
+
+
+def best_row(run: RunRecord) -> dict[str, Any] | None:
+    """The first evaluation with the highest top-1 accuracy."""
+    scored = [row for row in run.of_kind("val") if "val/top1" in row]
+    return max(scored, key=lambda row: row["val/top1"], default=None)
+
+
+def percent(value: float | None) -> str:
+    return "-" if value is None else f"{100 * value:.2f} %"
+
+
+def evaluations_table(run: RunRecord) -> str:
+    """Every evaluation, the newest first."""
+    rows, best = run.of_kind("val")[::-1], best_row(run)
+    head = ("epoch", "step", "images seen", "time", "val loss", "top-1", "top-5", "on images")
+    lines = (
+        (
+            f"{row['epoch']:.4g}",
+            f"{row['step']:,}",
+            f"{row['samples']:,}",
+            duration(row["elapsed"]),
+            number(row.get("val/loss")),
+            percent(row.get("val/top1")),
+            percent(row.get("val/top5")),
+            f"{row['val/n']:,}" if "val/n" in row else "-",
+        )
+        for row in rows
+    )
+    return table(head, lines, [True] * len(head), ["best" if row is best else "" for row in rows])
+
+
+def attempts_table(run: RunRecord) -> str:
+    """When, where and how each start of the run went."""
+    starts = {again.attempt: again.position["step"] for again in run.restarts}
+    head = ("attempt", "started (UTC)", "host", "ranks x threads", "from step", "end", "")
+    lines = (
+        (
+            str(index),
+            escape(attempt.get("started", "")[:19].replace("T", "\N{NO-BREAK SPACE}")),
+            escape(str(attempt.get("host", ""))),
+            f"{attempt.get('world_size', '?')} x {attempt.get('threads', '?')}",
+            f"{starts.get(index, 0):,.0f}",
+            status(attempt.get("status", "unknown")),
+            escape(attempt.get("message", "")),
+        )
+        for index, attempt in enumerate(run.attempts, 1)
+    )
+    return table(head, lines, [True, False, False, False, True, False, False])
+
+
+def runs_table(runs: Sequence[RunRecord]) -> str:
+    """The runs side by side, the best value of each measure marked."""
+    best = [best_row(run) for run in runs]
+    last = [run.rows[-1] if run.rows else {} for run in runs]
+    tops = [row["val/top1"] if row else None for row in best]
+    highest = max((top for top in tops if top is not None), default=None)
+    head = (
+        "run",
+        "status",
+        "best val top-1",
+        "at epoch",
+        "val loss there",
+        "epochs",
+        "images seen",
+        "time",
+        "attempts",
+    )
+    lines = (
+        (
+            f'<span class="dot" style="--color:var(--c{index % 8})"></span> {escape(run.name)}'
+            f'<br><span class="muted">{escape(str(run.folder))}</span>',
+            status(run.status),
+            f"<b>{percent(top)}</b>{' ★' if top is not None and top == highest else ''}",
+            f"{row['epoch']:.4g}" if row else "-",
+            number(row.get("val/loss")) if row else "-",
+            f"{end.get('epoch', 0):.4g}",
+            f"{end.get('samples', 0):,}",
+            duration(end.get("elapsed", 0)),
+            str(max(len(run.attempts), 1)),
+        )
+        for index, (run, row, end, top) in enumerate(zip(runs, best, last, tops, strict=True))
+    )
+    return table(head, lines, [False, False, *[True] * 7])
+
+
+def differing_keys(runs: Sequence[RunRecord]) -> list[tuple[str, list[str | None]]]:
+    """Recipe keys whose values are not the same in all runs, with each run's value; None where it has no such key."""
+    keys = dict.fromkeys(key for run in runs for key in run.recipe if key not in NOT_COMPARED)
+    values = [(key, [run.recipe.get(key) for run in runs]) for key in keys]
+    return [(key, row) for key, row in values if len(set(row)) > 1]
+
+
+def recipe_table(runs: Sequence[RunRecord]) -> str:
+    """The differing keys of several recipes."""
+    if not (rows := differing_keys(runs)):
+        return '<p class="muted">Nothing: the recipes are the same.</p>'
+    head = ["key", *(escape(run.name) for run in runs)]
+    lines = (
+        [
+            f"<code>{escape(key)}</code>",
+            *('<span class="muted">not set</span>' if v is None else f"<code>{escape(v)}</code>" for v in row),
+        ]
+        for key, row in rows
+    )
+    return table(head, lines, [False] * len(head))
+
+
+def facts(run: RunRecord) -> str:
+    """Id, versions and sizes of the run."""
+    newest = run.attempts[-1] if run.attempts else {}
+    versions = newest.get("versions", {})
+    pairs = {
+        "run id": run.run_id,
+        "classes": run.recipe.get("model.head.num_classes"),
+        "backbone": run.recipe.get("model.backbone.type"),
+        "global batch": run.recipe.get("train.global_batch_size"),
+        "precision": run.recipe.get("train.precision"),
+        "seed": run.recipe.get("train.seed"),
+        **versions,
+    }
+    cells = (f"<div><dt>{escape(key)}</dt><dd>{escape(str(value))}</dd></div>" for key, value in pairs.items() if value)
+    return f'<dl class="table facts">{"".join(cells)}</dl>'
+
+
+def events_table(run: RunRecord) -> str:
+    """All events, the newest first, folded."""
+    lines = (
+        (
+            duration(event["time"] - run.events[0]["time"]),
+            str(event["attempt"]),
+            escape(event["kind"]),
+            escape(", ".join(f"{k} {_text(v)}" for k, v in event.items() if k not in ("time", "attempt", "kind"))),
+        )
+        for event in run.events[::-1]
+    )
+    inner = table(("after", "attempt", "event", ""), lines, [True, True, False, False])
+    return f"<details><summary>Events <small>{len(run.events)}</small></summary>{inner}</details>"
+
+
+def recipe_text(run: RunRecord, title: str) -> str:
+    """The recipe as it stands in the run folder, folded."""
+    text = escape(run.recipe_text, quote=False)
+    text = re.sub(r"(?m)(^\s*(?:- )*|\{|, )([A-Za-z_][\w.\-]*)(?=:(?: |$))", r"\1<span class=k>\2</span>", text)
+    text = re.sub(r"(?m)(: |- |\[|, )(-?\d[\d.e+\-]*)(?=[,\]}\n]|$)", r"\1<span class=n>\2</span>", text)
+    return f"<details><summary>{escape(title)} <small>recipe.yaml</small></summary><pre>{text}</pre></details>"
+
+
+def status(word: str) -> str:
+    return f'<span class="status {escape(word)}">{escape(word)}</span>'
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)

@@ -1,0 +1,142 @@
+"""A run as its folder tells it: rows, attempts, restarts, recipe; of a run that goes on, was killed, or has ended."""
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from distcls.errors import UserError
+from distcls.tracking.jsonl import METRICS, read_events, read_lines, read_rows
+
+AXES = ("samples", "epoch", "elapsed", "step")
+
+
+@dataclass(frozen=True)
+class Restart:
+    """Where an attempt after the first went on.
+
+    Attributes:
+        attempt: its number.
+        after: how the attempt before it ended: ``preempted``, ``killed``, ``failed``.
+        position: step, samples, epoch of the checkpoint; and `elapsed` seconds of training until then.
+    """
+
+    attempt: int
+    after: str
+    position: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """What a report needs to know of a run.
+
+    Attributes:
+        rows: see `read_rows`; each with `elapsed`, the seconds that all attempts have worked until then, waits between
+            them left out.
+        attempts: of `run.json`, the first first.
+        recipe_text: `recipe.yaml`.
+        recipe: dotted key -> value as written.
+    """
+
+    folder: Path
+    name: str
+    run_id: str
+    status: str
+    rows: list[dict[str, Any]]
+    events: list[dict[str, Any]]
+    attempts: list[dict[str, Any]]
+    restarts: list[Restart]
+    recipe_text: str
+    recipe: dict[str, str]
+
+    def of_kind(self, group: str) -> list[dict[str, Any]]:
+        """The rows with metrics of a group, e.g. ``val``."""
+        return [row for row in self.rows if any(name.startswith(f"{group}/") for name in row)]
+
+    @property
+    def total_epochs(self) -> float | None:
+        """Of the recipe, where it counts epochs."""
+        try:
+            return float(self.recipe["train.epochs"])
+        except (KeyError, ValueError):
+            return None
+
+
+def read_run(folder: Path) -> RunRecord:
+    """Read a run folder.
+
+    Raises:
+        UserError: it is none.
+    """
+    run_file, recipe_file = folder / "run.json", folder / "recipe.yaml"
+    if not run_file.exists() and not (folder / METRICS).exists():
+        raise UserError(f"{folder} is not a run folder: it has neither run.json nor {METRICS}")
+    run = json.loads(run_file.read_text()) if run_file.exists() else {}
+    text = recipe_file.read_text() if recipe_file.exists() else ""
+    recipe = dict(flatten(yaml.load(text, Loader=yaml.BaseLoader) or {}))
+    rows, events = read_rows(folder), read_events(folder)
+    spans = _working_hours(run.get("attempts", []), [*read_lines(folder / METRICS), *events])
+    for row in rows:
+        row["elapsed"] = _elapsed(spans, row["attempt"], row["time"])
+    return RunRecord(
+        folder=folder,
+        name=recipe.get("name") or folder.resolve().name,
+        run_id=run.get("run_id", ""),
+        status=run.get("status", "unknown"),
+        rows=rows,
+        events=events,
+        attempts=run.get("attempts", []),
+        restarts=list(_restarts(rows, events, run.get("attempts", []), spans)),
+        recipe_text=text,
+        recipe=recipe,
+    )
+
+
+def flatten(value: Any, key: str = "") -> Iterator[tuple[str, str]]:
+    """Dotted key and text of every leaf; a list of scalars is one leaf."""
+    if isinstance(value, dict) and value:
+        for name, item in value.items():
+            yield from flatten(item, f"{key}.{name}" if key else str(name))
+    elif isinstance(value, list) and any(isinstance(item, (dict, list)) for item in value):
+        for index, item in enumerate(value):
+            yield from flatten(item, f"{key}.{index}")
+    elif key:
+        yield key, f"[{', '.join(map(str, value))}]" if isinstance(value, list) else str(value or "")
+
+
+def _working_hours(attempts: list[dict[str, Any]], lines: list[dict[str, Any]]) -> dict[int, tuple[float, float]]:
+    """Start and end of each attempt, seconds since 1970; the end of a killed one is its last line."""
+    times: dict[int, list[float]] = {}
+    for line in lines:
+        times.setdefault(line["attempt"], []).append(line["time"])
+    for number, attempt in enumerate(attempts, 1):
+        if number in times and "started" in attempt:
+            times[number].append(datetime.fromisoformat(attempt["started"]).timestamp())
+    return {number: (min(found), max(found)) for number, found in sorted(times.items())}
+
+
+def _elapsed(spans: dict[int, tuple[float, float]], attempt: int, time: float) -> float:
+    before = sum(end - start for number, (start, end) in spans.items() if number < attempt)
+    return before + time - spans[attempt][0]
+
+
+def _restarts(
+    rows: list[dict[str, Any]],
+    events: list[dict[str, Any]],
+    attempts: list[dict[str, Any]],
+    spans: dict[int, tuple[float, float]],
+) -> Iterator[Restart]:
+    resumed = {event["attempt"]: event["step"] for event in events if event["kind"] == "resumed"}
+    for number in spans:
+        if number == 1:
+            continue
+        step = resumed.get(number, min((row["step"] for row in rows if row["attempt"] == number), default=0))
+        # Steps are of one size: any row tells samples and epochs per step.
+        position = {axis: step * rows[-1][axis] / max(rows[-1]["step"], 1) if rows else 0 for axis in AXES}
+        position["elapsed"] = _elapsed(spans, number, spans[number][0])
+        after = attempts[number - 2].get("status", "unknown") if number - 2 < len(attempts) else "unknown"
+        yield Restart(number, after, position)

@@ -1,0 +1,115 @@
+import json
+import re
+import shutil
+import subprocess
+
+import pytest
+
+from distcls.tracking.report import render
+from distcls.tracking.report_series import POINTS, lines_of, panels_of
+from distcls.tracking.report_tables import differing_keys
+from distcls.tracking.run_record import read_run
+from tests.tracking.example_runs import make_run
+
+ATTEMPTS = ((0, 250, "preempted"), (234, 10**9, "finished"))
+
+
+@pytest.fixture
+def quick(tmp_path):
+    return make_run(tmp_path / "quick", epochs=3, steps_per_epoch=234, attempts=ATTEMPTS, final=0.92)
+
+
+def data_of(page):
+    found = re.search(r'<script type="application/json" id="data">(.*?)</script>', page, re.DOTALL)
+    return json.loads(found[1], parse_constant=pytest.fail)
+
+
+def test_the_page_holds_every_value_of_a_short_run(quick):
+    run = read_run(quick)
+    page = render([quick])
+    (drawn,) = data_of(page)["runs"]
+    for kind, metric in (("train", "train/loss"), ("val", "val/top1"), ("train", "optim/lr")):
+        assert drawn["series"][kind][metric] == pytest.approx([row[metric] for row in run.rows if metric in row])
+    assert drawn["series"]["val"]["step"] == [234, 468, 702]
+    assert [(again["attempt"], again["step"]) for again in drawn["restarts"]] == [(2, 234)]
+    best = max(row["val/top1"] for row in run.rows if "val/top1" in row)
+    assert f"<span>Best val top-1</span><b>{100 * best:.2f} %</b>" in page
+    assert "lr</span>: <span class=n>0.5</span>" in page
+
+
+def test_nothing_is_fetched(quick):
+    page = render([quick])
+    assert not re.search(r"https?:|//[a-z]+\.|@import|url\((?!#)", page)
+    assert re.findall(r'(?:src|href)="([^"]*)"', page) == ["data:,"]
+
+
+def test_names_and_messages_are_text(tmp_path):
+    bad = make_run(
+        tmp_path / "<!--<script><b>", epochs=1, steps_per_epoch=60, attempts=((0, 55, "failed"),), message="<i>"
+    )
+    page = render([bad])
+    assert "<b>" not in page.split("<header>")[1].split("</header>")[0]
+    assert '<p class="notice">&lt;i&gt;</p>' in page
+    assert data_of(page)["runs"][0]["name"] == "<!--<script><b>"
+
+
+def test_a_loss_that_is_not_finite_is_shown(tmp_path):
+    run = make_run(tmp_path / "r", epochs=1, steps_per_epoch=300, nan_at=250, attempts=((0, 250, "failed"),))
+    page = render([run])
+    assert data_of(page)["runs"][0]["series"]["train"]["train/loss"][-1] == "NaN"
+    assert '<b><span class="bad">not finite</span></b>' in page
+
+
+def test_a_long_run_is_thinned_out_to_its_end(tmp_path):
+    run = read_run(make_run(tmp_path / "long", epochs=4, steps_per_epoch=1000, log_every=1))
+    columns = lines_of(run)["series"]["train"]
+    losses = [row["train/loss"] for row in run.of_kind("train")]
+    assert len(losses) == 4000
+    assert len(columns["train/loss"]) == len(columns["samples"]) <= POINTS
+    assert columns["step"][-1] == 4000
+    assert columns["train/loss"][0] == pytest.approx(sum(losses[:3]) / 3)
+
+
+def test_metrics_that_no_panel_knows_get_their_own(quick):
+    run = read_run(quick)
+    run.rows[0]["perf/mfu"] = 0.4
+    titles = [panel.title for panel in panels_of([run])]
+    assert titles[:3] == ["Loss", "Top-1 accuracy", "Top-5 accuracy"]
+    assert titles[-1] == "perf/mfu"
+
+
+def test_several_runs_are_compared_by_what_differs(tmp_path, quick):
+    other = make_run(tmp_path / "other", epochs=3, steps_per_epoch=234, depth=34, lr=0.1, final=0.8)
+    assert differing_keys([read_run(quick), read_run(other)]) == [
+        ("model.backbone.depth", ["50", "34"]),
+        ("optimizer.lr", ["0.5", "0.1"]),
+    ]
+    page = render([quick, other])
+    assert "<code>optimizer.lr</code>" in page
+    assert "2 runs compared" in page
+    assert page.count("★") == 1
+    same = render([quick, quick])
+    assert "Nothing: the recipes are the same." in same
+
+
+def test_a_run_without_a_row_has_a_page(tmp_path):
+    page = render([make_run(tmp_path / "r", attempts=((0, 10, "running"),))])
+    assert "No row has been written yet." in page
+
+
+@pytest.mark.skipif(shutil.which("chromium") is None, reason="needs chromium")
+@pytest.mark.parametrize("runs", [1, 2])
+def test_a_browser_draws_every_panel_and_complains_of_nothing(tmp_path, quick, runs):
+    crashed = make_run(tmp_path / "crashed", epochs=3, steps_per_epoch=234, nan_at=250, attempts=((0, 250, "failed"),))
+    page = tmp_path / "report.html"
+    page.write_text(render([quick, crashed][:runs]))
+    flags = "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking"
+    flags += " --disable-component-update --disable-sync --enable-logging=stderr --virtual-time-budget=2000 --dump-dom"
+    command = ["chromium", *flags.split(), f"--user-data-dir={tmp_path / 'profile'}", page.as_uri()]
+    browser = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert "CONSOLE" not in browser.stderr
+    figures = re.findall(r"<figure.*?</figure>", browser.stdout, re.DOTALL)
+    assert len(figures) == len(data_of(page.read_text())["panels"]) == 8
+    assert all('<path style="--color' in figure for figure in figures)
+    assert sum(figure.count('class="restart"') for figure in figures) == 8
+    assert sum(figure.count('class="broken"') for figure in figures) == runs - 1

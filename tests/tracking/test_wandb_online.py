@@ -1,0 +1,119 @@
+"""Real wandb against a server in a process of its own: what arrives, and that a bad server cannot hold a run."""
+
+import contextlib
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from distcls.tracking.jsonl import read_rows
+
+pytestmark = pytest.mark.usefixtures("no_wandb_account")
+
+ATTEMPT = """
+import sys
+from pathlib import Path
+from distcls.tracking import wandb
+from distcls.tracking.jsonl import MetricsLog
+from distcls.tracking.trackers import Trackers
+from tests.tracking.test_wandb import train_row, val_row
+folder, attempt, first, last, status = Path(sys.argv[1]), *map(int, sys.argv[2:5]), sys.argv[5]
+wandb.FINISH_SECONDS = {**wandb.FINISH_SECONDS, "preempted": 2.0}
+log = MetricsLog(folder, attempt)
+trackers = Trackers([log, wandb.WandbTracker(folder, "run0", config={"lr": 0.5})])
+for step in range(first, last + 1):
+    trackers.log(train_row(step))
+    if step % 5 == 0:
+        trackers.log(val_row(step, best=step / 50))
+trackers.finish(status, "the reason")
+"""
+
+
+class Server:
+    def __init__(self, behaviour):
+        script = Path(__file__).with_name("stand_in_server.py")
+        self.process = subprocess.Popen(
+            [sys.executable, str(script), behaviour], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        self.url = self.process.stdout.readline().strip()
+
+    def got(self):
+        """Stop it and see what has arrived."""
+        return json.loads(self.process.communicate("")[0])
+
+
+@pytest.fixture
+def serve():
+    servers = []
+
+    def start(behaviour):
+        servers.append(Server(behaviour))
+        return servers[-1]
+
+    yield start
+    for server in servers:
+        with contextlib.suppress(ProcessLookupError):
+            server.process.kill()
+        server.process.wait()
+
+
+def attempt(folder, server, *arguments):
+    """One attempt at a run: what it printed, and the seconds it took, the exit of its process included."""
+    began = time.monotonic()
+    run = subprocess.run(
+        [sys.executable, "-c", ATTEMPT, str(folder), *map(str, arguments)],
+        env={**os.environ, "WANDB_BASE_URL": server.url, "WANDB_API_KEY": "0" * 40},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert run.returncode == 0, run.stderr
+    return run.stdout, run.stderr, time.monotonic() - began
+
+
+def test_two_attempts_are_one_run_with_every_row_once(tmp_path, serve):
+    server = serve("ok")
+    said = [attempt(tmp_path, server, 1, 1, 12, "preempted"), attempt(tmp_path, server, 2, 9, 20, "finished")]
+    assert {out for out, _, _ in said} == {f"W&B: {server.url}/team/distcls/runs/run0\n"}
+    assert {err for _, err, _ in said} == {""}
+    got = server.got()
+    assert {run["id"] for run in got["runs"]} == {"run0"}
+    arrived = [{name: value for name, value in row.items() if not name.startswith("_")} for row in got["history"]]
+    metrics = {
+        (row["progress/step"], name): value
+        for row in arrived
+        for name, value in row.items()
+        if not name.startswith("progress/")
+    }
+    assert metrics == {
+        (row["step"], name): value for row in read_rows(tmp_path) for name, value in row.items() if "/" in name
+    }
+    assert len(arrived) == 20 + 4  # 20 training rows, 4 evaluations, none twice
+    assert got["summary"]["best/val_top1"] == 20 / 50
+    assert got["exit_codes"] == [143, 0]
+    assert got["preempting"] >= 1
+    assert got["runs"][0]["config"]["lr"]["value"] == 0.5
+
+
+def test_a_server_that_hangs_is_left_when_grace_is_short(tmp_path, serve):
+    server = serve("hang")
+    _, err, seconds = attempt(tmp_path, server, 1, 1, 12, "preempted")
+    (segment,) = (tmp_path / "wandb").glob("run-*")
+    assert err == (
+        "warning: WandbTracker failed while closing: TimeoutError: not everything was uploaded in time."
+        f" To upload the rest: wandb sync {segment}\n"
+    )
+    assert seconds < 30  # wandb itself would wait for good
+    assert len(read_rows(tmp_path)) == 14
+
+
+def test_a_server_that_refuses_the_key_leaves_the_run_offline(tmp_path, serve):
+    out, err, _ = attempt(tmp_path, serve("refuse"), 1, 1, 3, "finished")
+    assert out.startswith("W&B: offline (CommError: ")
+    assert out.endswith(f"To upload it later: wandb sync {tmp_path}/wandb/offline-run-*\n")
+    assert out.count("\n") == 1
+    assert err == ""
