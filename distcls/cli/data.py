@@ -14,15 +14,22 @@ app = typer.Typer(no_args_is_help=True, help="Write .beton files from images, an
 @app.command()
 def convert(
     source: Annotated[
-        Path, typer.Argument(help="Folder with one sub-folder per class, or with the files of a known set.")
+        Path, typer.Argument(help="Folder with one sub-folder per class or a known set's files, or a list.csv.")
     ],
     out: Annotated[Path, typer.Argument(help="The .beton to write; OUT.json is written beside it.")],
-    source_type: Annotated[str, typer.Option(help="auto, folder, fashion-mnist, mnist or torchvision.")] = "auto",
+    source_type: Annotated[str, typer.Option(help="auto, folder, csv, fashion-mnist, mnist or torchvision.")] = "auto",
     split: Annotated[
         str | None, typer.Option(help="train, val or test; for a folder: the sub-folder of that name.")
     ] = None,
     dataset: Annotated[
         str | None, typer.Option(help="Class of torchvision.datasets, e.g. CIFAR10. Never downloads.")
+    ] = None,
+    image_root: Annotated[
+        Path | None, typer.Option(help="Of a CSV list: the folder of its paths. Default: the list's own.")
+    ] = None,
+    classes: Annotated[
+        Path | None,
+        typer.Option(help="Of a CSV list: a file with a class a line, in order. Default: those listed, sorted."),
     ] = None,
     write_mode: Annotated[
         str | None, typer.Option(help="raw, jpg, proportion or smart. Default: raw for small images, else jpg.")
@@ -43,7 +50,7 @@ def convert(
     from distcls.data.convert import convert as run
     from distcls.data.sources import open_source
 
-    images = open_source(source, source_type, split, dataset)
+    images = open_source(source, source_type, split, dataset, image_root, classes)
     print(f"{source}: {len(images)} images in {len(images.class_names)} classes", flush=True)
     with _progress(len(images), out.name) as progress:
         sidecar = run(
@@ -78,7 +85,7 @@ def info(path: Annotated[Path, typer.Argument(help="A .beton.")]) -> None:
         ("from", f"{about.source['path']} ({about.source['kind']})"),
         ("versions", ", ".join(f"{key} {value}" for key, value in about.versions.items())),
         ("fingerprint", about.fingerprint),
-        ("classes", str(dataset.num_classes)),
+        ("classes", f"{dataset.num_classes}{', any number of them per image' if dataset.multi_label else ''}"),
     ):
         print(f"{name:12} {value}")
     for number, (name, count) in enumerate(zip(about.class_names, about.class_counts, strict=True)):

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
-from distcls.data.beton import JPEG, read_samples
+from distcls.data.beton import JPEG, read_samples, read_words
 from distcls.data.errors import DataError
+from distcls.data.multi_hot import unpack, words_for
 from distcls.data.sidecar import Sidecar, Sizes, fingerprint_of, sidecar_path
 from distcls.data.sources import Source
 
@@ -67,7 +68,8 @@ def convert(
     )
     temporary = out.with_name(f".{out.name}.{os.getpid()}.tmp")
     try:
-        writer = BetonWriter(str(temporary), field, workers or len(os.sched_getaffinity(0)), progress)
+        words = words_for(len(source.class_names)) if source.multi_label else 1
+        writer = BetonWriter(str(temporary), field, words, workers or len(os.sched_getaffinity(0)), progress)
         writer.write(Recorder(source, moments), _page_size(source, max_resolution))
         sidecar = _describe(
             temporary,
@@ -126,12 +128,18 @@ def _describe(
 ) -> Sidecar:
     """Read what was written: this also checks it."""
     file, table = read_samples(beton)
+    classes = len(source.class_names)
+    if source.multi_label:
+        counts = unpack(read_words(beton, file), classes).sum(axis=0, dtype=np.int64)
+    else:
+        counts = np.bincount(table["label"], minlength=classes)
     mean, square = moments.astype(np.float64).mean(0)
     return Sidecar(
         fingerprint=fingerprint_of(file, int(table["address"].min()) - file.ctypes.data),
         samples=len(table),
         class_names=source.class_names,
-        class_counts=np.bincount(table["label"], minlength=len(source.class_names)).tolist(),
+        class_counts=counts.tolist(),
+        multi_label=source.multi_label,
         mean=mean.tolist(),
         std=np.sqrt(square - mean**2).tolist(),
         sizes=Sizes(height=_range(table["height"]), width=_range(table["width"])),

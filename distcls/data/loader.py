@@ -27,6 +27,7 @@ class TrainLoader(Loader):
         accumulation_steps: micro-batches per step and rank.
         rank, world_size: this process's place among all.
         seed: the run's seed; order and augmentation follow from it.
+        balanced: every class equally often in an epoch, see order.BalancedOrder.
         workers: decoding threads.
         device: where the batches go.
         dtype: of the images.
@@ -51,6 +52,7 @@ class TrainLoader(Loader):
         rank: int = 0,
         world_size: int = 1,
         seed: int,
+        balanced: bool = False,
         workers: int,
         device: torch.device | str,
         dtype: torch.dtype = torch.float32,
@@ -62,7 +64,7 @@ class TrainLoader(Loader):
                 f"train.global_batch_size: got {global_batch_size}, expected a multiple of {self.parts} "
                 f"({world_size} ranks x {accumulation_steps} accumulation steps)"
             )
-        self.order = GlobalOrder(len(dataset), global_batch_size, seed)
+        self.order = GlobalOrder(len(dataset), global_batch_size, seed, dataset.labels if balanced else None)
         super().__init__(
             dataset,
             resolution=resolution,
@@ -97,7 +99,7 @@ class TrainLoader(Loader):
         samples = self.dataset.samples[taken.indices]
         windows = Windows.centred(samples["height"], samples["width"], self.resolution)
         draw_windows(self.transforms, windows, self.order.seed, taken.epoch, taken.positions)
-        return Plan.of(samples, taken.indices, windows)
+        return Plan.of(samples, taken.indices, windows, self.dataset.targets(taken.indices))
 
 
 class EvalLoader(Loader):
@@ -157,4 +159,4 @@ class EvalLoader(Loader):
         indices[indices >= len(self.dataset)] = -1
         samples = self.dataset.samples[indices]
         windows = Windows.centred(samples["height"], samples["width"], self.resolution, self.crop_ratio)
-        return Plan.of(samples, indices, windows)
+        return Plan.of(samples, indices, windows, self.dataset.targets(indices))

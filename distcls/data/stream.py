@@ -26,7 +26,7 @@ class Batch:
 
     Attributes:
         images: (N, 3, R, R), normalised, on the device, channels-last in memory.
-        target: (N,) int64 on the device; -1 beyond `count`.
+        target: on the device, (N,) int64, -1 beyond `count`; of a multi-label set (N, C) float32.
         index: (N,) int64 on the CPU, positions in the data set; -1 beyond `count`.
         count: how many are real: N in training; in evaluation the rest is padding.
     """

@@ -12,6 +12,7 @@ from ffcv.utils import chunks
 from ffcv.writer import DatasetWriter, worker_job_indexed_dataset
 
 from distcls.data.errors import DataError
+from distcls.data.multi_hot import pack
 from distcls.data.sources import Source
 
 # Images are read by processes that inherit the source, which need not be picklable.
@@ -33,7 +34,8 @@ class Recorder:
     def __len__(self) -> int:
         return len(self._source)
 
-    def __getitem__(self, index: int) -> tuple[np.ndarray, int]:
+    def __getitem__(self, index: int) -> tuple[Any, ...]:
+        """The image, and its label or the words of its labels."""
         self.current = int(index)
         image, label = self._source[self.current]
         # The writer draws which images to compress from numpy's global generator: the same choice for any number of
@@ -41,7 +43,7 @@ class Recorder:
         np.random.seed(self.current)
         pixels = image.reshape(-1, 3).astype(np.float32) / np.float32(255)
         self._moments[index] = pixels.mean(0), np.square(pixels).mean(0)
-        return image, label
+        return (image, *pack(label)) if self._source.multi_label else (image, label)
 
     def name(self) -> str:
         return self._source.name_of(self.current)
@@ -62,17 +64,21 @@ def _work(errors: Any, recorder: Recorder, arguments: tuple[Any, ...]) -> None:
 
 
 class BetonWriter(DatasetWriter):
-    """FFCV's writer of (image, label), supervised.
+    """FFCV's writer of images with their labels, supervised.
 
     Args:
         path: the file to write.
         image: how images are stored.
+        words: int fields for the labels: more than one only for a multi-label source.
         workers: processes.
         progress: called now and then with the number of images done.
     """
 
-    def __init__(self, path: str, image: RGBImageField, workers: int, progress: Callable[[int], None]) -> None:
-        super().__init__(path, {"image": image, "label": IntField()}, num_workers=workers)
+    def __init__(
+        self, path: str, image: RGBImageField, words: int, workers: int, progress: Callable[[int], None]
+    ) -> None:
+        labels = {f"label_{number}" if number else "label": IntField() for number in range(words)}
+        super().__init__(path, {"image": image, **labels}, num_workers=workers)
         self._progress = progress
 
     def write(self, recorder: Recorder, page_size: int) -> None:

@@ -79,6 +79,8 @@ class Data(Part):
     """Pixels per side of the square images that the model sees."""
     augment: Annotated[list[dict[str, Any]], TRANSFORMS] = []
     """Random changes of each training image, in this order."""
+    sampler: Literal["shuffle", "balanced"] = "shuffle"
+    """shuffle: each training image once per epoch. balanced: each class equally often, rare ones by repetition."""
     workers: Count | None = None
     """Decoding threads per rank; null means the cores that this process may use over the local ranks."""
 
@@ -124,6 +126,8 @@ class Eval(Part):
     """Epochs between evaluations; may be a fraction."""
     batch_size: Count | None = None
     """Images per rank; null means the training micro-batch."""
+    metrics: list[Literal["precision", "recall", "f1", "confusion", "calibration", "map"]] = []
+    """Beside loss and top-k, means over classes; each class and the confusion matrix go to val_per_class.json."""
 
 
 class Checkpoint(Part):
