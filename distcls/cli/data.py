@@ -1,14 +1,15 @@
 """`distcls data ...`: write and describe .beton files."""
 
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from distcls.cli.data_check import check
+from distcls.cli.progress import progress_bar
+
 app = typer.Typer(no_args_is_help=True, help="Write .beton files from images, and look into them.")
+app.command()(check)
 
 
 @app.command()
@@ -45,7 +46,7 @@ def convert(
 
     images = open_source(source, source_type, split, dataset)
     print(f"{source}: {len(images)} images in {len(images.class_names)} classes", flush=True)
-    with _progress(len(images), out.name) as progress:
+    with progress_bar(len(images), out.name) as progress:
         sidecar = run(
             images,
             out,
@@ -83,27 +84,3 @@ def info(path: Annotated[Path, typer.Argument(help="A .beton.")]) -> None:
         print(f"{name:12} {value}")
     for number, (name, count) in enumerate(zip(about.class_names, about.class_counts, strict=True)):
         print(f"{number:6}  {count:9}  {name}")
-
-
-@contextmanager
-def _progress(total: int, title: str) -> Iterator[Callable[[int], None]]:
-    """A bar on a terminal, else a line for every tenth."""
-    if sys.stderr.isatty():
-        from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        with Progress(*columns, console=Console(stderr=True)) as bar:
-            task = bar.add_task(title, total=total)
-            yield lambda done: bar.update(task, completed=done)
-        return
-    printed = 0
-
-    def line(done: int) -> None:
-        nonlocal printed
-        tenth = 10 * done // total
-        if tenth > printed:
-            printed = tenth
-            print(f"{title}: {done} of {total}", file=sys.stderr, flush=True)
-
-    yield line
