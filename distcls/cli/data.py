@@ -38,6 +38,9 @@ def convert(
     smart_threshold: Annotated[
         int, typer.Option(help="Bytes of pixels from which on --write-mode smart uses JPEG.")
     ] = 524288,
+    on_error: Annotated[
+        str, typer.Option(help="At an image that cannot be read: stop, or skip it and list it in OUT.report.json.")
+    ] = "stop",
     workers: Annotated[int | None, typer.Option(help="Processes. Default: the cores this process may use.")] = None,
 ) -> None:
     """Write a .beton and its sidecar (class names, statistics) from images on disk."""
@@ -56,10 +59,13 @@ def convert(
             compress_probability=compress_probability,
             smart_threshold=smart_threshold,
             workers=workers,
+            on_error=on_error,
             origin=str(source.resolve()),
             progress=progress,
         )
     print(f"{out}: {sidecar.samples} images, {sidecar.bytes / 2**20:.1f} MiB")
+    if skipped := sidecar.write.get("skipped"):
+        print(f"{skipped} images could not be read and are left out: {out.with_suffix('.report.json')}")
 
 
 @app.command()
