@@ -5,11 +5,14 @@ from typing import Annotated
 
 import typer
 
+from distcls.cli.data_browse import browse
 from distcls.cli.data_check import check
+from distcls.cli.data_describe import describe
 from distcls.cli.progress import progress_bar
 
 app = typer.Typer(no_args_is_help=True, help="Write .beton files from images, and look into them.")
-app.command()(check)
+for command in (check, describe, browse):
+    app.command()(command)
 
 
 @app.command()

@@ -215,7 +215,7 @@ def _describe(
         class_counts=np.bincount(table["label"], minlength=len(source.class_names)).tolist(),
         mean=mean.tolist(),
         std=np.sqrt(square - mean**2).tolist(),
-        sizes=Sizes(height=_range(table["height"]), width=_range(table["width"])),
+        sizes=Sizes.of(table),
         bytes=len(file),
         jpeg_samples=int((table["mode"] == JPEG).sum()),
         write=write,
@@ -224,10 +224,6 @@ def _describe(
             package: version(package) for package in ("distcls", "ffcv", "pillow", "opencv-python") if _has(package)
         },
     )
-
-
-def _range(sizes: np.ndarray) -> list[int]:
-    return [int(sizes.min()), int(np.median(sizes)), int(sizes.max())]
 
 
 def _has(package: str) -> bool:
