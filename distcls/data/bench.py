@@ -46,7 +46,9 @@ class Costs:
             mib = rate.images_per_second * self.stored_bytes / 2**20
             return f"the disk: {mib:.0f} MiB/s, {self.resident:.0%} of the file is in the page cache"
         if busy < 0.7 * workers:
-            return f"neither disk nor decoding: only {busy:.1f} cores were busy for {workers} workers; is the machine shared?"
+            return (
+                f"neither disk nor decoding: only {busy:.1f} cores were busy for {workers} workers: a shared machine?"
+            )
         parts = {"decode": self.decode, "resize": self.resize, "copy": self.copy}
         largest = max(parts, key=lambda name: parts[name])
         share = parts[largest] / sum(parts.values())

@@ -30,7 +30,7 @@ def test_a_rate_counts_from_the_fourth_batch():
         (
             Rate(1000, 0.0006),
             1.0,
-            "neither disk nor decoding: only 0.6 cores were busy for 2 workers; is the machine shared?",
+            "neither disk nor decoding: only 0.6 cores were busy for 2 workers: a shared machine?",
         ),
         (Rate(1000, 0.0005), 0.25, "the disk: 95 MiB/s, 25% of the file is in the page cache"),
     ],
