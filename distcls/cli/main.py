@@ -6,22 +6,15 @@ import sys
 
 import typer
 
-<<<<<<< HEAD
-from distcls.cli import data, models, recipe, report
-=======
-from distcls.cli import bench, data, recipe, report
->>>>>>> tools
+from distcls.cli import bench, data, models, recipe, report
 from distcls.errors import UserError
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 app.add_typer(recipe.app, name="recipe")
 app.add_typer(data.app, name="data")
-<<<<<<< HEAD
-app.command()(models.models)
-=======
 app.add_typer(bench.app, name="bench")
->>>>>>> tools
-app.command(name="report")(report.report)
+app.command()(models.models)
+app.command()(report.report)
 
 
 def main() -> None:
