@@ -20,17 +20,15 @@ from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
 
-import numpy as np
 import torch
+from made_up import MadeUp
 
 CASES = {"raw 28x28": (28, 512), "jpeg 400x350 q90 -> 224": (224, 128)}
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 def ours(path: Path, resolution: int, batch: int, workers: int) -> Iterator[int]:
-    from made_up import MadeUp
-
-from distcls.data.augment import RandomCrop, RandomHorizontalFlip, RandomResizedCrop
+    from distcls.data.augment import RandomCrop, RandomHorizontalFlip, RandomResizedCrop
     from distcls.data.dataset import BetonDataset
     from distcls.data.loader import TrainLoader
 

@@ -1,5 +1,7 @@
 """One or several .beton files as one data set."""
 
+import os
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -34,6 +36,8 @@ class BetonDataset:
         self.paths = [Path(paths)] if isinstance(paths, str | Path) else [Path(path) for path in paths]
         if not self.paths:
             raise DataError("a data set needs one .beton file at least, got an empty list of paths")
+        self._identities = [_identity(path) for path in self.paths]
+        self._checked = time.monotonic()
         shards = [_Shard(path) for path in self.paths]
         self._files = [shard.file for shard in shards]
         self.samples = np.concatenate([shard.table for shard in shards]) if len(shards) > 1 else shards[0].table
@@ -88,10 +92,47 @@ class BetonDataset:
             return unpack(self._words[indices], self.num_classes) * real[:, None].astype(np.float32)
         return np.where(real, self.samples["label"][indices], -1).astype(np.int64)
 
+    def check_unchanged(self, every: float = 1.0) -> None:
+        """Look at each file's inode, size and time, unless that was done less than `every` seconds ago.
+
+        Raises:
+            DataError: a file is not the one that was opened.
+        """
+        now = time.monotonic()
+        if now - self._checked < every:
+            return
+        self._checked = now
+        for path, before in zip(self.paths, self._identities, strict=True):
+            if (found := _identity(path)) != before:
+                raise DataError(
+                    f"{path}: {_change(before, found)} while it was in use: batches from now on would not be this "
+                    "run's. Put the file back that the run began with and start again, or begin a new run."
+                )
+
     def place_of(self, index: int) -> str:
         """For messages: ``FILE: sample NUMBER`` with the number in that file."""
         shard = int(np.searchsorted(self._ends, index, side="right"))
         return f"{self.paths[shard]}: sample {index - (self._ends[shard - 1] if shard else 0)}"
+
+
+def _identity(path: Path) -> tuple[int, int, int, int] | None:
+    """Device, inode, bytes and time of writing in ns; None where there is no file."""
+    try:
+        status = os.stat(path)
+    except FileNotFoundError:
+        return None
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
+
+
+def _change(before: tuple[int, int, int, int] | None, found: tuple[int, int, int, int] | None) -> str:
+    assert before is not None
+    if found is None:
+        return "was removed"
+    if found[:2] != before[:2]:
+        return "was replaced by another file"
+    if found[2] != before[2]:
+        return f"went from {before[2]} to {found[2]} bytes"
+    return "was written to"
 
 
 class _Shard:

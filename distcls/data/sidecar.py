@@ -16,6 +16,12 @@ class Sizes(BaseModel):
     height: list[int]
     width: list[int]
 
+    @classmethod
+    def of(cls, table: np.ndarray) -> "Sizes":
+        """Of a table of `beton.SAMPLE`."""
+        sides = {side: table[side] for side in ("height", "width")}
+        return cls(**{side: [int(all_.min()), int(np.median(all_)), int(all_.max())] for side, all_ in sides.items()})
+
 
 class Sidecar(BaseModel):
     """Contents of OUT.json.

@@ -73,6 +73,7 @@ class Stream:
         slot, plan, futures = self._ready[0]
         start = time.perf_counter()
         try:
+            self._loader.dataset.check_unchanged()
             for future in futures:
                 future.result()
             self._loader.wait_seconds += time.perf_counter() - start
@@ -149,6 +150,7 @@ class Loader:
         status = slot.fill(self.dataset.samples, first, last)
         bad = np.flatnonzero(status)
         if len(bad):
+            self.dataset.check_unchanged(every=0)
             raise DataError(
                 f"{self.dataset.place_of(int(plan.indices[first + bad[0]]))}: its JPEG data is damaged and cannot be "
                 "decoded. Copy the file again, or write it again with `distcls data convert`."
