@@ -175,7 +175,7 @@ def test_two_ranks_give_the_same_bits(kind, tmp_path) -> None:
     ranks = [context.Process(target=on_rank, args=(rank, str(tmp_path / "meet"), kind, answers)) for rank in range(2)]
     for process in ranks:
         process.start()
-    got = [answers.get(timeout=60) for _ in ranks]
+    got = [answers.get(timeout=180) for _ in ranks]
     for process in ranks:
         process.join(10)
     head, scores, target = (Multi(), "ml_score", "ml_gt") if kind == "multi" else (Single(), "pred_score", "gt_label")
