@@ -1,12 +1,14 @@
 """The two loaders: training, an endless and exactly repeatable sequence; evaluation, every image exactly once."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
 
 from distcls.data.augment import Transform, Windows, draw_windows
 from distcls.data.dataset import BetonDataset
+from distcls.data.mix import Mix, Mixing
 from distcls.data.order import GlobalOrder
 from distcls.data.slots import Plan
 from distcls.data.stream import Loader, Stream
@@ -23,6 +25,7 @@ class TrainLoader(Loader):
         dataset: the images; its mean and std normalise them.
         resolution: side of the square output in pixels.
         transforms: constructed TRANSFORMS, applied in turn; none: the largest centred square.
+        mixes: constructed MIXES, of which each step takes one at random.
         global_batch_size: images per optimizer step over all ranks and accumulation.
         accumulation_steps: micro-batches per step and rank.
         rank, world_size: this process's place among all.
@@ -37,7 +40,8 @@ class TrainLoader(Loader):
         wait_seconds: how long the consumer has waited for batches in all.
 
     Raises:
-        UserError: the global batch cannot be dealt evenly, or is larger than the data set.
+        UserError: the global batch cannot be dealt evenly (with mixing, into even micro-batches), or is larger than
+            the data set.
     """
 
     def __init__(
@@ -46,6 +50,7 @@ class TrainLoader(Loader):
         *,
         resolution: int,
         transforms: Sequence[Transform],
+        mixes: Sequence[Mix] = (),
         global_batch_size: int,
         accumulation_steps: int = 1,
         rank: int = 0,
@@ -62,6 +67,11 @@ class TrainLoader(Loader):
                 f"train.global_batch_size: got {global_batch_size}, expected a multiple of {self.parts} "
                 f"({world_size} ranks x {accumulation_steps} accumulation steps)"
             )
+        if mixes and global_batch_size // self.parts % 2:
+            raise UserError(
+                f"data.mix: got micro-batches of {global_batch_size // self.parts} images, expected an even number: "
+                "images are mixed in pairs"
+            )
         self.order = GlobalOrder(len(dataset), global_batch_size, seed)
         super().__init__(
             dataset,
@@ -75,6 +85,7 @@ class TrainLoader(Loader):
             batches_ahead=batches_ahead,
         )
         self.transforms = list(transforms)
+        self._mixing = Mixing(mixes, seed=seed, num_classes=dataset.num_classes) if mixes else None
         self.accumulation_steps = accumulation_steps
         self.rank = rank
         self.world_size = world_size
@@ -97,7 +108,8 @@ class TrainLoader(Loader):
         samples = self.dataset.samples[taken.indices]
         windows = Windows.centred(samples["height"], samples["width"], self.resolution)
         draw_windows(self.transforms, windows, self.order.seed, taken.epoch, taken.positions)
-        return Plan.of(samples, taken.indices, windows)
+        plan = Plan.of(samples, taken.indices, windows)
+        return replace(plan, finish=self._mixing.draw(step, self.resolution)) if self._mixing else plan
 
 
 class EvalLoader(Loader):

@@ -1,6 +1,6 @@
 """What a batch is to hold, and the room it is decoded into; for a CPU: uint8 images, normalised when handed out."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -20,11 +20,13 @@ class Plan:
         indices: (N,) int64 into the data set; -1 for padding.
         target: (N,) int64; -1 for padding.
         windows: (N, 6) int32 of `Windows.packed`; one black pixel for padding.
+        finish: what is left to do on the device: images (N, 3, R, R) and target -> the batch's; None: nothing.
     """
 
     indices: np.ndarray
     target: np.ndarray
     windows: np.ndarray
+    finish: Callable[[torch.Tensor, torch.Tensor], tuple[torch.Tensor, torch.Tensor]] | None = None
 
     @classmethod
     def of(cls, samples: np.ndarray, indices: np.ndarray, windows: Windows) -> "Plan":

@@ -18,7 +18,7 @@ from distcls.optim.schedules import Schedule
 from distcls.recipe.errors import KeyPath, Problem, RecipeError
 from distcls.recipe.schema import Recipe
 from distcls.recipe.source import Source
-from distcls.registry import OPTIMIZERS, SCHEDULES, TRANSFORMS
+from distcls.registry import MIXES, OPTIMIZERS, SCHEDULES, TRANSFORMS
 from distcls.tracking.console import Console
 from distcls.tracking.trackers import Trackers
 
@@ -132,7 +132,7 @@ def _listed(names: list[str]) -> str:
 
 
 def check_ranks(recipe: Recipe, source: Source, ranks: int) -> None:
-    """The global batch must divide into equal micro-batches.
+    """The global batch must divide into equal micro-batches, with mixing into even ones.
 
     Raises:
         RecipeError: it does not on this many ranks.
@@ -143,6 +143,13 @@ def check_ranks(recipe: Recipe, source: Source, ranks: int) -> None:
         text = (
             f"{ranks} ranks x {accumulation} accumulation steps do not divide it: got {batch}, "
             f"expected a multiple of {ranks * accumulation}"
+        )
+        raise RecipeError(source.recipe, [Problem(source.at(path), path, text)])
+    if recipe.data.mix and (batch // (ranks * accumulation)) % 2:
+        path = ("data", "mix")
+        text = (
+            f"images are mixed in pairs: got micro-batches of {batch // (ranks * accumulation)} images "
+            f"({ranks} ranks x {accumulation} accumulation steps), expected an even number"
         )
         raise RecipeError(source.recipe, [Problem(source.at(path), path, text)])
 
@@ -192,6 +199,7 @@ def build_job(
         datasets.train,
         resolution=size,
         transforms=[TRANSFORMS.build(block) for block in recipe.data.augment],
+        mixes=[MIXES.build(block) for block in recipe.data.mix],
         global_batch_size=train.global_batch_size,
         accumulation_steps=train.accumulation_steps,
         seed=train.seed,

@@ -11,7 +11,7 @@ from distcls.recipe.errors import RecipeError
 from distcls.recipe.signature import keys_of_part
 from distcls.recipe.source import Source
 from distcls.recipe.values import show
-from distcls.registry import BACKBONES, HEADS, NECKS, OPTIMIZERS, ROLES, SCHEDULES, TRANSFORMS, Registry
+from distcls.registry import BACKBONES, HEADS, MIXES, NECKS, OPTIMIZERS, ROLES, SCHEDULES, TRANSFORMS, Registry
 
 Count = Annotated[int, Field(gt=0)]
 
@@ -62,6 +62,8 @@ class Data(Part):
     """Pixels per side of the square images that the model sees."""
     augment: Annotated[list[dict[str, Any]], TRANSFORMS] = []
     """Random changes of each training image, in this order."""
+    mix: Annotated[list[dict[str, Any]], MIXES] = []
+    """Mixing of pairs of images and of their labels; each step takes one of these at random."""
     workers: Count | None = None
     """Decoding threads per rank; null means the cores that this process may use over the local ranks."""
 

@@ -58,7 +58,9 @@ def test_wandb_has_every_value_of_metrics_jsonl_once(tiny_recipe, tmp_path):
             if kind == "exit":
                 codes.append(record.exit.exit_code)
             if kind == "history":
-                row = {item.key or "/".join(item.nested_key): json.loads(item.value_json) for item in record.history.item}
+                row = {
+                    item.key or "/".join(item.nested_key): json.loads(item.value_json) for item in record.history.item
+                }
                 if "progress/step" in row:
                     key = row["progress/step"], "val/loss" in row
                     assert key not in logged, f"twice: {key}"
