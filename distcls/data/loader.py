@@ -6,11 +6,12 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from distcls.data.augment import Transform, Windows, draw_windows
+from distcls.data.augment import OnDevice, Transform, Windows, draw_windows
 from distcls.data.dataset import BetonDataset
 from distcls.data.mix import Mix, Mixing
-from distcls.data.order import GlobalOrder
-from distcls.data.slots import Plan
+from distcls.data.order import GlobalOrder, Slice
+from distcls.data.pixels import PixelStage
+from distcls.data.slots import Finish, Plan
 from distcls.data.stream import Loader, Stream
 from distcls.errors import UserError
 
@@ -49,7 +50,7 @@ class TrainLoader(Loader):
         dataset: BetonDataset,
         *,
         resolution: int,
-        transforms: Sequence[Transform],
+        transforms: Sequence[Transform | OnDevice],
         mixes: Sequence[Mix] = (),
         global_batch_size: int,
         accumulation_steps: int = 1,
@@ -73,15 +74,17 @@ class TrainLoader(Loader):
                 "images are mixed in pairs"
             )
         self.order = GlobalOrder(len(dataset), global_batch_size, seed)
+        self._pixels = PixelStage(transforms, seed=seed, mean=dataset.mean, std=dataset.std, dtype=dtype)
+        raw = self._pixels.takes_raw
         super().__init__(
             dataset,
             resolution=resolution,
             batch_size=global_batch_size // self.parts,
-            mean=dataset.mean,
-            std=dataset.std,
+            mean=(0, 0, 0) if raw else dataset.mean,
+            std=(1 / 255,) * 3 if raw else dataset.std,
             workers=workers,
             device=device,
-            dtype=dtype,
+            dtype=torch.promote_types(dtype, torch.float32) if raw else dtype,
             batches_ahead=batches_ahead,
         )
         self.transforms = list(transforms)
@@ -109,7 +112,20 @@ class TrainLoader(Loader):
         windows = Windows.centred(samples["height"], samples["width"], self.resolution)
         draw_windows(self.transforms, windows, self.order.seed, taken.epoch, taken.positions)
         plan = Plan.of(samples, taken.indices, windows)
-        return replace(plan, finish=self._mixing.draw(step, self.resolution)) if self._mixing else plan
+        return replace(plan, finish=self._finish(step, taken))
+
+    def _finish(self, step: int, taken: Slice) -> Finish | None:
+        """Draw what the device has to do with a batch beyond decoding."""
+        if not (self._pixels or self._mixing):
+            return None
+        pixels = self._pixels.draw(taken.epoch, taken.positions, self.resolution)
+        mix = self._mixing.draw(step, self.resolution) if self._mixing else None
+
+        def finish(images: torch.Tensor, target: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            images = pixels(images)
+            return mix(images, target) if mix else (images, target)
+
+        return finish
 
 
 class EvalLoader(Loader):

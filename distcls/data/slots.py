@@ -11,6 +11,9 @@ from distcls.data.augment import Windows
 from distcls.data.beton import JPEG
 from distcls.data.decode_cpu import decode_windows
 
+# What is left to do on the device: images (N, 3, R, R), which it may overwrite, and target -> those of the batch.
+Finish = Callable[[torch.Tensor, torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -20,13 +23,13 @@ class Plan:
         indices: (N,) int64 into the data set; -1 for padding.
         target: (N,) int64; -1 for padding.
         windows: (N, 6) int32 of `Windows.packed`; one black pixel for padding.
-        finish: what is left to do on the device: images (N, 3, R, R) and target -> the batch's; None: nothing.
+        finish: see Finish; None: nothing.
     """
 
     indices: np.ndarray
     target: np.ndarray
     windows: np.ndarray
-    finish: Callable[[torch.Tensor, torch.Tensor], tuple[torch.Tensor, torch.Tensor]] | None = None
+    finish: Finish | None = None
 
     @classmethod
     def of(cls, samples: np.ndarray, indices: np.ndarray, windows: Windows) -> "Plan":
