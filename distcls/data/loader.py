@@ -11,6 +11,7 @@ from distcls.data.dataset import BetonDataset
 from distcls.data.mix import Mix, Mixing
 from distcls.data.order import GlobalOrder, Slice
 from distcls.data.pixels import PixelStage
+from distcls.data.resolution import Progressive
 from distcls.data.slots import Finish, Plan
 from distcls.data.stream import Loader, Stream
 from distcls.errors import UserError
@@ -24,13 +25,14 @@ class TrainLoader(Loader):
 
     Args:
         dataset: the images; its mean and std normalise them.
-        resolution: side of the square output in pixels.
+        resolution: side of the square output in pixels, or a schedule of it over epochs.
         transforms: constructed TRANSFORMS, applied in turn; none: the largest centred square.
         mixes: constructed MIXES, of which each step takes one at random.
         global_batch_size: images per optimizer step over all ranks and accumulation.
         accumulation_steps: micro-batches per step and rank.
         rank, world_size: this process's place among all.
         seed: the run's seed; order and augmentation follow from it.
+        repeats: how often each of an epoch's images comes in it, see order.GlobalOrder.
         workers: decoding threads.
         device: where the batches go.
         dtype: of the images.
@@ -49,7 +51,7 @@ class TrainLoader(Loader):
         self,
         dataset: BetonDataset,
         *,
-        resolution: int,
+        resolution: int | Progressive,
         transforms: Sequence[Transform | OnDevice],
         mixes: Sequence[Mix] = (),
         global_batch_size: int,
@@ -57,6 +59,7 @@ class TrainLoader(Loader):
         rank: int = 0,
         world_size: int = 1,
         seed: int,
+        repeats: int = 1,
         workers: int,
         device: torch.device | str,
         dtype: torch.dtype = torch.float32,
@@ -73,12 +76,12 @@ class TrainLoader(Loader):
                 f"data.mix: got micro-batches of {global_batch_size // self.parts} images, expected an even number: "
                 "images are mixed in pairs"
             )
-        self.order = GlobalOrder(len(dataset), global_batch_size, seed)
+        self.order = GlobalOrder(len(dataset), global_batch_size, seed, repeats=repeats)
         self._pixels = PixelStage(transforms, seed=seed, mean=dataset.mean, std=dataset.std, dtype=dtype)
         raw = self._pixels.takes_raw
         super().__init__(
             dataset,
-            resolution=resolution,
+            resolution=resolution.largest if isinstance(resolution, Progressive) else resolution,
             batch_size=global_batch_size // self.parts,
             mean=(0, 0, 0) if raw else dataset.mean,
             std=(1 / 255,) * 3 if raw else dataset.std,
@@ -88,6 +91,7 @@ class TrainLoader(Loader):
             batches_ahead=batches_ahead,
         )
         self.transforms = list(transforms)
+        self._progressive = resolution if isinstance(resolution, Progressive) else None
         self._mixing = Mixing(mixes, seed=seed, num_classes=dataset.num_classes) if mixes else None
         self.accumulation_steps = accumulation_steps
         self.rank = rank
@@ -109,17 +113,18 @@ class TrainLoader(Loader):
     def _plan(self, step: int, part: int) -> Plan:
         taken = self.order.part(step, part, self.parts)
         samples = self.dataset.samples[taken.indices]
-        windows = Windows.centred(samples["height"], samples["width"], self.resolution)
+        resolution = self._progressive.at(taken.epoch) if self._progressive else self.resolution
+        windows = Windows.centred(samples["height"], samples["width"], resolution)
         draw_windows(self.transforms, windows, self.order.seed, taken.epoch, taken.positions)
         plan = Plan.of(samples, taken.indices, windows)
-        return replace(plan, finish=self._finish(step, taken))
+        return replace(plan, finish=self._finish(step, taken, resolution))
 
-    def _finish(self, step: int, taken: Slice) -> Finish | None:
+    def _finish(self, step: int, taken: Slice, resolution: int) -> Finish | None:
         """Draw what the device has to do with a batch beyond decoding."""
         if not (self._pixels or self._mixing):
             return None
-        pixels = self._pixels.draw(taken.epoch, taken.positions, self.resolution)
-        mix = self._mixing.draw(step, self.resolution) if self._mixing else None
+        pixels = self._pixels.draw(taken.epoch, taken.positions, resolution)
+        mix = self._mixing.draw(step, resolution) if self._mixing else None
 
         def finish(images: torch.Tensor, target: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
             images = pixels(images)

@@ -93,7 +93,6 @@ class PackedSlot:
         dtype: torch.dtype,
         transfer: Transfer,
     ) -> None:
-        self._resolution = resolution
         self._mean, self._std, self._dtype = tuple(mean), tuple(std), dtype
         self._transfer = transfer
         self._lock = threading.Lock()
@@ -141,7 +140,7 @@ class PackedSlot:
         head = self._device[: number * _HEAD].view(torch.int64)
         target, table = head[:number].clone(), head[number:].view(number, 4)
         resize = resize_on_gpu if self._device.is_cuda else resize_plainly
-        images = resize(self._device, table, self._resolution, self._mean, self._std, self._dtype)
+        images = resize(self._device, table, self._plan.resolution, self._mean, self._std, self._dtype)
         self._transfer.read()
         return images, target
 

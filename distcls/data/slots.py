@@ -23,12 +23,14 @@ class Plan:
         indices: (N,) int64 into the data set; -1 for padding.
         target: (N,) int64; -1 for padding.
         windows: (N, 6) int32 of `Windows.packed`; one black pixel for padding.
+        resolution: R of the batch, at most the slots'.
         finish: see Finish; None: nothing.
     """
 
     indices: np.ndarray
     target: np.ndarray
     windows: np.ndarray
+    resolution: int
     finish: Finish | None = None
 
     @classmethod
@@ -36,7 +38,7 @@ class Plan:
         """For `samples` (N,), rows of the data set's table; where an index is -1 any row."""
         packed = windows.packed(samples["mode"] == JPEG)
         packed[indices < 0] = (0, 0, 1, 1, 0, 1)
-        return cls(indices, np.where(indices >= 0, samples["label"], -1).astype(np.int64), packed)
+        return cls(indices, np.where(indices >= 0, samples["label"], -1).astype(np.int64), packed, windows.resolution)
 
 
 class Slot(Protocol):
@@ -96,15 +98,17 @@ class Normalise:
 
 
 class HostSlot:
-    """For training on a CPU: resized images in uint8."""
+    """For training on a CPU: resized images in uint8, of the slot's resolution or a smaller one."""
 
     def __init__(self, batch_size: int, resolution: int, normalise: Normalise) -> None:
-        self._tensor = torch.empty((batch_size, resolution, resolution, 3), dtype=torch.uint8)
-        self._pixels = self._tensor.numpy()
+        self._room = torch.empty(batch_size * resolution * resolution * 3, dtype=torch.uint8)
         self._normalise = normalise
 
     def begin(self, plan: Plan, parts: int) -> None:
         self._plan = plan
+        number, size = len(plan.indices), plan.resolution
+        self._tensor = self._room[: number * size * size * 3].view(number, size, size, 3)
+        self._pixels = self._tensor.numpy()
 
     def fill(self, samples: np.ndarray, first: int, last: int) -> np.ndarray:
         status = np.empty(last - first, np.int32)

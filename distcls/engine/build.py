@@ -10,13 +10,14 @@ from torch import nn
 from distcls.data.dataset import BetonDataset
 from distcls.data.errors import DataError
 from distcls.data.loader import EvalLoader, TrainLoader
+from distcls.data.resolution import Progressive
 from distcls.engine.distributed import same_start
 from distcls.engine.preemption import StopRequest
 from distcls.engine.seeding import seed_building
 from distcls.models.classifier import ImageClassifier, build_classifier
 from distcls.optim.schedules import Schedule
 from distcls.recipe.errors import KeyPath, Problem, RecipeError
-from distcls.recipe.schema import Recipe
+from distcls.recipe.schema import ProgressiveResolution, Recipe
 from distcls.recipe.source import Source
 from distcls.registry import MIXES, OPTIMIZERS, SCHEDULES, TRANSFORMS
 from distcls.tracking.console import Console
@@ -159,6 +160,13 @@ def cores_per_rank(local_world_size: int) -> int:
     return max(1, len(os.sched_getaffinity(0)) // local_world_size)
 
 
+def resolution_of(key: int | ProgressiveResolution) -> tuple[int | Progressive, int]:
+    """What the training loader takes, and the side in pixels that the model is built and evaluated for."""
+    if isinstance(key, int):
+        return key, key
+    return Progressive(start=key.start, end=key.end, ramp=key.ramp, multiple_of=key.multiple_of), key.end
+
+
 def build_job(
     recipe: Recipe,
     datasets: Datasets,
@@ -179,7 +187,7 @@ def build_job(
     dtype = DTYPES.get(train.precision, torch.float32)
 
     seed_building(train.seed)
-    size = recipe.data.resolution
+    resolution, size = resolution_of(recipe.data.resolution)
     classifier = build_classifier(recipe.model.model_dump(), image_size=(size, size))
     classifier.to(device=accelerator.device, dtype=dtype)
     if train.channels_last:
@@ -197,12 +205,13 @@ def build_job(
     shape["workers"] = recipe.data.workers or cores_per_rank(local_world_size)
     train_loader = TrainLoader(
         datasets.train,
-        resolution=size,
+        resolution=resolution,
         transforms=[TRANSFORMS.build(block) for block in recipe.data.augment],
         mixes=[MIXES.build(block) for block in recipe.data.mix],
         global_batch_size=train.global_batch_size,
         accumulation_steps=train.accumulation_steps,
         seed=train.seed,
+        repeats=recipe.data.repeats if recipe.data.sampler == "repeated" else 1,
         **shape,
     )
     val_loader = EvalLoader(
