@@ -135,7 +135,6 @@ def main() -> None:
         **{package: version(package) for package in ("torch", "triton", "numba", "ffcv")},
     }
     options.out.parent.mkdir(exist_ok=True)
-    options.out.parent.mkdir(exist_ok=True)
     options.out.write_text(json.dumps({"machine": machine, "rows": rows}, indent=1) + "\n")
 
 

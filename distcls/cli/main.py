@@ -6,12 +6,13 @@ import sys
 
 import typer
 
-from distcls.cli import data, recipe, report
+from distcls.cli import data, models, recipe, report
 from distcls.errors import UserError
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 app.add_typer(recipe.app, name="recipe")
 app.add_typer(data.app, name="data")
+app.command()(models.models)
 app.command(name="report")(report.report)
 
 

@@ -30,6 +30,7 @@ def show(
     recipe: RecipePath,
     overrides: Overrides = None,
     origin: Annotated[bool, typer.Option("--origin", help="Say behind each key where it was written.")] = False,
+    params: Annotated[bool, typer.Option("--params", help="Print its parameter groups instead.")] = False,
 ) -> None:
     """Print the recipe as it will run: bases merged, changes applied, defaults filled in."""
     from distcls.recipe import schema
@@ -37,7 +38,13 @@ def show(
     from distcls.recipe.yaml12 import to_yaml
 
     source = _source(recipe, overrides)
-    text = to_yaml(schema.check(source).resolved())
+    checked = schema.check(source)
+    if params:
+        from distcls.engine.parameter_table import parameter_table
+
+        print("\n".join(parameter_table(checked, source)))
+        return
+    text = to_yaml(checked.resolved())
     print(with_origin(text, source) if origin else text, end="")
 
 

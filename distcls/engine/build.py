@@ -12,9 +12,14 @@ from distcls.data.errors import DataError
 from distcls.data.loader import EvalLoader, TrainLoader
 from distcls.data.resolution import Progressive
 from distcls.engine.distributed import same_start
+from distcls.engine.initial_weights import InitialWeights
 from distcls.engine.preemption import StopRequest
 from distcls.engine.seeding import seed_building
+from distcls.errors import UserError
 from distcls.models.classifier import ImageClassifier, build_classifier
+from distcls.models.freezing import freeze
+from distcls.models.weights import Report
+from distcls.optim.ema import Ema
 from distcls.optim.schedules import Schedule
 from distcls.recipe.errors import KeyPath, Problem, RecipeError
 from distcls.recipe.schema import ProgressiveResolution, Recipe
@@ -23,7 +28,7 @@ from distcls.registry import MIXES, OPTIMIZERS, SCHEDULES, TRANSFORMS
 from distcls.tracking.console import Console
 from distcls.tracking.trackers import Trackers
 
-DTYPES = {"fp64": torch.float64}  # of images and weights; float32 where the precision is not named here
+HALF = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 @dataclass
@@ -41,6 +46,7 @@ class Job:
     model: nn.Module
     optimizer: torch.optim.Optimizer
     schedule: Schedule
+    ema: Ema | None
     train_loader: TrainLoader
     val_loader: EvalLoader
     trackers: Trackers
@@ -167,29 +173,62 @@ def resolution_of(key: int | ProgressiveResolution) -> tuple[int | Progressive, 
     return Progressive(start=key.start, end=key.end, ramp=key.ramp, multiple_of=key.multiple_of), key.end
 
 
+def build_model(
+    recipe: Recipe, source: Source, initial_weights: InitialWeights | None = None, resuming: bool = False
+) -> tuple[ImageClassifier, Report | None]:
+    """The classifier on the CPU, with the weights to start from and with its frozen parts; and what was loaded.
+
+    Args:
+        initial_weights: of `model.init`; None starts from random ones.
+        resuming: a checkpoint is about to replace all weights: none are looked for.
+
+    Raises:
+        UserError: a part refuses its arguments.
+        RecipeError: the weights do not fit, or `model.freeze` names nothing.
+    """
+    seed_building(recipe.train.seed)
+    _, size = resolution_of(recipe.data.resolution)
+    model = build_classifier(recipe.model.model_dump(), image_size=(size, size), init_weights=not resuming)
+    report = None if resuming or initial_weights is None else initial_weights.load_into(model)
+    try:
+        freeze(model, recipe.model.freeze)
+    except UserError as error:
+        path: KeyPath = ("model", "freeze")
+        raise RecipeError(source.recipe, [Problem(source.at(path), path, str(error))]) from error
+    return model, report
+
+
 def build_job(
     recipe: Recipe,
+    source: Source,
     datasets: Datasets,
     accelerator: Accelerator,
     *,
+    initial_weights: InitialWeights | None,
+    resuming: bool,
     local_world_size: int,
     trackers: Trackers,
     console: Console,
     stop: StopRequest,
 ) -> Job:
-    """Build model, optimizer, schedule and loaders for this rank.
+    """Build model, optimizer, schedule and loaders for this rank; see `build_model` for the weights.
 
     Raises:
-        UserError: a part refuses its arguments.
+        UserError: a part refuses its arguments, or the weights to start from.
     """
     train = recipe.train
     ranks = accelerator.num_processes
-    dtype = DTYPES.get(train.precision, torch.float32)
+    # Autocast keeps the weights in float32; a GPU gets its images in half precision at once: half the bytes.
+    weights = torch.float64 if train.precision == "fp64" else torch.float32
+    images = HALF.get(train.precision, weights) if accelerator.device.type == "cuda" else weights
 
-    seed_building(train.seed)
     resolution, size = resolution_of(recipe.data.resolution)
-    classifier = build_classifier(recipe.model.model_dump(), image_size=(size, size))
-    classifier.to(device=accelerator.device, dtype=dtype)
+    classifier, report = build_model(recipe, source, initial_weights, resuming)
+    if report is not None:
+        for line in report.lines():
+            console.note(line)
+        trackers.event("initial_weights", **report.counts())
+    classifier.to(device=accelerator.device, dtype=weights)
     if train.channels_last:
         classifier.to(memory_format=torch.channels_last)
     same_start(classifier, ranks)
@@ -199,9 +238,12 @@ def build_job(
     optimizer = OPTIMIZERS.build(recipe.optimizer, model=classifier)
     for group in optimizer.param_groups:
         group["initial_lr"] = group["lr"]
+    ema = Ema(classifier, decay=train.ema.decay) if train.ema else None
+    if train.compile:
+        classifier.compile()  # in place: names of weights stay what they are
     model, optimizer = accelerator.prepare(model, optimizer)
 
-    shape = {"rank": accelerator.process_index, "world_size": ranks, "device": accelerator.device, "dtype": dtype}
+    shape = {"rank": accelerator.process_index, "world_size": ranks, "device": accelerator.device, "dtype": images}
     shape["workers"] = recipe.data.workers or cores_per_rank(local_world_size)
     train_loader = TrainLoader(
         datasets.train,
@@ -231,6 +273,7 @@ def build_job(
         model=model,
         optimizer=optimizer,
         schedule=SCHEDULES.build(recipe.schedule, total_steps=total_steps, steps_per_epoch=steps_per_epoch),
+        ema=ema,
         train_loader=train_loader,
         val_loader=val_loader,
         trackers=trackers,

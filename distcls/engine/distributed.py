@@ -112,6 +112,7 @@ def make_accelerator(*, precision: str) -> Accelerator:
     preempted run would not be the uninterrupted one. `averaged_buffers` serves evaluation and export.
     """
     cpu = not torch.cuda.is_available()
+    torch.backends.cudnn.benchmark = True  # batches have one shape
     if precision == "fp64" and not cpu:
         raise UserError(
             "train.precision=fp64 is for checks of exactness on a CPU: set CUDA_VISIBLE_DEVICES= to hide the GPUs"

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from distcls.engine.checkpoint import load_weights
+from distcls.engine.initial_weights import weights_file
 from distcls.engine.plugins import import_parts
 from distcls.errors import UserError
 from distcls.models.classifier import ImageClassifier, build_classifier
@@ -19,20 +20,15 @@ def build_model(block: Mapping[str, Any], *, image_size: tuple[int, int]) -> Ima
 
 def load(path: Path) -> ImageClassifier:
     """See `distcls.load`."""
-    file = path
-    if path.is_dir():
-        candidates = [path / "weights" / f"{name}.safetensors" for name in ("best", "last")]
-        found = [candidate for candidate in candidates if candidate.is_file()]
-        if not found:
-            raise UserError(f"{path}: no weights/best.safetensors or weights/last.safetensors: expected a run folder")
-        file = found[0]
+    file = weights_file(path)
     tensors, metadata = load_weights(file)
     if metadata.get("format") != "distcls":
         raise UserError(f"{file}: not written by distcls: expected a file of a run folder's weights/")
     recipe = json.loads(metadata["recipe"])
     resolution = recipe["data"]["resolution"]
     size = resolution["end"] if isinstance(resolution, dict) else resolution
-    model = build_model(recipe["model"], image_size=(size, size))
+    import_parts()
+    model = build_classifier(recipe["model"], image_size=(size, size), init_weights=False)
     model.load_state_dict(tensors)
     model.mean, model.std = json.loads(metadata["mean"]), json.loads(metadata["std"])
     model.class_names = json.loads(metadata["class_names"])

@@ -12,6 +12,7 @@ from accelerate import Accelerator
 from distcls.engine import distributed
 from distcls.engine.build import Datasets, Job, build_job, check_ranks, open_datasets
 from distcls.engine.checkpoint import CheckpointStore
+from distcls.engine.initial_weights import InitialWeights
 from distcls.engine.metrics import Totals
 from distcls.engine.plugins import Plugin, import_parts
 from distcls.engine.preemption import StopRequest
@@ -37,6 +38,7 @@ class Plan:
     source: Source
     plugins: list[Plugin]
     datasets: Datasets
+    initial_weights: InitialWeights | None
 
     def fingerprints(self) -> dict[str, str]:
         return {"data.train": self.datasets.train.fingerprint, "data.val": self.datasets.val.fingerprint}
@@ -54,7 +56,17 @@ def prepare(recipe_path: Path, overrides: Sequence[str], world_size: int) -> Pla
     distributed.preflight(precision=recipe.train.precision, strategy=recipe.distributed.strategy)
     datasets = open_datasets(recipe, source)
     check_ranks(recipe, source, world_size)
-    return Plan(recipe, source, plugins, datasets)
+    initial_weights = InitialWeights(recipe.model.init, source) if recipe.model.init else None
+    # a run that goes on does not need the file any more: it may be gone by then
+    if initial_weights is not None and not _goes_on(recipe):
+        initial_weights.read()
+    return Plan(recipe, source, plugins, datasets, initial_weights)
+
+
+def _goes_on(recipe: Recipe) -> bool:
+    """Whether there is a checkpoint to go on from; it may still turn out damaged."""
+    folder = RunFolder(Path(recipe.output_dir)).checkpoints
+    return recipe.checkpoint.resume != "never" and any(folder.glob("step_*/MANIFEST.json"))
 
 
 def run(recipe_path: Path, overrides: Sequence[str], stop: StopRequest) -> Outcome:
@@ -99,8 +111,11 @@ def _attempt(plan: Plan, accelerator: Accelerator, local_world_size: int, stop: 
         with distributed.together(rank, ranks):
             job = build_job(
                 recipe,
+                plan.source,
                 plan.datasets,
                 accelerator,
+                initial_weights=plan.initial_weights,
+                resuming=found is not None,
                 local_world_size=local_world_size,
                 trackers=trackers,
                 console=console,

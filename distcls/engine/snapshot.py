@@ -2,6 +2,7 @@
 
 import json
 import time
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -73,6 +74,8 @@ class Snapshots:
         if job.rank == 0:
             files["model"] = dict(job.classifier.named_parameters())
             files["optimizer"] = optimizer
+            if job.ema is not None:
+                files["ema"] = job.ema.state()
         scaler = job.accelerator.scaler
         state = {
             **self._identity,
@@ -120,13 +123,19 @@ class Snapshots:
         job.optimizer.load_state_dict(unflatten_state(shared["optimizer"], state["optimizer"]))
         if state["scaler"] is not None and job.accelerator.scaler is not None:
             job.accelerator.scaler.load_state_dict(state["scaler"])
+        if job.ema is not None:
+            job.ema.load(shared["ema"])
         window.load(state["window"], own["window"])
         return Progress(**state["progress"])
 
     def export(self, name: str, progress: Progress) -> None:
-        """Write ``weights/<name>.safetensors``: the classifier with BatchNorm buffers averaged over ranks."""
+        """Write ``weights/<name>.safetensors``: the weights, or their moving average where one is kept.
+
+        BatchNorm buffers are averaged over the ranks.
+        """
         job = self._job
-        with averaged_buffers(job.classifier, job.world_size):
+        average = job.ema.applied() if job.ema is not None else nullcontext()
+        with average, averaged_buffers(job.classifier, job.world_size):
             if job.rank == 0:
                 facts = {
                     "format": "distcls",

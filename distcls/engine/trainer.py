@@ -67,6 +67,8 @@ def train(job: Job, snapshots: Snapshots, progress: Progress, window: Totals) ->
             norm = accelerator.clip_grad_norm_(model.parameters(), job.clip_grad_norm) if job.clip_grad_norm else None
             optimizer.step()
             optimizer.zero_grad()
+            if job.ema is not None:
+                job.ema.update()
 
             progress.step = step + 1
             evaluating, saving = job.evaluation_due(progress.step), job.checkpoint_due(progress.step)
@@ -75,7 +77,7 @@ def train(job: Job, snapshots: Snapshots, progress: Progress, window: Totals) ->
             if agreement.broken_at is not None:
                 raise _non_finite(job, snapshots, agreement.broken_at)
             if progress.step % job.log_every_steps == 0 or progress.step == job.total_steps:
-                rows.begin(progress.step, window.reduce(), optimizer.param_groups[0]["lr"], norm)
+                rows.begin(progress.step, window.reduce(), optimizer.defaults["lr"] * factor, norm)
             rows.write(all_now=evaluating or saving or agreement.stop)
             job.console.advance(progress.step)
 
@@ -94,28 +96,38 @@ def _evaluated(job: Job, snapshots: Snapshots, progress: Progress) -> bool:
     """Evaluate, log, keep the best weights. False when a stop request cut it short: the next attempt does it then."""
     began = time.perf_counter()
     with averaged_buffers(job.classifier, job.world_size):
-        means = evaluate(
-            job.model,
-            job.classifier,
-            job.val_loader,
-            device=job.device,
-            world_size=job.world_size,
-            autocast=job.accelerator.autocast,
-            stop_requested=lambda: job.stop.requested is not None,
-        )
+        means = _means(job)
         if means is None:
             return False
-        progress.record(means)
+        values = {f"val/{name}": value for name, value in means.items()}
+        if job.ema is not None:
+            with job.ema.applied():
+                means = _means(job)
+            if means is None:
+                return False
+            values |= {f"val_ema/{name}": value for name, value in means.items()}
+        progress.record(means)  # the average's, where one is kept: it is what "best" means and what is exported
         if progress.best["step"] == progress.step:
             snapshots.export("best", progress)
-    values = {f"val/{name}": value for name, value in means.items()}
     best = {"best/step": progress.best["step"], **({"best/val_top1": progress.best["top1"]} if "top1" in means else {})}
     job.log({**job.position(progress.step), **values, **best, "perf/eval_s": time.perf_counter() - began})
     return True
 
 
+def _means(job: Job) -> dict[str, float] | None:
+    return evaluate(
+        job.model,
+        job.classifier,
+        job.val_loader,
+        device=job.device,
+        world_size=job.world_size,
+        autocast=job.accelerator.autocast,
+        stop_requested=lambda: job.stop.requested is not None,
+    )
+
+
 def _non_finite(job: Job, snapshots: Snapshots, step: int) -> NonFiniteLoss:
-    rate = job.optimizer.param_groups[0]["initial_lr"] * job.schedule(step - 1)
+    rate = job.optimizer.defaults["lr"] * job.schedule(step - 1)
     return NonFiniteLoss(
         f"the loss is not finite at step {step} (epoch {step / job.steps_per_epoch:.2f}), at learning rate {rate:.6g}; "
         f"the last good checkpoint is {snapshots.newest() or 'none: no checkpoint was written before'}. "

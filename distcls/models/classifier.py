@@ -31,11 +31,19 @@ class ImageClassifier(BaseModule):
         self.backbone = backbone
         self.neck = neck
         self.head: Any = head
+        #: names of modules that `train` leaves in eval mode, because they are frozen
+        self.kept_in_eval_mode: tuple[str, ...] = ()
         num_classes, topk = getattr(head, "num_classes", None), getattr(head, "topk", ())
         if num_classes is not None and topk and max(topk) > num_classes:
             raise UserError(
                 f"{type(head).__name__}.topk: got {tuple(topk)}, expected at most {num_classes}, the number of classes"
             )
+
+    def train(self, mode: bool = True) -> "ImageClassifier":
+        super().train(mode)
+        for name in self.kept_in_eval_mode:
+            self.get_submodule(name).eval()
+        return self
 
     def features(self, images: Tensor) -> Any:
         """Images (N, 3, H, W) -> what the head gets: features (N, C), or a tuple of several."""
@@ -76,7 +84,9 @@ def _objective(entries: Tensor | Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {**{name: value.detach() for name, value in entries.items()}, "loss": sum(losses[1:], losses[0])}
 
 
-def build_classifier(block: Mapping[str, Any], image_size: tuple[int, int]) -> ImageClassifier:
+def build_classifier(
+    block: Mapping[str, Any], image_size: tuple[int, int], init_weights: bool = True
+) -> ImageClassifier:
     """The model that a recipe's model block names, with initial weights from torch's global generator.
 
     One image of zeros goes through backbone and neck to find the head's `in_channels` where the block leaves it out,
@@ -85,6 +95,7 @@ def build_classifier(block: Mapping[str, Any], image_size: tuple[int, int]) -> I
     Args:
         block: ``{backbone: {type: ...}, neck: {type: ...} or None, head: {type: ..., loss: {type: ...}}}``.
         image_size: height and width of the images in pixels.
+        init_weights: False where all weights are about to be loaded: pretrained ones are then not looked for.
 
     Raises:
         UserError: an unknown type, an argument out of range, or parts that do not fit together.
@@ -97,7 +108,8 @@ def build_classifier(block: Mapping[str, Any], image_size: tuple[int, int]) -> I
     features = _dry_run(body, image, " and ".join(type(part).__name__ for part in (backbone, neck) if part is not None))
     model = ImageClassifier(backbone=backbone, neck=neck, head=_build_head(block["head"], body, _width(features)))
     _check_logits(model, features)
-    model.init_weights()
+    if init_weights:
+        model.init_weights()
     return model
 
 

@@ -31,8 +31,8 @@ class SGD(torch.optim.SGD):
         nesterov: bool = False,
         paramwise_cfg: ParamwiseCfg | None = None,
     ) -> None:
-        groups = param_groups(model, weight_decay=weight_decay, paramwise_cfg=paramwise_cfg)
-        super().__init__(groups, lr=lr, momentum=momentum, dampening=dampening, nesterov=nesterov)
+        groups = param_groups(model, lr=lr, weight_decay=weight_decay, paramwise_cfg=paramwise_cfg)
+        super().__init__(groups, lr=lr, momentum=momentum, dampening=dampening, nesterov=nesterov, fused=_on_gpu(model))
 
 
 @OPTIMIZERS.register
@@ -50,5 +50,10 @@ class AdamW(torch.optim.AdamW):
         amsgrad: bool = False,
         paramwise_cfg: ParamwiseCfg | None = None,
     ) -> None:
-        groups = param_groups(model, weight_decay=weight_decay, paramwise_cfg=paramwise_cfg)
-        super().__init__(groups, lr=lr, betas=betas, eps=eps, amsgrad=amsgrad)
+        groups = param_groups(model, lr=lr, weight_decay=weight_decay, paramwise_cfg=paramwise_cfg)
+        super().__init__(groups, lr=lr, betas=betas, eps=eps, amsgrad=amsgrad, fused=_on_gpu(model))
+
+
+def _on_gpu(model: nn.Module) -> bool | None:
+    """True: one kernel for the whole update. None: torch's own choice."""
+    return True if next(model.parameters()).is_cuda else None

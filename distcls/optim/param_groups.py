@@ -1,41 +1,113 @@
-"""Which parameters decay, and how much: OpenMMLab's `paramwise_cfg`, as parameter groups for torch's optimizers."""
+"""How fast each parameter learns and how much it decays: OpenMMLab's `paramwise_cfg`, as parameter groups."""
 
-from torch import nn
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from pydantic import ConfigDict
+from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 from typing_extensions import TypedDict
+
+from distcls.errors import UserError
+from distcls.registry import did_you_mean
 
 NORMS = (_NormBase, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm)
 
 
+class CustomKey(TypedDict, total=False):
+    """Multipliers for parameters by name; 1.0 where left out."""
+
+    __pydantic_config__ = ConfigDict(extra="forbid")  # type: ignore[misc]
+
+    lr_mult: float
+    decay_mult: float
+
+
 class ParamwiseCfg(TypedDict, total=False):
-    """Multipliers of the weight decay; 1.0 where left out.
+    """Multipliers of learning rate and weight decay; 1.0 where left out. Names and precedence are OpenMMLab's.
 
     norm_decay_mult: for weight and bias of normalisation layers. bias_decay_mult: for every other layer's bias.
+    flat_decay_mult: for every other parameter of one dimension. layer_decay_rate: the learning rate of a layer is that
+    of the next one times this; the head's is the optimizer's. custom_keys: part of a parameter's name -> its
+    multipliers; the longest key that fits counts, and goes before the rules for norms and biases.
     """
 
     norm_decay_mult: float
     bias_decay_mult: float
+    flat_decay_mult: float
+    layer_decay_rate: float
+    custom_keys: dict[str, CustomKey]
 
 
-def param_groups(model: nn.Module, *, weight_decay: float, paramwise_cfg: ParamwiseCfg | None = None) -> list[dict]:
-    """One group per distinct weight decay, in the order in which the model names its parameters.
+def param_groups(
+    model: nn.Module, *, lr: float, weight_decay: float, paramwise_cfg: ParamwiseCfg | None = None
+) -> list[dict[str, Any]]:
+    """One group per distinct learning rate and weight decay, in the order in which the model names its parameters.
 
     Frozen parameters (``requires_grad=False``) are left out. Each group carries ``names``, so that logs and
     checkpoints can say what is in it.
+
+    Raises:
+        UserError: a custom key fits no parameter, the backbone does not say how deep its layers lie, or nothing is left
+            to train.
     """
     rules = paramwise_cfg or {}
-    groups: dict[float, dict] = {}
+    custom = rules.get("custom_keys", {})
+    _check_keys(custom, [name for name, _ in model.named_parameters()])
+    layer_scale = _layer_scale(model, rules.get("layer_decay_rate", 1.0))
+    groups: dict[tuple[float, float], dict[str, Any]] = {}
     for module_name, module in model.named_modules():
-        for name, parameter in module.named_parameters(recurse=False):
+        for own_name, parameter in module.named_parameters(recurse=False):
             if not parameter.requires_grad:
                 continue
-            if isinstance(module, NORMS):
-                decay = weight_decay * rules.get("norm_decay_mult", 1.0)
-            elif name == "bias":
-                decay = weight_decay * rules.get("bias_decay_mult", 1.0)
-            else:
-                decay = weight_decay
-            group = groups.setdefault(decay, {"params": [], "names": [], "weight_decay": decay})
+            name = f"{module_name}.{own_name}" if module_name else own_name
+            key = next((key for key in _longest_first(custom) if key in name), None)
+            multipliers = custom[key] if key is not None else {"decay_mult": _decay(module, own_name, parameter, rules)}
+            rate = lr * layer_scale(name) * multipliers.get("lr_mult", 1.0)
+            decay = weight_decay * multipliers.get("decay_mult", 1.0)
+            group = groups.setdefault((rate, decay), {"params": [], "names": [], "lr": rate, "weight_decay": decay})
             group["params"].append(parameter)
-            group["names"].append(f"{module_name}.{name}" if module_name else name)
+            group["names"].append(name)
+    if not groups:
+        raise UserError("no parameter is left to train: all are frozen")
     return list(groups.values())
+
+
+def _decay(module: nn.Module, name: str, parameter: Tensor, rules: ParamwiseCfg) -> float:
+    """The multiplier of the weight decay by the kind of parameter: the first rule that is set and fits."""
+    kinds = (
+        (isinstance(module, NORMS), rules.get("norm_decay_mult")),
+        (name == "bias" and not isinstance(module, NORMS), rules.get("bias_decay_mult")),
+        (parameter.ndim == 1, rules.get("flat_decay_mult")),
+    )
+    return next((multiplier for fits, multiplier in kinds if fits and multiplier is not None), 1.0)
+
+
+def _layer_scale(model: nn.Module, rate: float) -> Callable[[str], float]:
+    """Parameter name -> rate ** (layers between it and the head)."""
+    if rate == 1.0:
+        return lambda name: 1.0
+    backbone: Any = getattr(model, "backbone", None)
+    if not hasattr(backbone, "get_layer_depth"):
+        raise UserError(
+            f"optimizer.paramwise_cfg.layer_decay_rate: {type(backbone).__name__} does not say how deep its layers lie "
+            "(it has no get_layer_depth): remove the key, or set lr_mult by custom_keys"
+        )
+
+    def scale(name: str) -> float:
+        depth, depths = backbone.get_layer_depth(name, "backbone.")
+        return rate ** (depths - depth - 1)
+
+    return scale
+
+
+def _longest_first(custom: Mapping[str, Any]) -> list[str]:
+    return sorted(sorted(custom), key=len, reverse=True)
+
+
+def _check_keys(custom: Mapping[str, Any], names: list[str]) -> None:
+    parts = {part for name in names for part in (name, *name.split("."))}
+    for key in custom:
+        if not any(key in name for name in names):
+            hint = did_you_mean(key, parts)
+            raise UserError(f"optimizer.paramwise_cfg.custom_keys: no parameter's name contains {key!r}.{hint}")

@@ -22,6 +22,19 @@ class Part(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
 
+class Init(Part):
+    """Weights to start from; read when training begins, not when it goes on."""
+
+    checkpoint: str
+    """A file of OpenMMLab's, torchvision's, timm's or ours, or a run folder, relative to the working directory."""
+    prefix: str | None = None
+    """Take only the entries whose names begin with it, without it."""
+    map: Literal["auto", "none", "openmmlab", "torchvision", "timm", "distcls"] = "auto"
+    """Whose names the file has. auto: what fits best. none: change no name."""
+    allow_low_match: bool = False
+    """Accept a file that has less than 90% of the backbone's parameter elements."""
+
+
 class Model(Part):
     """What is trained. Blocks are plain dicts: `type` and the arguments that the user wrote."""
 
@@ -31,6 +44,10 @@ class Model(Part):
     """Feature maps to what the head takes, for example GlobalAveragePooling."""
     head: Annotated[dict[str, Any], HEADS]
     """Features to logits; owns the loss and top-k."""
+    init: Init | None = None
+    """Weights to start from; null starts from random ones."""
+    freeze: list[str] = []
+    """Modules or parameters that are not trained, by name, with * and ?: backbone.layer1, "*.bias"."""
 
 
 class TrainData(Part):
@@ -85,6 +102,13 @@ class Data(Part):
     """Decoding threads per rank; null means the cores that this process may use over the local ranks."""
 
 
+class Ema(Part):
+    """A moving average of the weights, evaluated beside them (val_ema/*) and exported in their place."""
+
+    decay: Annotated[float, Field(gt=0, lt=1)]
+    """Share of the average that each optimizer update keeps, for example 0.9999."""
+
+
 class Train(Part):
     """How long, how much at once, how exactly."""
 
@@ -104,6 +128,10 @@ class Train(Part):
     """Weights, order, crops and augmentation follow from it."""
     log_every_steps: Count = 50
     """Optimizer updates between rows of training metrics."""
+    ema: Ema | None = None
+    """A moving average of the weights; null keeps none."""
+    compile: bool = False
+    """torch.compile the model: a minute at the start, then a third faster on a GPU."""
     channels_last: bool = False
     """Channels-last memory format: faster convolutions on most GPUs."""
 

@@ -79,9 +79,15 @@ def _mistakes(annotation: Any, value: Any, error: pydantic.ValidationError) -> l
     whole = value_schema(annotation)
     mistakes = []
     for path in deepest:
-        part, schema = value, whole
+        part, schema, above = value, whole, whole
         for step in path:
-            part, schema = part[step], _below(_resolve(schema, whole), step)
+            above = _resolve(schema, whole)
+            part, schema = part[step], _below(above, step)
+        if any(error["type"] == "extra_forbidden" for error in found[path]):
+            known = list(above.get("properties", ()))
+            hint = did_you_mean(str(path[-1]), known)
+            mistakes.append((path, f"unknown key: expected {_either(known)}.{hint}".removesuffix(".")))
+            continue
         hint = _suggest(annotation, value, path, schema, whole)
         text = f"{_what(found[path])}: got {show(part)}, expected {describe(schema, whole)}.{hint}"
         mistakes.append((path, text.removesuffix(".")))

@@ -40,5 +40,5 @@ def finish(process: subprocess.Popen[str], timeout: float = 180) -> tuple[int, s
     return process.returncode, output
 
 
-def launch(command: list[str], *arguments: str | Path, **options) -> tuple[int, str]:
-    return finish(start(command, *arguments, **options))
+def launch(command: list[str], *arguments: str | Path, timeout: float = 180) -> tuple[int, str]:
+    return finish(start(command, *arguments), timeout)

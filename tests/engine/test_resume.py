@@ -89,6 +89,24 @@ def test_a_signal_saves_within_a_few_steps(number, tiny_recipe, undisturbed, tmp
     assert_same_run(undisturbed, run)
 
 
+def test_a_kill_changes_nothing_with_average_clipping_and_accumulation(tiny_recipe, tmp_path):
+    whole, run = tmp_path / "whole", tmp_path / "killed"
+    settings = ["train.ema.decay=0.9", "train.clip_grad_norm=1.0", "train.accumulation_steps=2", "optimizer.type=AdamW"]
+    settings += ["optimizer.lr=0.01", "train.precision=bf16", "train.channels_last=true"]
+    code, output = launch(PLAIN, tiny_recipe, f"output_dir={whole}", *settings)
+    assert code == 0, output
+    process = start(PLAIN, tiny_recipe, f"output_dir={run}", *settings)
+    wait_for_step(process, run, 10)
+    process.kill()
+    finish(process)
+    code, output = launch(PLAIN, tiny_recipe, f"output_dir={run}", *settings)
+    assert code == 0, output
+    assert_same_run(whole, run)
+    last = read_rows(run)[-1]
+    assert last["val_ema/n"] == 103
+    assert last["val_ema/loss"] != last["val/loss"]
+
+
 def test_accelerate_launch_killed_by_sigterm_leaves_a_saved_run(tiny_recipe, undisturbed, tmp_path):
     """The launcher dies of SIGTERM at once and orphans its worker, which saves all the same."""
     run = tmp_path / "orphan"

@@ -61,3 +61,19 @@ def test_two_ranks_equal_one_that_accumulates(launcher, tiny_recipe, tmp_path):
         if "running" not in name and "num_batches" not in name:
             assert torch.allclose(ours[name], theirs[name], atol=1e-9), name
     assert not read_events(two)[-1].get("message")
+
+
+@pytest.mark.slow
+def test_compiled_is_the_same_model(tiny_recipe, tmp_path):
+    plain, compiled = tmp_path / "plain", tmp_path / "compiled"
+    short = ["train.epochs=null", "train.max_steps=6", "train.log_every_steps=1"]
+    for run, switch in ((plain, "false"), (compiled, "true")):
+        code, output = launch(PLAIN, tiny_recipe, *short, f"output_dir={run}", f"train.compile={switch}", timeout=400)
+        assert code == 0, output
+    first, second = rows_of(plain, "train/"), rows_of(compiled, "train/")
+    for step in first:
+        assert second[step]["train/loss"] == pytest.approx(first[step]["train/loss"], rel=1e-4)
+    assert (
+        load_weights(plain / "weights/last.safetensors")[0].keys()
+        == load_weights(compiled / "weights/last.safetensors")[0].keys()
+    )

@@ -64,9 +64,13 @@ BACKBONE_ROWS = [
     Row("AlexNet", {}, 96, None),
     Row("LeNet5", {"num_classes": 10}, 32, None),
     Row("ConvNeXt", {"arch": {"depths": (1, 2), "channels": (8, 16)}, "out_indices": (0, 1)}, 32),
-    Row("VisionTransformer", {**VIT, "out_type": "raw"}, 32, None),
-    Row("DistilledVisionTransformer", VIT, 32, None),
+    Row("ConvNeXt", {"arch": {"depths": (1, 2), "channels": (8, 16)}, "use_grn": True, "layer_scale_init_value": 0.0, "gap_before_final_norm": False}, 32, name="ConvNeXtV2"),
+    Row("VisionTransformer", {**VIT, "out_type": "raw"}, 32),
+    Row("VisionTransformer", {**VIT, "out_type": "avg_featmap", "pre_norm": True, "layer_scale_init_value": 0.1}, 32, name="CLIP"),
+    Row("DistilledVisionTransformer", VIT, 32),
     Row("SwinTransformer", SWIN, 32),
+    Row("TimmBackbone", {"model_name": "convnextv2_atto", "depths": (1, 1, 1, 1), "dims": (8, 8, 8, 16)}, 64, None),
+    Row("TorchvisionBackbone", {"model_name": "shufflenet_v2_x0_5"}, 64, None),
 ]  # fmt: skip
 every_backbone = pytest.mark.parametrize("row", BACKBONE_ROWS, ids=[row.name or row.type for row in BACKBONE_ROWS])
 

@@ -15,7 +15,9 @@ def net() -> nn.Module:
 
 
 def test_decay_by_kind_of_parameter():
-    groups = param_groups(net(), weight_decay=0.1, paramwise_cfg={"norm_decay_mult": 0.0, "bias_decay_mult": 0.5})
+    groups = param_groups(
+        net(), lr=1.0, weight_decay=0.1, paramwise_cfg={"norm_decay_mult": 0.0, "bias_decay_mult": 0.5}
+    )
     names = {group["weight_decay"]: group["names"] for group in groups}
     assert names == {
         0.1: ["0.weight", "3.weight"],
@@ -27,7 +29,7 @@ def test_decay_by_kind_of_parameter():
 def test_frozen_parameters_are_left_out():
     model = net()
     model[0].requires_grad_(False)
-    (group,) = param_groups(model, weight_decay=0.1)
+    (group,) = param_groups(model, lr=1.0, weight_decay=0.1)
     assert "0.weight" not in group["names"]
     assert len(group["params"]) == 6
 

@@ -59,6 +59,8 @@ def test_resolved_has_every_default_and_only_what_a_recipe_can_hold() -> None:
             "loss": {"type": "CrossEntropyLoss", "reduction": "mean", "loss_weight": 1.0},
             "topk": [1, 5],
         },
+        "init": None,
+        "freeze": [],
     }
     assert to_yaml({"optimizer": resolved["optimizer"]}) == (
         "optimizer:\n  type: SGD\n  lr: 0.5\n  momentum: 0.9\n  weight_decay: 5.0e-05\n  nesterov: false\n"

@@ -17,6 +17,8 @@ from distcls.models.backbones.seresnet import SEResNet
 from distcls.models.backbones.seresnext import SEResNeXt
 from distcls.models.backbones.shufflenet_v2 import ShuffleNetV2
 from distcls.models.backbones.swin_transformer import SwinTransformer
+from distcls.models.backbones.timm_backbone import TimmBackbone
+from distcls.models.backbones.torchvision_backbone import TorchvisionBackbone
 from distcls.models.backbones.vgg import VGG
 from distcls.models.backbones.vision_transformer import VisionTransformer
 
@@ -41,5 +43,7 @@ __all__ = [
     "SEResNet",
     "ShuffleNetV2",
     "SwinTransformer",
+    "TimmBackbone",
+    "TorchvisionBackbone",
     "VisionTransformer",
 ]

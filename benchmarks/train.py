@@ -1,0 +1,155 @@
+"""The whole trainer against a bare loop: ResNet-50 from .beton files through launch/train.py, beside a resident batch.
+
+    python benchmarks/train.py [--resolutions 224 160] [--steps 200] [--batch 512] [--precision fp16] [--cases raw jpeg]
+
+The bare loop is the same classifier, optimizer, precision and compilation on one batch that never leaves the device:
+the ceiling of any trainer. The trainer runs with everything on: loading, augmentation, logging every 20 steps, a moving
+average (with --ema) and checkpoints. Its figure is the median of its own rows after the first 60 steps. On a CPU give a
+small model: --batch 32 --steps 60 --resolutions 64 --precision fp32 --no-compile --depth 18. Writes
+benchmarks/results/train_<device>.json.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+
+import distcls
+from data import MadeUp
+from distcls.data.convert import convert
+from distcls.tracking.jsonl import read_rows
+
+ROOT = Path(__file__).parents[1]
+IMAGES = {"raw": (256, 341, "raw"), "jpeg": (375, 500, "jpg")}
+WARM_UP = 60  # steps; compilation and the first windows are in them
+RECIPE = """\
+model:
+  backbone: {{type: ResNet, depth: {depth}, out_indices: [3]}}
+  neck: {{type: GlobalAveragePooling}}
+  head: {{type: LinearClsHead, num_classes: 10, loss: {{type: CrossEntropyLoss}}, topk: [1, 5]}}
+data:
+  train: {{path: {beton}}}
+  val: {{path: {beton}}}
+  resolution: {resolution}
+  augment: [{{type: RandomResizedCrop}}, {{type: RandomHorizontalFlip}}]
+optimizer: {{type: SGD, lr: 0.1, momentum: 0.9, weight_decay: 5.0e-5}}
+schedule: {{type: CosineWarmup, warmup_steps: 5}}
+train: {{max_steps: {steps}, global_batch_size: {batch}, log_every_steps: 20, precision: {precision},
+        compile: {compile}, channels_last: true}}
+eval: {{every_epochs: 100000}}
+checkpoint: {{every_steps: 100}}
+tracking: {{mode: disabled}}
+"""
+
+
+def trainer(folder: Path, beton: Path, resolution: int, options: argparse.Namespace, *extra: str) -> dict[str, float]:
+    recipe, run = folder / "recipe.yaml", folder / f"run_{beton.stem}_{resolution}_{len(extra)}"
+    values = {**vars(options), "compile": str(options.compile).lower()}
+    recipe.write_text(RECIPE.format(**values, beton=beton, resolution=resolution))
+    began = time.perf_counter()
+    command = [sys.executable, ROOT / "launch/train.py", recipe, f"output_dir={run}", *extra]
+    subprocess.run(
+        command, check=True, stdout=subprocess.DEVNULL, env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    )
+    rows = [row for row in read_rows(run) if "train/loss" in row]
+    steady = [row for row in rows if row["step"] > WARM_UP]
+    return {
+        "images_per_second": statistics.median(row["perf/img_per_s"] for row in steady),
+        "data_wait_share": statistics.median(row["perf/data_wait_frac"] for row in steady),
+        "seconds_in_all": time.perf_counter() - began,
+    }
+
+
+def resident(resolution: int, options: argparse.Namespace) -> dict[str, float]:
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    half = {"fp16": torch.float16, "bf16": torch.bfloat16}.get(options.precision)
+    torch.backends.cudnn.benchmark = True
+    torch._dynamo.reset()
+    block = {
+        "backbone": {"type": "ResNet", "depth": options.depth, "out_indices": (3,)},
+        "neck": {"type": "GlobalAveragePooling"},
+        "head": {"type": "LinearClsHead", "num_classes": 10, "loss": {"type": "CrossEntropyLoss"}},
+    }
+    model = distcls.build_model(block, image_size=(resolution, resolution))
+    model.to(device=device, memory_format=torch.channels_last).train()
+    optimizer = torch.optim.SGD(
+        model.parameters(), lr=0.1, momentum=0.9, weight_decay=5e-5, fused=device.type == "cuda"
+    )
+    scaler = torch.amp.GradScaler(device.type, enabled=options.precision == "fp16")
+    if options.compile:
+        model.compile()
+    images = torch.randn(options.batch, 3, resolution, resolution, device=device, dtype=half or torch.float32)
+    images = images.to(memory_format=torch.channels_last)
+    target = torch.randint(0, 10, (options.batch,), device=device)
+
+    def steps(count: int) -> None:
+        for _ in range(count):
+            with torch.autocast(device.type, half, enabled=half is not None):
+                loss = model(images, target)["loss"]
+            scaler.scale(loss).backward()
+            scaler.step(optimizer)
+            scaler.update()
+            optimizer.zero_grad()
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+
+    steps(10)
+    windows = []
+    for _ in range(max(2, (options.steps - WARM_UP) // 20)):
+        began = time.perf_counter()
+        steps(20)
+        windows.append(20 * options.batch / (time.perf_counter() - began))
+    return {"images_per_second": statistics.median(windows)}
+
+
+def main() -> None:
+    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    arguments.add_argument("--resolutions", type=int, nargs="+", default=[224, 160])
+    arguments.add_argument("--cases", nargs="+", choices=IMAGES, default=list(IMAGES))
+    arguments.add_argument("--steps", type=int, default=200)
+    arguments.add_argument("--batch", type=int, default=512)
+    arguments.add_argument("--images", type=int, default=5120)
+    arguments.add_argument("--depth", type=int, default=50)
+    arguments.add_argument("--precision", default="fp16")
+    arguments.add_argument("--compile", action=argparse.BooleanOptionalAction, default=True)
+    arguments.add_argument("--ema", action="store_true", help="a further run with a moving average")
+    options = arguments.parse_args()
+
+    rows: dict[str, dict[str, float]] = {}
+
+    def report(name: str, values: dict[str, float]) -> None:
+        rows[name] = values
+        print(f"{name:34}", "  ".join(f"{key} {value:10.3f}" for key, value in values.items()), flush=True)
+
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        for case in options.cases:
+            height, width, mode = IMAGES[case]
+            convert(MadeUp(options.images, height, width, small=False), folder / f"{case}.beton", write_mode=mode)
+        for resolution in options.resolutions:
+            ceiling = resident(resolution, options)
+            report(f"resident batch @{resolution}", ceiling)
+            for case in options.cases:
+                extras = [(), ("train.ema.decay=0.999",)] if options.ema else [()]
+                for extra in extras:
+                    values = trainer(folder, folder / f"{case}.beton", resolution, options, *extra)
+                    values["share_of_resident"] = values["images_per_second"] / ceiling["images_per_second"]
+                    report(f"trainer, {case} @{resolution}{' with EMA' * bool(extra)}", values)
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
+    machine = {"device": device, "cores": len(os.sched_getaffinity(0))}
+    machine |= {package: version(package) for package in ("torch", "accelerate", "numba", "ffcv")}
+    out = Path(__file__).parent / "results" / f"train_{'gpu' if torch.cuda.is_available() else 'cpu'}.json"
+    out.parent.mkdir(exist_ok=True)
+    out.write_text(json.dumps({"machine": machine, "options": vars(options), "rows": rows}, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

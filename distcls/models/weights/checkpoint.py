@@ -1,0 +1,98 @@
+"""A file of weights, whoever wrote it -> its tensors by name."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+from safetensors import SafetensorError
+from torch import Tensor
+
+from distcls.errors import UserError
+from distcls.models.weights.safe_pickle import read_torch_file
+
+#: Where the weights lie in a checkpoint: the average first, where training kept one (timm, torchvision's references).
+STATE_DICTS = ("state_dict_ema", "model_ema", "state_dict", "model", "model_state_dict", "net")
+WRAPPERS = ("module.", "_orig_mod.")  # of DistributedDataParallel and torch.compile
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """The weights in a file.
+
+    Attributes:
+        tensors: by name, without the prefixes of wrappers.
+        notes: what the report should say about them.
+    """
+
+    path: Path
+    tensors: dict[str, Tensor]
+    notes: tuple[str, ...] = ()
+
+
+def _read_safetensors(path: Path) -> dict[str, Tensor]:
+    try:
+        return safetensors.torch.load_file(path)
+    except SafetensorError as error:
+        raise UserError(f"{path}: is not a whole safetensors file: {error}") from error
+
+
+def read_checkpoint(
+    path: Path,
+    prefix: str | None = None,
+    read_safetensors: Callable[[Path], dict[str, Tensor]] = _read_safetensors,
+) -> Checkpoint:
+    """Read OpenMMLab's (0.x and 1.x), torchvision's, timm's and our own files, and other state_dicts.
+
+    Nothing that a file holds is executed.
+
+    Args:
+        path: .safetensors, or what torch.save wrote.
+        prefix: take only the entries whose names begin with it, without it: ``encoder.`` of a self-supervised model.
+        read_safetensors: reads such files; the engine's reader checks their content hash.
+
+    Raises:
+        UserError: no such file, damaged, refused, or without weights.
+    """
+    try:
+        with open(path, "rb") as file:
+            head = file.read(9)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror}") from error
+    content = read_safetensors(path) if head[8:] == b"{" else read_torch_file(path)
+    tensors, notes = _weights(path, content)
+    if prefix:
+        tensors = {name.removeprefix(prefix): entry for name, entry in tensors.items() if name.startswith(prefix)}
+        if not tensors:
+            raise UserError(f"{path}: no entry begins with the prefix {prefix!r}")
+    return Checkpoint(path, tensors, notes)
+
+
+def _weights(path: Path, content: Any) -> tuple[dict[str, Tensor], tuple[str, ...]]:
+    notes: list[str] = []
+    if isinstance(content, Mapping):
+        for key in STATE_DICTS:
+            if isinstance(content.get(key), Mapping):
+                if key.endswith("ema"):
+                    notes.append(f"the weights are the file's running average ({key})")
+                elif "ema_state_dict" in content:
+                    notes.append("the weights are the file's running average: that run had EMA")
+                content = content[key]
+                break
+    tensors = {
+        _bare(name): entry.detach()
+        for name, entry in (content.items() if isinstance(content, Mapping) else ())
+        if isinstance(name, str) and isinstance(entry, Tensor)
+    }
+    if not tensors:
+        held = f"it holds {', '.join(map(str, list(content)[:5]))}" if isinstance(content, Mapping) else ""
+        found = held or f"it holds a {type(content).__name__}"
+        raise UserError(f"{path}: no weights in it: expected a state_dict, {found}")
+    return tensors, tuple(notes)
+
+
+def _bare(name: str) -> str:
+    while name.startswith(WRAPPERS):
+        name = name.partition(".")[2]
+    return name

@@ -1,0 +1,152 @@
+"""The weights of a checkpoint -> a classifier, whoever named them, with a report of every entry."""
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from torch import Tensor, nn
+
+from distcls.errors import UserError
+from distcls.models.weights.checkpoint import Checkpoint
+from distcls.models.weights.report import Report, some
+from distcls.models.weights.rules import Family, Renamed, family_of
+from distcls.models.weights.timm_names import TIMM
+from distcls.models.weights.torchvision_names import TORCHVISION
+
+NameMap = Literal["auto", "none", "openmmlab", "torchvision", "timm", "distcls"]
+#: Less than this fraction of the backbone's parameter elements is no match.
+LEAST_MATCH = 0.9
+LIBRARIES: dict[str, Mapping[str, Family]] = {"torchvision": TORCHVISION, "timm": TIMM}
+
+
+def load_checkpoint(
+    model: nn.Module, checkpoint: Checkpoint, map: NameMap = "auto", allow_low_match: bool = False
+) -> Report:
+    """Load into `model`, a classifier with `backbone` and `head`, what fits.
+
+    Position embeddings and bias tables are resized, a classifier of another number of classes is left out, and an entry
+    that differs by axes of length one alone (a linear layer and a 1x1 convolution) is given the model's shape.
+
+    Args:
+        map: whose names the file has. "auto" tries all and takes what fits best; "none" changes no name.
+
+    Raises:
+        UserError: less than 90% of the backbone's parameter elements are there and `allow_low_match` is not set, or
+            there is no mapping from that library to this backbone. The model is then unchanged.
+    """
+    best: tuple[Report, dict[str, Tensor]] | None = None
+    for source, renamed in _readings(model, checkpoint.tensors, map):
+        found = _compare(model, renamed, Report(checkpoint.path, source, notes=checkpoint.notes))
+        # names alike in the backbone (torchvision's ResNet is ours) may still differ in the head
+        if best is None or _quality(found[0]) > _quality(best[0]):
+            best = found
+    if best is None:
+        name = type(model.backbone).__name__
+        raise UserError(f"no {map} model has the layers of {name}: expected map none, openmmlab or distcls")
+    report, state = best
+    if report.match < LEAST_MATCH and not allow_low_match:
+        raise UserError(_too_little(report, model))
+    model.load_state_dict(state, strict=False)
+    return report
+
+
+def _quality(report: Report) -> tuple[float, int]:
+    return report.match, len(report.loaded)
+
+
+def _readings(model: nn.Module, tensors: Mapping[str, Tensor], map: NameMap) -> list[tuple[str, Mapping[str, Renamed]]]:
+    """(library, entries under the names that they have if it wrote the file), for each that `map` allows."""
+    readings: list[tuple[str, Mapping[str, Renamed]]] = []
+    if map in ("auto", "openmmlab"):
+        readings.append(("openmmlab", _openmmlab(model, tensors)))
+    elif map in ("none", "distcls"):
+        readings.append((map, {name: Renamed(name, entry) for name, entry in tensors.items()}))
+    for library, table in LIBRARIES.items():
+        family = family_of(model.backbone, table)
+        if map in ("auto", library) and family is not None:
+            readings.append((library, family.rename(tensors, model.backbone)))
+    return readings
+
+
+def _openmmlab(model: nn.Module, tensors: Mapping[str, Tensor]) -> dict[str, Renamed]:
+    """Our names are OpenMMLab's, and older versions' were a little different; a bare backbone gets its prefix."""
+    bare = not any(name.startswith(("backbone.", "head.")) for name in tensors)
+    last = len(getattr(model.backbone, "depths", ())) - 1
+    renamed = {}
+    for old, entry in tensors.items():
+        new = f"backbone.{old}" if bare else old
+        if type(model.backbone).__name__ == "SwinTransformer":  # before MMClassification 0.12
+            new = new.replace("backbone.norm.", f"backbone.norm{last}.")
+        renamed[new] = Renamed(old, entry)
+    return renamed
+
+
+def _compare(model: nn.Module, renamed: Mapping[str, Renamed], report: Report) -> tuple[Report, dict[str, Tensor]]:
+    """The filled-in report and the entries that can be loaded, in the model's shapes."""
+    own, parameters = model.state_dict(), dict(model.named_parameters())
+    given = {name: one.entry for name, one in renamed.items()}
+    fitted = _fit(model, given)
+    state = {}
+    for name, ours in own.items():
+        if name not in given:
+            if name not in fitted:
+                report.missing.append(name)
+            continue
+        entry = fitted[name]
+        if entry.shape != ours.shape and entry.numel() == ours.numel() and entry.shape[:1] == ours.shape[:1]:
+            entry = entry.reshape(ours.shape)
+        if entry.shape != ours.shape:
+            kind = report.dropped if _is_classifier(model, name, ours) else report.misfits
+            kind.append((name, entry.shape, ours.shape))
+            continue
+        state[name] = entry
+        report.loaded.append(name)
+        if renamed[name].old != name:
+            report.renamed.append((renamed[name].old, name))
+        if given[name].numel() != ours.numel() and name in parameters:  # an index into a resized table is not named
+            report.resized.append(name)
+    report.missing += [name for name, *_ in (*report.dropped, *report.misfits)]
+    report.unused = [one.old for name, one in renamed.items() if name not in own]
+    report.match = _match(model, report.loaded)
+    return report, state
+
+
+def _fit(model: nn.Module, given: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The entries after the model's own modules have resized theirs and added what follows from their size."""
+    fitted = dict(given)
+    for prefix, module in model.named_modules():
+        fit: Any = getattr(module, "fit_position_embedding", None)
+        if fit is not None:
+            fit(fitted, f"{prefix}.")
+    return fitted
+
+
+def _is_classifier(model: nn.Module, name: str, entry: Tensor) -> bool:
+    """Whether it has a row per class: in the head, or at the end of a backbone that classifies itself, as VGG does."""
+    classes = getattr(model.backbone, "num_classes", None)
+    return name.startswith("head.") or (name.startswith("backbone.classifier.") and entry.shape[0] == classes)
+
+
+def _match(model: nn.Module, loaded: list[str]) -> float:
+    sizes = {
+        f"backbone.{name}": parameter.numel()
+        for name, parameter in model.backbone.named_parameters()  # type: ignore[union-attr]
+        if not _is_classifier(model, f"backbone.{name}", parameter)
+    }
+    return sum(sizes.get(name, 0) for name in loaded) / max(1, sum(sizes.values()))
+
+
+def _too_little(report: Report, model: nn.Module) -> str:
+    parameters = dict(model.named_parameters())
+    missing = [name for name in report.missing if name in parameters and name.startswith("backbone.")]
+    text = (
+        f"{report.path}: only {report.match:.1%} of the parameter elements of {type(model.backbone).__name__} "
+        f"are in it (read with {report.source} names), expected {LEAST_MATCH:.0%}. Missing: {some(missing)}. "
+    )
+    if report.misfits:
+        name, theirs, ours = report.misfits[0]
+        text += f"Of another shape: {name} {list(theirs)}, not {list(ours)}. "
+    if report.unused:
+        text += f"Without a place: {some(report.unused)}. "
+    return text + (
+        "Is it another architecture? `map` and `prefix` say how to read names; `allow_low_match` takes it as it is"
+    )

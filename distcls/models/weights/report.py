@@ -1,0 +1,73 @@
+"""What became of a checkpoint's entries, in numbers and in words."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+SHOWN = 3  # names per line
+
+
+@dataclass
+class Report:
+    """Every entry of the file is loaded, dropped or unused; every one of the model is loaded or missing.
+
+    Attributes:
+        source: whose names the file has.
+        loaded: names in the model.
+        renamed: (name in the file, name in the model) where they differ; loaded ones.
+        resized: position embeddings and bias tables that were interpolated; loaded ones.
+        dropped: (name in the model, shape in the file, shape in the model), for another number of classes.
+        misfits: the same, of other entries.
+        unused: names in the file for which the model has no place.
+        missing: names in the model that keep their initial values.
+        match: fraction of the backbone's parameter elements that were loaded.
+        notes: about the file.
+    """
+
+    path: Path
+    source: str
+    loaded: list[str] = field(default_factory=list)
+    renamed: list[tuple[str, str]] = field(default_factory=list)
+    resized: list[str] = field(default_factory=list)
+    dropped: list[tuple[str, torch.Size, torch.Size]] = field(default_factory=list)
+    misfits: list[tuple[str, torch.Size, torch.Size]] = field(default_factory=list)
+    unused: list[str] = field(default_factory=list)
+    missing: list[str] = field(default_factory=list)
+    match: float = 0.0
+    notes: tuple[str, ...] = ()
+
+    def counts(self) -> dict[str, Any]:
+        """For an event."""
+        kinds = ("loaded", "renamed", "resized", "dropped", "misfits", "unused", "missing")
+        return {"path": str(self.path), "source": self.source, "match": round(self.match, 4)} | {
+            kind: len(getattr(self, kind)) for kind in kinds
+        }
+
+    def lines(self) -> list[str]:
+        """For a person: the sum, then a line for each kind of entry that there is."""
+        heading = (
+            f"weights from {self.path} ({self.source}): {len(self.loaded)} entries loaded, "
+            f"{self.match:.1%} of the backbone's parameter elements"
+        )
+        kinds: list[tuple[str, Sequence[str]]] = [
+            ("renamed", [f"{old} -> {new}" for old, new in self.renamed]),
+            ("resized", self.resized),
+            ("dropped, for another number of classes", _shapes(self.dropped)),
+            ("not loaded, of another shape", _shapes(self.misfits)),
+            ("unused", self.unused),
+            ("missing, kept as initialised", self.missing),
+        ]
+        listed = [f"  {len(items)} {kind}: {some(items)}" for kind, items in kinds if items]
+        return [heading, *listed, *(f"  {note}" for note in self.notes)]
+
+
+def some(items: Sequence[str]) -> str:
+    """The first few, and that there are more."""
+    return ", ".join(items[:SHOWN]) + (", ..." if len(items) > SHOWN else "")
+
+
+def _shapes(entries: Iterable[tuple[str, torch.Size, torch.Size]]) -> list[str]:
+    return [f"{name} {list(theirs)}, not {list(ours)}" for name, theirs, ours in entries]

@@ -1,0 +1,26 @@
+import torch
+from torch import nn
+
+from distcls.optim.ema import Ema
+
+
+def test_the_average_follows_and_the_weights_come_back():
+    torch.manual_seed(0)
+    model = nn.Linear(3, 2)
+    expected = model.weight.detach().clone().double()
+    ema = Ema(model, decay=0.9)
+    for _ in range(5):
+        with torch.no_grad():
+            model.weight.add_(torch.randn(2, 3))
+        ema.update()
+        expected = 0.9 * expected + 0.1 * model.weight.detach().double()
+    own = model.weight.detach().clone()
+    with ema.applied():
+        assert torch.allclose(model.weight.double(), expected, atol=1e-6)
+    assert torch.equal(model.weight, own)
+
+
+def test_state_goes_through_a_checkpoint():
+    one, two = Ema(nn.Linear(3, 2), decay=0.9), Ema(nn.Linear(3, 2), decay=0.9)
+    two.load({name: tensor.clone() for name, tensor in one.state().items()})
+    assert all(torch.equal(a, b) for a, b in zip(one.state().values(), two.state().values(), strict=True))
