@@ -18,8 +18,8 @@ from pathlib import Path
 
 import torch
 import torchvision
+from made_up import MadeUp
 
-from data import MadeUp
 from distcls.data.augment import RandomHorizontalFlip, RandomResizedCrop
 from distcls.data.convert import convert
 from distcls.data.dataset import BetonDataset

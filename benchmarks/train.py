@@ -21,9 +21,9 @@ from importlib.metadata import version
 from pathlib import Path
 
 import torch
+from made_up import MadeUp
 
 import distcls
-from data import MadeUp
 from distcls.data.convert import convert
 from distcls.tracking.jsonl import read_rows
 

@@ -54,7 +54,7 @@ def read_samples(path: Path) -> tuple[np.memmap, np.ndarray]:
     samples, table_at = int(header["samples"]), int(header["allocations_at"])
     if table_at == 0:
         raise DataError(f"{path}: unfinished: it was never closed by its writer (no allocation table). {_AGAIN}")
-    records, image, label = _metadata(path, file, int(header["fields"]), samples)
+    records, types = _metadata(path, file, int(header["fields"]), samples)
     if size < table_at + samples * _ALLOCATION.itemsize or (size - table_at) % _ALLOCATION.itemsize:
         raise DataError(
             f"{path}: truncated: got {size} bytes, expected at least {table_at + samples * _ALLOCATION.itemsize} "
@@ -64,8 +64,8 @@ def read_samples(path: Path) -> tuple[np.memmap, np.ndarray]:
         raise DataError(f"{path}: holds no samples. {_AGAIN}")
 
     table = np.zeros(samples, SAMPLE)
-    sizes = _sizes(path, records[image]["data_ptr"], file[table_at:].view(_ALLOCATION))
-    pixels = records[image]
+    pixels = records[f"f{types.index(_RGB_IMAGE)}"]
+    sizes = _sizes(path, pixels["data_ptr"], file[table_at:].view(_ALLOCATION))
     end = pixels["data_ptr"] + sizes
     raw_bytes = pixels["height"].astype(np.uint64) * pixels["width"] * np.uint64(3)
     wrong = (
@@ -81,9 +81,16 @@ def read_samples(path: Path) -> tuple[np.memmap, np.ndarray]:
     table["size"] = sizes
     for name in ("height", "width", "mode"):
         table[name] = pixels[name]
-    labels = records[label]
+    labels = records[f"f{types.index(_INT)}"]
     table["label"] = np.where((labels >= 0) & (labels < 2**31), labels, -1)
     return file, table
+
+
+def read_words(path: Path, file: np.ndarray) -> np.ndarray:
+    """All int fields of a file that `read_samples` has mapped and checked: (N, fields) int64."""
+    header = file[: _HEADER.itemsize].view(_HEADER)[0]
+    records, types = _metadata(path, file, int(header["fields"]), int(header["samples"]))
+    return np.stack([records[f"f{number}"] for number, kind in enumerate(types) if kind == _INT], 1)
 
 
 def _file_size(path: Path) -> int:
@@ -98,8 +105,8 @@ def _file_size(path: Path) -> int:
     return size
 
 
-def _metadata(path: Path, file: np.ndarray, fields: int, samples: int) -> tuple[np.ndarray, str, str]:
-    """The per-sample records and the names of the columns that hold the image and the label."""
+def _metadata(path: Path, file: np.ndarray, fields: int, samples: int) -> tuple[np.ndarray, list[int]]:
+    """The per-sample records, with columns f0, f1, ..., and the types of these."""
     start = _HEADER.itemsize + fields * _FIELD.itemsize
     types = [int(kind) for kind in file[_HEADER.itemsize : start].view(_FIELD)["type"]] if len(file) >= start else []
     if _RGB_IMAGE not in types or _INT not in types or any(kind not in _FIELD_TYPES for kind in types):
@@ -114,7 +121,7 @@ def _metadata(path: Path, file: np.ndarray, fields: int, samples: int) -> tuple[
             f"{path}: truncated: got {len(file)} bytes, expected {stop} and more for {samples} samples. "
             "Copy it again, or write it again with `distcls data convert`."
         )
-    return file[start:stop].view(record), f"f{types.index(_RGB_IMAGE)}", f"f{types.index(_INT)}"
+    return file[start:stop].view(record), types
 
 
 def _sizes(path: Path, pointers: np.ndarray, allocations: np.ndarray) -> np.ndarray:

@@ -1,13 +1,16 @@
 """One or several .beton files as one data set."""
 
+import os
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
-from distcls.data.beton import read_samples
+from distcls.data.beton import read_samples, read_words
 from distcls.data.errors import DataError
-from distcls.data.sidecar import Sidecar, fingerprint_of, read_sidecar, sidecar_path
+from distcls.data.multi_hot import pack, unpack, words_for
+from distcls.data.sidecar import fingerprint_of, read_sidecar, sidecar_path
 
 
 class BetonDataset:
@@ -19,6 +22,8 @@ class BetonDataset:
     Attributes:
         samples: (N,) table of `beton.SAMPLE`, whose addresses stay valid as long as this object lives.
         class_names: the same in all shards.
+        class_counts: (C,) images of each class, over all shards.
+        multi_label: whether an image may have any number of classes.
         mean, std: three floats per RGB channel on the scale 0..1, over all shards.
         fingerprint: changes when a shard, or their order, changes.
         sidecar: the first shard's sidecar.
@@ -31,14 +36,17 @@ class BetonDataset:
         self.paths = [Path(paths)] if isinstance(paths, str | Path) else [Path(path) for path in paths]
         if not self.paths:
             raise DataError("a data set needs one .beton file at least, got an empty list of paths")
-        shards = [_open(path) for path in self.paths]
-        self._files = [file for file, _, _ in shards]
-        self.samples = np.concatenate([table for _, table, _ in shards]) if len(shards) > 1 else shards[0][1]
-        self._ends = np.cumsum([len(table) for _, table, _ in shards])
+        self._identities = [_identity(path) for path in self.paths]
+        self._checked = time.monotonic()
+        shards = [_Shard(path) for path in self.paths]
+        self._files = [shard.file for shard in shards]
+        self.samples = np.concatenate([shard.table for shard in shards]) if len(shards) > 1 else shards[0].table
+        self._ends = np.cumsum([len(shard.table) for shard in shards])
 
-        sidecars = [sidecar for _, _, sidecar in shards]
+        sidecars = [shard.sidecar for shard in shards]
         self.sidecar = sidecars[0]
         self.class_names = self.sidecar.class_names
+        self.multi_label = self.sidecar.multi_label
         for path, other in zip(self.paths, sidecars, strict=True):
             if other.class_names != self.class_names:
                 raise DataError(
@@ -46,6 +54,13 @@ class BetonDataset:
                     f"{self.paths[0]} ({_first_difference(other.class_names, self.class_names)}): shards of one data "
                     "set need the same classes. Convert them from folders that hold the same classes."
                 )
+            if other.multi_label != self.multi_label:
+                one, many = (path, self.paths[0]) if self.multi_label else (self.paths[0], path)
+                raise DataError(
+                    f"{many} holds any number of labels per image, {one} one: they cannot be shards of one data set"
+                )
+        self._words = np.concatenate([shard.words for shard in shards])
+        self.class_counts = np.sum([sidecar.class_counts for sidecar in sidecars], axis=0)
         weights = np.array([sidecar.samples for sidecar in sidecars]) / len(self)
         mean = np.array([sidecar.mean for sidecar in sidecars])
         square = np.array([sidecar.std for sidecar in sidecars]) ** 2 + mean**2
@@ -63,8 +78,36 @@ class BetonDataset:
 
     @property
     def labels(self) -> np.ndarray:
-        """(N,) int64."""
-        return self.samples["label"].astype(np.int64)
+        """(N,) int64 class numbers; of a multi-label set (N, C) uint8 of 0 and 1."""
+        return unpack(self._words, self.num_classes) if self.multi_label else self.samples["label"].astype(np.int64)
+
+    def targets(self, indices: np.ndarray) -> np.ndarray:
+        """What a batch is trained towards, for positions (n,) of which -1 is padding.
+
+        Returns:
+            (n,) int64 class numbers, -1 for padding; of a multi-label set (n, C) float32 of 0 and 1, 0 for padding.
+        """
+        real = indices >= 0
+        if self.multi_label:
+            return unpack(self._words[indices], self.num_classes) * real[:, None].astype(np.float32)
+        return np.where(real, self.samples["label"][indices], -1).astype(np.int64)
+
+    def check_unchanged(self, every: float = 1.0) -> None:
+        """Look at each file's inode, size and time, unless that was done less than `every` seconds ago.
+
+        Raises:
+            DataError: a file is not the one that was opened.
+        """
+        now = time.monotonic()
+        if now - self._checked < every:
+            return
+        self._checked = now
+        for path, before in zip(self.paths, self._identities, strict=True):
+            if (found := _identity(path)) != before:
+                raise DataError(
+                    f"{path}: {_change(before, found)} while it was in use: batches from now on would not be this "
+                    "run's. Put the file back that the run began with and start again, or begin a new run."
+                )
 
     def place_of(self, index: int) -> str:
         """For messages: ``FILE: sample NUMBER`` with the number in that file."""
@@ -72,24 +115,53 @@ class BetonDataset:
         return f"{self.paths[shard]}: sample {index - (self._ends[shard - 1] if shard else 0)}"
 
 
-def _open(path: Path) -> tuple[np.memmap, np.ndarray, Sidecar]:
-    file, table = read_samples(path)
-    sidecar = read_sidecar(path)
-    found = fingerprint_of(file, int(table["address"].min()) - file.ctypes.data)
-    if sidecar.samples != len(table) or sidecar.fingerprint != found:
-        raise DataError(
-            f"{sidecar_path(path)}: belongs to another file: it describes {sidecar.samples} samples with fingerprint "
-            f"{sidecar.fingerprint[-12:]}, but {path} holds {len(table)} with fingerprint {found[-12:]}. Copy the two "
-            "files together, or write both again with `distcls data convert`."
-        )
-    wrong = np.flatnonzero((table["label"] < 0) | (table["label"] >= len(sidecar.class_names)))
-    if len(wrong):
-        raise DataError(
-            f"{path}: sample {wrong[0]} has a label outside of 0..{len(sidecar.class_names) - 1}, the "
-            f"{len(sidecar.class_names)} classes of {sidecar_path(path)} ({len(wrong)} such samples). Write both again "
-            "with `distcls data convert`."
-        )
-    return file, table, sidecar
+def _identity(path: Path) -> tuple[int, int, int, int] | None:
+    """Device, inode, bytes and time of writing in ns; None where there is no file."""
+    try:
+        status = os.stat(path)
+    except FileNotFoundError:
+        return None
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
+
+
+def _change(before: tuple[int, int, int, int] | None, found: tuple[int, int, int, int] | None) -> str:
+    assert before is not None
+    if found is None:
+        return "was removed"
+    if found[:2] != before[:2]:
+        return "was replaced by another file"
+    if found[2] != before[2]:
+        return f"went from {before[2]} to {found[2]} bytes"
+    return "was written to"
+
+
+class _Shard:
+    """One file with its sidecar, checked against each other. `words` (n, fields) holds multi-hot labels, if any."""
+
+    def __init__(self, path: Path) -> None:
+        self.file, self.table = read_samples(path)
+        self.sidecar = read_sidecar(path)
+        found = fingerprint_of(self.file, int(self.table["address"].min()) - self.file.ctypes.data)
+        if self.sidecar.samples != len(self.table) or self.sidecar.fingerprint != found:
+            raise DataError(
+                f"{sidecar_path(path)}: belongs to another file: it describes {self.sidecar.samples} samples with "
+                f"fingerprint {self.sidecar.fingerprint[-12:]}, but {path} holds {len(self.table)} with fingerprint "
+                f"{found[-12:]}. Copy the two files together, or write both again with `distcls data convert`."
+            )
+        classes = len(self.sidecar.class_names)
+        self.words = np.empty((len(self.table), 0), np.int64)
+        if self.sidecar.multi_label:
+            self.words = read_words(path, self.file)
+            fits = self.words.shape[1] == words_for(classes)
+            beyond = fits and (pack(unpack(self.words, classes)) != self.words).any(axis=1)
+            wrong = np.flatnonzero(beyond if fits else np.ones(len(self.table)))
+        else:
+            wrong = np.flatnonzero((self.table["label"] < 0) | (self.table["label"] >= classes))
+        if len(wrong):
+            raise DataError(
+                f"{path}: sample {wrong[0]} has a label outside of 0..{classes - 1}, the {classes} classes of "
+                f"{sidecar_path(path)} ({len(wrong)} such samples). Write both again with `distcls data convert`."
+            )
 
 
 def _first_difference(one: list[str], other: list[str]) -> str:

@@ -35,7 +35,8 @@ def _library() -> str:
     if not found:
         raise DataError(
             "FFCV is not installed, or without its native library _libffcv: "
-            "`apt install libopencv-dev libturbojpeg0-dev pkg-config g++`, then `pip install ffcv`"
+            "`apt install libopencv-dev libturbojpeg0-dev pkg-config g++`, then `pip install ffcv`; "
+            "without root install a wheel that launch/ffcv_wheel.sh made on another machine"
         )
     return found[0]
 

@@ -32,6 +32,7 @@ class TrainLoader(Loader):
         accumulation_steps: micro-batches per step and rank.
         rank, world_size: this process's place among all.
         seed: the run's seed; order and augmentation follow from it.
+        balanced: every class equally often in an epoch, see order.BalancedOrder.
         repeats: how often each of an epoch's images comes in it, see order.GlobalOrder.
         workers: decoding threads.
         device: where the batches go.
@@ -59,6 +60,7 @@ class TrainLoader(Loader):
         rank: int = 0,
         world_size: int = 1,
         seed: int,
+        balanced: bool = False,
         repeats: int = 1,
         workers: int,
         device: torch.device | str,
@@ -76,7 +78,8 @@ class TrainLoader(Loader):
                 f"data.mix: got micro-batches of {global_batch_size // self.parts} images, expected an even number: "
                 "images are mixed in pairs"
             )
-        self.order = GlobalOrder(len(dataset), global_batch_size, seed, repeats=repeats)
+        balance = dataset.labels if balanced else None
+        self.order = GlobalOrder(len(dataset), global_batch_size, seed, balance, repeats=repeats)
         self._pixels = PixelStage(transforms, seed=seed, mean=dataset.mean, std=dataset.std, dtype=dtype)
         raw = self._pixels.takes_raw
         super().__init__(
@@ -116,7 +119,7 @@ class TrainLoader(Loader):
         resolution = self._progressive.at(taken.epoch) if self._progressive else self.resolution
         windows = Windows.centred(samples["height"], samples["width"], resolution)
         draw_windows(self.transforms, windows, self.order.seed, taken.epoch, taken.positions)
-        plan = Plan.of(samples, taken.indices, windows)
+        plan = Plan.of(samples, taken.indices, windows, self.dataset.targets(taken.indices))
         return replace(plan, finish=self._finish(step, taken, resolution))
 
     def _finish(self, step: int, taken: Slice, resolution: int) -> Finish | None:
@@ -190,4 +193,4 @@ class EvalLoader(Loader):
         indices[indices >= len(self.dataset)] = -1
         samples = self.dataset.samples[indices]
         windows = Windows.centred(samples["height"], samples["width"], self.resolution, self.crop_ratio)
-        return Plan.of(samples, indices, windows)
+        return Plan.of(samples, indices, windows, self.dataset.targets(indices))

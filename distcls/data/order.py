@@ -16,6 +16,42 @@ def permutation(samples: int, seed: int, epoch: int) -> np.ndarray:
     return np.random.Generator(np.random.Philox(key=[seed, epoch])).permutation(np.arange(samples, dtype=kind))
 
 
+class BalancedOrder:
+    """Epochs of as many positions as there are samples, of which each class gets an equal share.
+
+    A class has an endless sequence of its own: permutations of its n samples, one after the other, the k-th drawn from
+    Philox(key=[seed, k], counter=[0, 0, 0, class + 1]). Of C classes that have samples, and S samples in all, the c-th
+    (from 0) has used floor((e S + c) / C) of its sequence before epoch e. These add up to e S exactly: an epoch has S
+    positions, its classes' shares differ by one at most, and over a run all samples of a class are seen equally often,
+    give or take one. The epoch's positions are then shuffled as `permutation` does: a function of (seed, epoch).
+
+    Args:
+        labels: (S,) class numbers.
+        seed: of the run.
+    """
+
+    def __init__(self, labels: np.ndarray, seed: int) -> None:
+        self.seed = seed
+        self.samples = len(labels)
+        by_class = np.argsort(labels, kind="stable")
+        counts = np.bincount(labels)
+        ends = np.cumsum(counts)
+        self._members = {int(c): by_class[ends[c] - counts[c] : ends[c]] for c in np.flatnonzero(counts)}
+
+    def __call__(self, epoch: int) -> np.ndarray:
+        """(S,) indices."""
+        classes = len(self._members)
+        parts = []
+        for number, (label, members) in enumerate(self._members.items()):
+            first, last = ((e * self.samples + number) // classes for e in (epoch, epoch + 1))
+            for cycle in range(first // len(members), -(-last // len(members))):
+                bits = np.random.Philox(key=[self.seed, cycle], counter=[0, 0, 0, label + 1])
+                start = cycle * len(members)
+                order = np.random.Generator(bits).permutation(members)
+                parts.append(order[max(first - start, 0) : last - start])
+        return np.concatenate(parts)[permutation(self.samples, self.seed, epoch)]
+
+
 @dataclass(frozen=True)
 class Slice:
     """A run of an epoch's order: `indices` into the data set and their `positions` in that order, both (n,) int64."""
@@ -35,6 +71,7 @@ class GlobalOrder:
         samples: in the data set.
         global_batch_size: B.
         seed: of the run.
+        balance: labels (samples,) whose classes are to come equally often, see BalancedOrder; None: each sample once.
         repeats: repeated augmentation (Hoffer et al. 2019; Fort et al. 2021): of S samples the first S / repeats of an
             epoch's order come `repeats` times each, at positions, so with augmentations, of their own. An epoch stays S
             positions long. The copies of an image share a global batch, where they are as far apart as can be: mixing
@@ -44,7 +81,9 @@ class GlobalOrder:
         DataError: the data set is smaller than one global batch.
     """
 
-    def __init__(self, samples: int, global_batch_size: int, seed: int, *, repeats: int = 1) -> None:
+    def __init__(
+        self, samples: int, global_batch_size: int, seed: int, balance: np.ndarray | None = None, *, repeats: int = 1
+    ) -> None:
         if samples < global_batch_size:
             raise DataError(
                 f"the training set holds {samples} images, fewer than one global batch of {global_batch_size}: "
@@ -55,6 +94,7 @@ class GlobalOrder:
         self.seed = seed
         self.repeats = repeats
         self.steps_per_epoch = samples // global_batch_size
+        self._balanced = None if balance is None else BalancedOrder(balance, seed)
         self._epoch = -1
         self._order = np.empty(0, np.uint32)
 
@@ -63,7 +103,7 @@ class GlobalOrder:
         assert self.global_batch_size % parts == 0
         epoch, step_in_epoch = divmod(step, self.steps_per_epoch)
         if epoch != self._epoch:
-            self._epoch, self._order = epoch, permutation(self.samples, self.seed, epoch)
+            self._epoch, self._order = epoch, self._order_of(epoch)
         size = self.global_batch_size // parts
         start = step_in_epoch * self.global_batch_size + part * size
         positions = np.arange(start, start + size)
@@ -74,3 +114,6 @@ class GlobalOrder:
             batch = batch[np.argsort(batch % self.repeats, kind="stable")]
             places = batch[part * size : (part + 1) * size] // self.repeats
         return Slice(epoch, positions, self._order[places].astype(np.int64))
+
+    def _order_of(self, epoch: int) -> np.ndarray:
+        return permutation(self.samples, self.seed, epoch) if self._balanced is None else self._balanced(epoch)

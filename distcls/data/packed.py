@@ -3,8 +3,8 @@
 All of a batch's windows travel in one page-locked buffer with their table and targets: one copy and one kernel per
 batch. A GPU operation per image instead, be it a copy or a decode, stretches the training step by its own length.
 
-Layout of the buffer: target (N,) int64, table (N, 4) int64 of offset, rows, cols, flip, then each window's pixels
-(rows, cols, 3).
+Layout of the buffer: table (N, 4) int64 of offset, rows, cols, flip, then target (N,) int64 or (N, C) float32, then
+each window's pixels (rows, cols, 3).
 """
 
 import threading
@@ -17,7 +17,7 @@ import torch
 from distcls.data.decode_cpu import pack_windows
 from distcls.data.slots import Plan
 
-_HEAD = 5 * 8  # bytes per image before the pixels
+_ROW = 4 * 8  # bytes of the table's row
 
 
 class Transfer(Protocol):
@@ -99,7 +99,7 @@ class PackedSlot:
         self._parts = 0
         self._bytes = 0
         # The first guess: windows of the output's size.
-        self._allocate(batch_size * (_HEAD + 3 * resolution**2))
+        self._allocate(batch_size * (_ROW + 8 + 3 * resolution**2))
 
     def _allocate(self, size: int) -> None:
         self._host = self._transfer.host_buffer(size)
@@ -109,9 +109,9 @@ class PackedSlot:
     def begin(self, plan: Plan, parts: int) -> None:
         self._plan = plan
         rows, cols, flip = plan.windows[:, 2:5].astype(np.int64).T
-        ends = len(rows) * _HEAD + np.cumsum(3 * rows * cols)
+        ends = len(rows) * _ROW + plan.target.nbytes + np.cumsum(3 * rows * cols)
         self._offsets = ends - 3 * rows * cols
-        self._head = np.concatenate((plan.target, np.stack((self._offsets, rows, cols, flip), 1).ravel()))
+        self._table = np.stack((self._offsets, rows, cols, flip), 1)
         self._bytes = int(ends[-1])
         self._parts = parts
         if self._bytes > len(self._packed):
@@ -131,14 +131,16 @@ class PackedSlot:
             self._parts -= 1
             if self._parts:
                 return
-        self._packed[: self._head.nbytes].view(np.int64)[:] = self._head
+        head = self._table.tobytes() + self._plan.target.tobytes()
+        self._packed[: len(head)] = np.frombuffer(head, np.uint8)
         self._transfer.copy(self._host[: self._bytes], self._device[: self._bytes])
 
     def deliver(self) -> tuple[torch.Tensor, torch.Tensor]:
-        number = len(self._plan.indices)
+        on_host = torch.from_numpy(self._plan.target)
+        pixels_at = self._table.nbytes + on_host.nbytes
         self._transfer.arrived()
-        head = self._device[: number * _HEAD].view(torch.int64)
-        target, table = head[:number].clone(), head[number:].view(number, 4)
+        table = self._device[: self._table.nbytes].view(torch.int64).view(-1, 4)
+        target = self._device[self._table.nbytes : pixels_at].view(on_host.dtype).view(on_host.shape).clone()
         resize = resize_on_gpu if self._device.is_cuda else resize_plainly
         images = resize(self._device, table, self._plan.resolution, self._mean, self._std, self._dtype)
         self._transfer.read()

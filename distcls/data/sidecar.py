@@ -16,12 +16,19 @@ class Sizes(BaseModel):
     height: list[int]
     width: list[int]
 
+    @classmethod
+    def of(cls, table: np.ndarray) -> "Sizes":
+        """Of a table of `beton.SAMPLE`."""
+        sides = {side: table[side] for side in ("height", "width")}
+        return cls(**{side: [int(all_.min()), int(np.median(all_)), int(all_.max())] for side, all_ in sides.items()})
+
 
 class Sidecar(BaseModel):
     """Contents of OUT.json.
 
     `mean` and `std` are per RGB channel over all pixels (each image with the same weight) on the scale 0..1, as
-    torchvision's and timm's constants; `fingerprint` is `fingerprint_of` the .beton it belongs to.
+    torchvision's and timm's constants; with `multi_label` an image counts in `class_counts` for each of its classes;
+    `fingerprint` is `fingerprint_of` the .beton it belongs to.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
@@ -31,6 +38,7 @@ class Sidecar(BaseModel):
     samples: int
     class_names: list[str]
     class_counts: list[int]
+    multi_label: bool = False
     mean: list[float]
     std: list[float]
     sizes: Sizes

@@ -21,7 +21,7 @@ class Plan:
 
     Attributes:
         indices: (N,) int64 into the data set; -1 for padding.
-        target: (N,) int64; -1 for padding.
+        target: (N,) int64, -1 for padding; of a multi-label set (N, C) float32.
         windows: (N, 6) int32 of `Windows.packed`; one black pixel for padding.
         resolution: R of the batch, at most the slots'.
         finish: see Finish; None: nothing.
@@ -34,11 +34,11 @@ class Plan:
     finish: Finish | None = None
 
     @classmethod
-    def of(cls, samples: np.ndarray, indices: np.ndarray, windows: Windows) -> "Plan":
+    def of(cls, samples: np.ndarray, indices: np.ndarray, windows: Windows, target: np.ndarray) -> "Plan":
         """For `samples` (N,), rows of the data set's table; where an index is -1 any row."""
         packed = windows.packed(samples["mode"] == JPEG)
         packed[indices < 0] = (0, 0, 1, 1, 0, 1)
-        return cls(indices, np.where(indices >= 0, samples["label"], -1).astype(np.int64), packed, windows.resolution)
+        return cls(indices, target, packed, windows.resolution)
 
 
 class Slot(Protocol):
@@ -55,7 +55,7 @@ class Slot(Protocol):
         """A thread, after it filled its part without an error."""
 
     def deliver(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """The consumer, after all parts: normalised images (N, 3, R, R) and target (N,), both newly allocated."""
+        """The consumer, after all parts: normalised images (N, 3, R, R) and the plan's target, newly allocated."""
         ...
 
 

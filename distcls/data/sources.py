@@ -1,25 +1,21 @@
-"""Where images come from before they are a .beton: folders, Fashion-MNIST's files, torchvision's sets, all on disk."""
+"""Where images come from before they are a .beton: folders, lists, Fashion-MNIST's files, torchvision's sets."""
 
 import gzip
 import hashlib
 import inspect
 import struct
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
 
 from distcls.data.errors import DataError
+from distcls.data.image_files import CsvSource, FolderSource
 from distcls.registry import did_you_mean
 
-_IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".ppm", ".pgm"}
 _DIGITS = [str(digit) for digit in range(10)]
 _FASHION = ["T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"]
-KINDS = ("folder", "fashion-mnist", "mnist", "torchvision")
+KINDS = ("folder", "csv", "fashion-mnist", "mnist", "torchvision")
 
 
 class Source(Protocol):
@@ -27,10 +23,11 @@ class Source(Protocol):
 
     class_names: list[str]
     small: bool  # Images so small that JPEG would cost more than it saves.
+    multi_label: bool  # Labels are (C,) of 0 and 1, not one number.
 
     def __len__(self) -> int: ...
 
-    def __getitem__(self, index: int) -> tuple[np.ndarray, int]: ...
+    def __getitem__(self, index: int) -> tuple[np.ndarray, Any]: ...
 
     def name_of(self, index: int) -> str:
         """For messages: the file of an image, or the set and number."""
@@ -45,14 +42,22 @@ class Source(Protocol):
         ...
 
 
-def open_source(path: Path, kind: str = "auto", split: str | None = None, dataset: str | None = None) -> Source:
+def open_source(
+    path: Path,
+    kind: str = "auto",
+    split: str | None = None,
+    dataset: str | None = None,
+    image_root: Path | None = None,
+    classes: Path | None = None,
+) -> Source:
     """Find out what `path` is, or take `kind`'s word for it.
 
     Args:
-        path: the folder.
+        path: the folder, or a CSV list.
         kind: one of KINDS, or auto.
         split: ``train``, ``val`` or ``test``.
         dataset: name of a class of torchvision.datasets.
+        image_root, classes: of a list, see CsvSource.
 
     Raises:
         DataError: nothing there that can be read.
@@ -61,6 +66,11 @@ def open_source(path: Path, kind: str = "auto", split: str | None = None, datase
         raise DataError(f"{path}: no such folder, expected the images to convert")
     if kind == "auto":
         kind, dataset = _recognise(path, dataset)
+    if kind == "csv":
+        return CsvSource(path, image_root, classes)
+    for option, value in (("--image-root", image_root), ("--classes", classes)):
+        if value is not None:
+            raise DataError(f"{option}: goes with a list of images, --source-type csv, but {path} is read as {kind}")
     if kind == "folder":
         return FolderSource(path / split if split and (path / split).is_dir() else path)
     if kind in ("fashion-mnist", "mnist"):
@@ -75,6 +85,8 @@ def open_source(path: Path, kind: str = "auto", split: str | None = None, datase
 def _recognise(path: Path, dataset: str | None) -> tuple[str, str | None]:
     if dataset:
         return "torchvision", dataset
+    if path.suffix == ".csv":
+        return "csv", None
     for folder, name in (("cifar-10-batches-py", "CIFAR10"), ("cifar-100-python", "CIFAR100")):
         if (path / folder).is_dir():
             return "torchvision", name
@@ -84,70 +96,11 @@ def _recognise(path: Path, dataset: str | None) -> tuple[str, str | None]:
     return "folder", None
 
 
-class FolderSource:
-    """One sub-folder per class, sorted by name; images at any depth below it, sorted by path."""
-
-    small = False
-
-    def __init__(self, root: Path) -> None:
-        self.root = root
-        self.class_names = sorted(entry.name for entry in root.iterdir() if entry.is_dir() and entry.name[0] != ".")
-        self._files: list[tuple[str, int]] = []
-        for label, name in enumerate(self.class_names):
-            files = sorted(
-                str(file.relative_to(root))
-                for file in (root / name).rglob("*")
-                if file.suffix.lower() in _IMAGE_SUFFIXES
-            )
-            if not files:
-                raise DataError(
-                    f"{root / name}: holds no images, expected those of class {name!r} (one sub-folder per class)"
-                )
-            self._files += [(file, label) for file in files]
-        if not self._files:
-            raise DataError(f"{root}: got no sub-folders with images, expected one sub-folder per class")
-
-    def __len__(self) -> int:
-        return len(self._files)
-
-    def __getitem__(self, index: int) -> tuple[np.ndarray, int]:
-        with self._open(index) as image:
-            return np.asarray(image.convert("RGB")), self._files[index][1]
-
-    @contextmanager
-    def _open(self, index: int) -> Iterator[Image.Image]:
-        path = self.name_of(index)
-        try:
-            with Image.open(path) as image:
-                yield image
-        except (UnidentifiedImageError, Image.DecompressionBombError, OSError, SyntaxError, ValueError) as error:
-            raise DataError(f"{path}: cannot be read as an image: {error}. Mend it or move it away.") from error
-
-    def name_of(self, index: int) -> str:
-        return str(self.root / self._files[index][0])
-
-    def largest(self) -> int:
-        """Reads every file's header, which also finds what is no image before the long work begins."""
-
-        def pixels(index: int) -> int:
-            with self._open(index) as image:
-                return image.width * image.height
-
-        with ThreadPoolExecutor(8) as threads:
-            return max(threads.map(pixels, range(len(self))))
-
-    def fingerprint(self) -> str:
-        """Over names and sizes."""
-        digest = hashlib.sha256()
-        for file, _ in self._files:
-            digest.update(f"{file}\0{(self.root / file).stat().st_size}\n".encode())
-        return digest.hexdigest()
-
-
 class IdxSource:
     """The four idx files of MNIST and Fashion-MNIST, gzipped or not."""
 
     small = True
+    multi_label = False
 
     def __init__(self, root: Path, split: str, class_names: list[str]) -> None:
         prefix = "train" if split == "train" else "t10k"
@@ -204,6 +157,8 @@ def _read_idx(path: Path) -> np.ndarray:
 
 class TorchvisionSource:
     """A classification set of torchvision.datasets that is on disk already."""
+
+    multi_label = False
 
     def __init__(self, root: Path, split: str, dataset: str | None) -> None:
         import torchvision.datasets as sets

@@ -26,7 +26,8 @@ class Batch:
 
     Attributes:
         images: (N, 3, R, R), normalised, on the device, channels-last in memory.
-        target: (N,) int64 on the device, -1 beyond `count`; with mixing (N, C) of weights that add up to 1.
+        target: on the device, (N,) int64, -1 beyond `count`; of a multi-label set (N, C) float32; with mixing (N, C) of
+            weights that add up to as much as an image's own.
         index: (N,) int64 on the CPU, positions in the data set; -1 beyond `count`.
         count: how many are real: N in training; in evaluation the rest is padding.
     """
@@ -73,6 +74,7 @@ class Stream:
         slot, plan, futures = self._ready[0]
         start = time.perf_counter()
         try:
+            self._loader.dataset.check_unchanged()
             for future in futures:
                 future.result()
             self._loader.wait_seconds += time.perf_counter() - start
@@ -151,6 +153,7 @@ class Loader:
         status = slot.fill(self.dataset.samples, first, last)
         bad = np.flatnonzero(status)
         if len(bad):
+            self.dataset.check_unchanged(every=0)
             raise DataError(
                 f"{self.dataset.place_of(int(plan.indices[first + bad[0]]))}: its JPEG data is damaged and cannot be "
                 "decoded. Copy the file again, or write it again with `distcls data convert`."

@@ -11,7 +11,9 @@ from distcls.data.dataset import BetonDataset
 from distcls.data.errors import DataError
 from distcls.data.loader import EvalLoader, TrainLoader
 from distcls.data.resolution import Progressive
+from distcls.engine.class_metrics import ClassMetrics
 from distcls.engine.distributed import same_start
+from distcls.engine.fit import misfits
 from distcls.engine.initial_weights import InitialWeights
 from distcls.engine.preemption import StopRequest
 from distcls.engine.seeding import seed_building
@@ -52,6 +54,7 @@ class Job:
     trackers: Trackers
     console: Console
     stop: StopRequest
+    metrics: ClassMetrics | None
     total_steps: int
     steps_per_epoch: int
     global_batch_size: int
@@ -110,32 +113,10 @@ def open_datasets(recipe: Recipe, source: Source) -> Datasets:
     if problems:
         raise RecipeError(source.recipe, problems)
     train, val = opened
-    classes, batch = recipe.model.head.get("num_classes"), recipe.train.global_batch_size
-    for split, data in (("train", train), ("val", val)):
-        if classes not in (None, data.num_classes):
-            path = ("model", "head", "num_classes")
-            text = (
-                f"does not fit the data: got {classes}, expected {data.num_classes}, "
-                f"the classes of data.{split} ({data.paths[0]})"
-            )
-            problems.append(Problem(source.at(path), path, text))
-    if train.class_names != val.class_names:
-        path = ("data", "val", "path")
-        text = f"other classes than data.train: got {_listed(val.class_names)}, expected {_listed(train.class_names)}"
-        problems.append(Problem(source.at(path), path, text))
-    if len(train) < batch:
-        path = ("train", "global_batch_size")
-        text = (
-            f"larger than the training set: got {batch}, expected at most {len(train)}, the images of {train.paths[0]}"
-        )
-        problems.append(Problem(source.at(path), path, text))
+    problems = misfits(recipe, source, train, val)
     if problems:
         raise RecipeError(source.recipe, problems)
     return Datasets(train, val)
-
-
-def _listed(names: list[str]) -> str:
-    return ", ".join(names[:4]) + (f", ... ({len(names)})" if len(names) > 4 else "")
 
 
 def check_ranks(recipe: Recipe, source: Source, ranks: int) -> None:
@@ -229,6 +210,9 @@ def build_job(
             console.note(line)
         trackers.event("initial_weights", **report.counts())
     classifier.to(device=accelerator.device, dtype=weights)
+    for part in classifier.modules():
+        if (weigh := getattr(part, "set_class_counts", None)) is not None:  # a loss that weighs frequent classes less
+            weigh(datasets.train.class_counts.tolist())
     if train.channels_last:
         classifier.to(memory_format=torch.channels_last)
     same_start(classifier, ranks)
@@ -253,6 +237,7 @@ def build_job(
         global_batch_size=train.global_batch_size,
         accumulation_steps=train.accumulation_steps,
         seed=train.seed,
+        balanced=recipe.data.sampler == "balanced",
         repeats=recipe.data.repeats if recipe.data.sampler == "repeated" else 1,
         **shape,
     )
@@ -279,6 +264,7 @@ def build_job(
         trackers=trackers,
         console=console,
         stop=stop,
+        metrics=_class_metrics(recipe, datasets, classifier, accelerator),
         total_steps=total_steps,
         steps_per_epoch=steps_per_epoch,
         global_batch_size=train.global_batch_size,
@@ -288,4 +274,18 @@ def build_job(
         log_every_steps=train.log_every_steps,
         checkpoint_every_steps=recipe.checkpoint.every_steps,
         evaluate_every_epochs=recipe.eval.every_epochs,
+    )
+
+
+def _class_metrics(
+    recipe: Recipe, datasets: Datasets, classifier: ImageClassifier, accelerator: Accelerator
+) -> ClassMetrics | None:
+    if not recipe.eval.metrics:
+        return None
+    return ClassMetrics(
+        recipe.eval.metrics,
+        head=classifier.head,
+        class_names=datasets.val.class_names,
+        device=accelerator.device,
+        world_size=accelerator.num_processes,
     )

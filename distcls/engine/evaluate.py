@@ -8,6 +8,7 @@ from torch import nn
 
 from distcls.data.loader import EvalLoader
 from distcls.engine.agreement import Agreement
+from distcls.engine.class_metrics import ClassMetrics
 from distcls.engine.metrics import Totals
 from distcls.models.classifier import ImageClassifier
 
@@ -21,6 +22,7 @@ def evaluate(
     world_size: int,
     autocast: Callable[[], AbstractContextManager],
     stop_requested: Callable[[], bool] = lambda: False,
+    metrics: ClassMetrics | None = None,
 ) -> dict[str, float] | None:
     """Loss and top-k of `model` over the whole set of `loader`.
 
@@ -31,6 +33,7 @@ def evaluate(
         model: the wrapped classifier, ``images (N, 3, H, W) -> logits (N, C)``.
         classifier: the same, unwrapped: its ``loss(logits, target)`` gives the losses and counts.
         stop_requested: this rank's wish to end early; all ranks agree on it between batches.
+        metrics: what to measure beside them.
 
     Returns:
         Means over the samples of all ranks and their number ``n``, or None when a stop request cut it short.
@@ -38,6 +41,8 @@ def evaluate(
     Raises:
         AssertionError: not every image was counted once.
     """
+    if metrics is not None:
+        metrics.start()
     training = model.training
     model.eval()
     totals = Totals(device, world_size)
@@ -54,6 +59,8 @@ def evaluate(
                 if not batch.count:
                     values = {name: torch.zeros_like(value) for name, value in values.items()}
                 totals.add(values, batch.count)
+                if metrics is not None:
+                    metrics.add(logits, batch.target, batch.index)
                 agreement.post(number, stop=stop_requested(), loss=quiet)
                 agreement.update()
                 if agreement.stop:
@@ -65,4 +72,4 @@ def evaluate(
         return None
     means = totals.reduce().read()
     assert means["n"] == len(loader.dataset), f"evaluated {means['n']} images of {len(loader.dataset)}"
-    return means
+    return means if metrics is None else {**means, **metrics.result()}

@@ -18,7 +18,7 @@ from distcls.engine.plugins import Plugin, import_parts
 from distcls.engine.preemption import StopRequest
 from distcls.engine.run import Outcome
 from distcls.engine.run_folder import RunFolder, Start, Status
-from distcls.engine.snapshot import Progress, Snapshots
+from distcls.engine.snapshot import Progress, Snapshots, criterion
 from distcls.engine.trainer import train
 from distcls.recipe.schema import Recipe, check
 from distcls.recipe.source import Source, read
@@ -234,9 +234,10 @@ def _last_words(status: str, folder: RunFolder, progress: Progress) -> list[str]
     if status == "preempted":
         return [f"preempted at step {progress.step}, saved in {folder.path}: start the same command again to go on"]
     figures = " ".join(
-        f"{name} {progress.last[name]:.4f}" for name in ("loss", "top1", "top5") if name in progress.last
+        f"{name} {progress.last[name]:.4f}" for name in ("loss", "top1", "top5", "map") if name in progress.last
     )
-    best = f"best top1 {progress.best['top1']:.4f} at step {progress.best['step']}" if "top1" in progress.best else ""
+    name = criterion(progress.last)
+    best = f"best {name} {progress.best[name]:.4f} at step {progress.best['step']}"
     return [
         f"finished: val {figures} on {progress.last.get('n', 0)} images; {best}".rstrip("; "),
         f"run folder {folder.path}: report.html, weights/best.safetensors, weights/last.safetensors, metrics.jsonl",

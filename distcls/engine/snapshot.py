@@ -13,6 +13,7 @@ from distcls import __version__
 from distcls.engine.build import Job
 from distcls.engine.checkpoint import CheckpointStore, SaveFailed, flatten_state, save_weights, unflatten_state
 from distcls.engine.distributed import averaged_buffers
+from distcls.engine.durable_file import replace_file
 from distcls.engine.metrics import Totals
 
 BUFFER = "buffer."  # before a buffer's name in a rank's own file
@@ -23,7 +24,7 @@ class Progress:
     """Where a run is.
 
     step: optimizer updates attempted. evaluated: the last step at which an evaluation was completed. best: its means
-    and step, for the highest top-1 so far. last: the means of the last evaluation.
+    and step, by `criterion`. last: the means of the last evaluation.
     """
 
     step: int = 0
@@ -35,7 +36,9 @@ class Progress:
         """Take in an evaluation at the present step; an earlier one wins a tie."""
         self.evaluated = self.step
         self.last = dict(means)
-        if not self.best or _score(means) > _score(self.best):
+        name = criterion(means)
+        sign = -1 if name == "loss" else 1
+        if name not in self.best or sign * means[name] > sign * self.best[name]:
             self.best = {**means, "step": self.step}
 
 
@@ -128,6 +131,20 @@ class Snapshots:
         window.load(state["window"], own["window"])
         return Progress(**state["progress"])
 
+    def write_classes(self, progress: Progress) -> None:
+        """Write ``val_per_class.json`` beside the weights: the last evaluation's means, classes, confusion matrix."""
+        job = self._job
+        if job.metrics is None or job.rank != 0:
+            return
+        path = self._weights.parent / "val_per_class.json"
+        whole = {"step": progress.step, **progress.last, **job.metrics.per_class}
+        try:
+            replace_file(path, json.dumps(whole, indent=1).encode() + b"\n")
+        except OSError as error:
+            job.trackers.warn(f"{path} cannot be written: {error.strerror}")
+        if progress.step == job.total_steps:
+            job.trackers.event("val_per_class", step=progress.step, path=str(path))
+
     def export(self, name: str, progress: Progress) -> None:
         """Write ``weights/<name>.safetensors``: the weights, or their moving average where one is kept.
 
@@ -153,9 +170,9 @@ class Snapshots:
                     job.trackers.warn(str(error))
 
 
-def _score(means: dict[str, float]) -> float:
-    """What "best" means: the highest top-1, or the lowest loss of a head that counts none."""
-    return means.get("top1", -means["loss"])
+def criterion(means: dict[str, float]) -> str:
+    """What "best" goes by: top-1; of a head that counts none mAP, if it is measured; else the loss."""
+    return next(name for name in ("top1", "map", "loss") if name in means)
 
 
 def _merged(shares: list[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:

@@ -15,7 +15,7 @@ from distcls.engine.evaluate import evaluate
 from distcls.engine.metrics import Totals
 from distcls.engine.rows import Rows
 from distcls.engine.seeding import seed_micro_batch
-from distcls.engine.snapshot import Progress, Snapshots
+from distcls.engine.snapshot import Progress, Snapshots, criterion
 from distcls.errors import UserError
 
 
@@ -109,7 +109,9 @@ def _evaluated(job: Job, snapshots: Snapshots, progress: Progress) -> bool:
         progress.record(means)  # the average's, where one is kept: it is what "best" means and what is exported
         if progress.best["step"] == progress.step:
             snapshots.export("best", progress)
-    best = {"best/step": progress.best["step"], **({"best/val_top1": progress.best["top1"]} if "top1" in means else {})}
+        snapshots.write_classes(progress)
+    name = criterion(means)
+    best = {"best/step": progress.best["step"], f"best/val_{name}": progress.best[name]}
     job.log({**job.position(progress.step), **values, **best, "perf/eval_s": time.perf_counter() - began})
     return True
 
@@ -123,6 +125,7 @@ def _means(job: Job) -> dict[str, float] | None:
         world_size=job.world_size,
         autocast=job.accelerator.autocast,
         stop_requested=lambda: job.stop.requested is not None,
+        metrics=job.metrics,
     )
 
 

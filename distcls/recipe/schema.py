@@ -92,8 +92,8 @@ class Data(Part):
     """Pixels per side of the square images for the model, or a schedule {start: 128, end: 192, ramp: [11, 13]}."""
     augment: Annotated[list[dict[str, Any]], TRANSFORMS] = []
     """Random changes of each training image, in this order."""
-    sampler: Literal["shuffle", "repeated"] = "shuffle"
-    """shuffle: each training image once per epoch. repeated: fewer images per epoch, each `repeats` times."""
+    sampler: Literal["shuffle", "balanced", "repeated"] = "shuffle"
+    """shuffle: each image once per epoch. balanced: each class equally often. repeated: fewer, each `repeats` times."""
     repeats: Annotated[int, Field(ge=2)] = 3
     """Of the sampler repeated: how often an image comes in its epoch, augmented anew each time."""
     mix: Annotated[list[dict[str, Any]], MIXES] = []
@@ -143,6 +143,8 @@ class Eval(Part):
     """Epochs between evaluations; may be a fraction."""
     batch_size: Count | None = None
     """Images per rank; null means the training micro-batch."""
+    metrics: list[Literal["precision", "recall", "f1", "confusion", "calibration", "map"]] = []
+    """Beside loss and top-k, means over classes; each class and the confusion matrix go to val_per_class.json."""
 
 
 class Checkpoint(Part):

@@ -85,7 +85,7 @@ class Console:
     def val_row(self, row: Row) -> None:
         """A row of evaluation metrics: one line of the epoch table."""
         if not self._live:
-            self._line(row, "val", ("loss", "top1", "top5", "n"))
+            self._line(row, "val", ("loss", "top1", "top5", "map", "n"))
             return
         train = self._train
         best = row.get("best/val_top1")
@@ -143,6 +143,7 @@ class Console:
             ("lr", "optim/lr", "g"),
             ("img/s", "perf/img_per_s", "d"),
             ("best", "best/val_top1", "f"),
+            ("best", "best/val_map", "f"),
         ):
             if key in row:
                 words.append(f"{word} {number(row[key], form)}")

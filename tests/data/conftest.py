@@ -12,6 +12,8 @@ from distcls.data.dataset import BetonDataset
 class Arrays:
     """A source of images that are in memory."""
 
+    multi_label = False
+
     def __init__(self, images: list[np.ndarray], labels: list[int], classes: int = 10) -> None:
         self.images = images
         self.labels = labels

@@ -6,7 +6,7 @@ from torchvision.transforms import v2
 from distcls.data.loader import TrainLoader
 from distcls.data.mix import CutMix, Mixing, Mixup
 from distcls.errors import UserError
-from tests.data.test_loader import train_loader
+from tests.data.test_loader import hashes, train_loader
 
 SIZE = 8
 
@@ -100,6 +100,22 @@ def test_mixing_is_the_same_on_any_ranks_and_from_any_step(mixed):
     assert torch.equal(whole[3].images, torch.cat([ranks[0][3].images, ranks[1][3].images]))
     assert torch.equal(batches(mixed, 2, 4)[1].images, whole[3].images)
     assert whole[0].target.shape == (24, mixed.num_classes)
+
+
+@pytest.mark.parametrize("sampler", [{"repeats": 3}, {"balanced": True}])
+def test_mixed_repeated_and_balanced_ranks_see_what_one_rank_accumulating_sees(mixed, sampler):
+    shape = {"mixes": [Mixup(0.8), CutMix()], **sampler}
+    accumulated = hashes(train_loader(mixed, accumulation_steps=2, **shape), 0, 4)
+    ranks = [hashes(train_loader(mixed, rank=rank, world_size=2, **shape), 0, 4) for rank in (0, 1)]
+    assert accumulated == [chunk for step in zip(*ranks, strict=True) for chunk in step]
+
+
+def test_multi_hot_labels_mix_as_their_images_do():
+    images, _ = marked()
+    many = torch.tensor([[1.0, 1, 0], [0, 1, 1], [0, 0, 0], [1, 1, 1]])
+    draw = Mixing([Mixup(0.4)], seed=1, num_classes=3).draw(7, SIZE)
+    weights = Mixing([Mixup(0.4)], seed=1, num_classes=4).draw(7, SIZE)(*marked())[1]
+    assert torch.allclose(draw(images, many)[1], weights @ many)
 
 
 def test_an_odd_micro_batch_is_refused(mixed):

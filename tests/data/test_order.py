@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from distcls.data.errors import DataError
-from distcls.data.order import GlobalOrder, permutation
+from distcls.data.order import BalancedOrder, GlobalOrder, permutation
 
 
 def test_every_epoch_holds_every_sample_once_in_another_order():
@@ -71,3 +71,42 @@ def test_a_repeated_epoch_holds_a_share_of_the_samples_each_as_often(samples, ba
 def test_repeats_are_dealt_like_any_batch():
     assert repeated_epoch(100, 20, 3)[0].tolist() == repeated_epoch(100, 20, 3, parts=4)[0].tolist()
     assert repeated_epoch(100, 20, 1)[0].tolist() == permutation(100, 5, 0).tolist()
+
+
+UNEVEN = np.array([0] * 70 + [2] * 25 + [3] * 8)  # no sample of class 1
+
+
+def test_balanced_epochs_hold_every_class_equally_often():
+    order = BalancedOrder(UNEVEN, seed=5)
+    seen = np.zeros(len(UNEVEN), int)
+    for epoch in range(30):
+        indices = order(epoch)
+        assert len(indices) == len(UNEVEN)
+        shares = np.bincount(UNEVEN[indices], minlength=4)
+        assert shares[1] == 0
+        assert set(shares[[0, 2, 3]]) <= {34, 35}
+        seen += np.bincount(indices, minlength=len(UNEVEN))
+    for label in (0, 2, 3):
+        assert np.ptp(seen[label == UNEVEN]) <= 1
+
+
+def test_a_balanced_epoch_follows_from_seed_and_epoch_alone():
+    first = BalancedOrder(UNEVEN, seed=5)
+    forwards = [first(epoch) for epoch in range(4)]
+    assert np.array_equal(BalancedOrder(UNEVEN, seed=5)(3), forwards[3])
+    assert not np.array_equal(BalancedOrder(UNEVEN, seed=6)(3), forwards[3])
+    assert len({tuple(order) for order in forwards}) == 4
+    labels = UNEVEN[forwards[0]]
+    assert 10 < np.flatnonzero(labels == 3)[:10].mean() < 60  # shuffled, not class after class
+
+
+def test_the_balanced_order_is_what_it_was():
+    """As above: then ORDER_VERSION has to change."""
+    assert BalancedOrder(np.array([0, 0, 0, 0, 1, 1]), seed=1)(2).tolist() == [5, 2, 5, 1, 4, 1]
+
+
+def test_balanced_parts_make_the_global_batch():
+    whole, cut = GlobalOrder(103, 20, 5, UNEVEN), GlobalOrder(103, 20, 5, UNEVEN)
+    for step in (6, 0, 11):
+        pieces = [cut.part(step, part, 4).indices for part in range(4)]
+        assert np.array_equal(np.concatenate(pieces), whole.part(step, 0, 1).indices)

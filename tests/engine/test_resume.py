@@ -55,18 +55,19 @@ def undisturbed(tiny_recipe, tmp_path):
     return tmp_path / "undisturbed"
 
 
-def test_three_kills_change_nothing(tiny_recipe, undisturbed, tmp_path):
-    run = tmp_path / "killed"
-    moments = sorted(random.Random(7).sample(range(4, 20), 3))
-    for moment in moments:
-        process = start(PLAIN, tiny_recipe, f"output_dir={run}", "train.epochs=3")
+def test_three_kills_change_nothing(tiny_recipe, tmp_path):
+    whole, run = tmp_path / "whole", tmp_path / "killed"
+    code, output = launch(PLAIN, tiny_recipe, f"output_dir={whole}", "train.epochs=9")
+    assert code == 0, output
+    for moment in sorted(random.Random(7).sample(range(4, 50), 3)):
+        process = start(PLAIN, tiny_recipe, f"output_dir={run}", "train.epochs=9")
         wait_for_step(process, run, moment)
         time.sleep(random.Random(moment).uniform(0, 0.1))
         process.kill()
         finish(process)
-    code, output = launch(PLAIN, tiny_recipe, f"output_dir={run}")
+    code, output = launch(PLAIN, tiny_recipe, f"output_dir={run}", "train.epochs=9")
     assert code == 0, output
-    assert_same_run(undisturbed, run)
+    assert_same_run(whole, run)
     state = json.loads((run / "run.json").read_text())
     assert [attempt["status"] for attempt in state["attempts"]] == ["killed"] * 3 + ["finished"]
 

@@ -190,3 +190,25 @@ def test_smoothed_labels_keep_their_precision_for_bfloat16_scores() -> None:
 def test_losses_in_float64() -> None:
     loss = LOSSES.build({"type": "CrossEntropyLoss", "class_weight": [1.0, 2.0, 0.5]}).double()
     assert loss(torch.zeros(2, 3, dtype=torch.float64), torch.tensor([0, 1])).dtype == torch.float64
+
+
+@pytest.mark.parametrize("block", [{"type": "CrossEntropyLoss"}, {"type": "LabelSmoothLoss", "label_smooth_val": 0.0}])
+def test_class_weights_from_the_training_set(block: dict) -> None:
+    loss = LOSSES.build({**block, "class_weight": "auto"})
+    scores, label = torch.tensor([[2.0, 1.0, 0.0], [0.0, 1.0, 0.0]]), torch.tensor([0, 1])
+    with pytest.raises(UserError) as caught:
+        loss(scores, label)
+    assert str(caught.value) == "CrossEntropyLoss.class_weight: auto needs the training set's counts: set_class_counts"
+    [weighing] = [part for part in loss.modules() if hasattr(part, "set_class_counts")]
+    weighing.set_class_counts([30, 10, 0])
+    weights = [40 / (2 * 30), 40 / (2 * 10), 0.0]  # 30 images of the first and 10 of the second: 1 in the mean
+    assert weighing.class_weight.tolist() == pytest.approx(weights)
+    expected = LOSSES.build({**block, "class_weight": weights})
+    assert loss(scores, label).item() == pytest.approx(expected(scores, label).item())
+    assert "class_weight" not in "".join(loss.state_dict())
+
+
+def test_class_weights_that_are_written_stay() -> None:
+    loss = LOSSES.build({"type": "CrossEntropyLoss", "class_weight": [1.0, 2.0]})
+    loss.set_class_counts([3, 1])
+    assert loss.class_weight.tolist() == [1.0, 2.0]

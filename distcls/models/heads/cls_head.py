@@ -119,6 +119,10 @@ class ClsHead(BaseModule):
         """Logits (N, C) -> probabilities (N, C), in float32 at least."""
         return cls_score.to(torch.promote_types(cls_score.dtype, torch.float32)).softmax(dim=1)
 
+    def decide(self, scores: Tensor) -> Tensor:
+        """Probabilities (N, C) -> which classes are predicted (N, C), bool: here the most probable one."""
+        return torch.zeros_like(scores, dtype=torch.bool).scatter_(1, scores.argmax(dim=1, keepdim=True), True)
+
 
 def _entries(types: list[str]) -> list[str]:
     """``loss_FocalLoss``; a type that comes again is numbered: ``loss_FocalLoss_2``."""

@@ -42,7 +42,7 @@ class MultiLabelClsHead(ClsHead):
         return cls_score.to(torch.promote_types(cls_score.dtype, torch.float32)).sigmoid()
 
     def decide(self, scores: Tensor) -> Tensor:
-        """Probabilities (N, C) -> which classes are predicted (N, C), bool."""
+        """Probabilities (N, C) -> which classes are predicted (N, C), bool: any number of them."""
         if self.thr is not None:
             return scores >= self.thr
         best = scores.topk(self.topk[0], dim=1).indices

@@ -1,6 +1,7 @@
 """CrossEntropyLoss: softmax, soft-label and sigmoid cross entropy."""
 
 from collections.abc import Sequence
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -69,7 +70,7 @@ class CrossEntropyLoss(nn.Module):
         use_soft: targets are probabilities (N, C). Without it softmax takes both kinds of target.
         reduction: over the images.
         loss_weight: factor of the result.
-        class_weight: factor of each class.
+        class_weight: factor of each class; auto: from the training set, see `set_class_counts`.
         pos_weight: factor of each class's positives, with use_sigmoid.
 
     Raises:
@@ -82,7 +83,7 @@ class CrossEntropyLoss(nn.Module):
         use_soft: bool = False,
         reduction: Reduction = "mean",
         loss_weight: float = 1.0,
-        class_weight: Sequence[float] | None = None,
+        class_weight: Sequence[float] | Literal["auto"] | None = None,
         pos_weight: Sequence[float] | None = None,
     ) -> None:
         super().__init__()
@@ -99,8 +100,23 @@ class CrossEntropyLoss(nn.Module):
         self.reduction = reduction
         self.loss_weight = loss_weight
         # buffers, to sit on the device before the first step; not in the state_dict, where MMPretrain has none
+        self._auto = class_weight == "auto"
         self.register_buffer("class_weight", _weights(class_weight), persistent=False)
         self.register_buffer("pos_weight", _weights(pos_weight), persistent=False)
+
+    def set_class_counts(self, counts: Sequence[int]) -> None:
+        """With `class_weight: auto`, weigh classes by the inverse of their number of images; else do nothing.
+
+        The weight of class c is (sum of all counts) / (classes that occur x its count), so that the weights' mean over
+        the images is 1; a class without images gets 0.
+
+        Args:
+            counts: training images of each class (C,).
+        """
+        if self._auto:
+            number = torch.as_tensor(counts, dtype=torch.float64)
+            weights = number.sum() / ((number > 0).sum() * number)
+            self.class_weight = torch.where(number > 0, weights, 0.0).float()
 
     def forward(
         self,
@@ -128,6 +144,8 @@ class CrossEntropyLoss(nn.Module):
         return self.loss_weight * loss
 
     def _check(self, cls_score: Tensor, label: Tensor) -> None:
+        if self._auto and self.class_weight is None:
+            raise UserError("CrossEntropyLoss.class_weight: auto needs the training set's counts: set_class_counts")
         if (self.use_sigmoid or self.use_soft) and label.shape != cls_score.shape:
             option = "use_sigmoid" if self.use_sigmoid else "use_soft"
             raise UserError(
@@ -142,5 +160,5 @@ class CrossEntropyLoss(nn.Module):
                 )
 
 
-def _weights(values: Sequence[float] | None) -> Tensor | None:
-    return None if values is None else torch.tensor(values, dtype=torch.float32)
+def _weights(values: Sequence[float] | Literal["auto"] | None) -> Tensor | None:
+    return None if values is None or values == "auto" else torch.tensor(values, dtype=torch.float32)

@@ -42,7 +42,7 @@ class LabelSmoothLoss(nn.Module):
         mode: Literal["original", "classy_vision", "multi_label"] = "original",
         reduction: Reduction = "mean",
         loss_weight: float = 1.0,
-        class_weight: Sequence[float] | None = None,
+        class_weight: Sequence[float] | Literal["auto"] | None = None,
     ) -> None:
         super().__init__()
         if not 0 <= label_smooth_val < 1:

@@ -1,6 +1,6 @@
 """Our loader against the stock FFCV Loader, on the same files in one run: images per second and CPU time per image.
 
-    python benchmarks/data.py [--pairs 5] [--seconds 4] [--workers 2] [--jpegs 2048]
+    python benchmarks/data_cpu.py [--pairs 5] [--seconds 4] [--workers 2] [--jpegs 2048]
 
 Both deliver normalised float32 batches (the same normalisation code); the stock Loader augments with FFCV's own
 transforms. They run in turns, each in a process of its own; the table gives medians over the pairs, and the median of
@@ -20,42 +20,11 @@ from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
 
-import numpy as np
 import torch
+from made_up import MadeUp
 
 CASES = {"raw 28x28": (28, 512), "jpeg 400x350 q90 -> 224": (224, 128)}
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-
-
-class MadeUp:
-    """Images with about the spectrum of photographs (amplitude ~ frequency**-1.5): their JPEGs have the usual sizes."""
-
-    def __init__(self, number: int, height: int, width: int, *, small: bool) -> None:
-        self.class_names = [str(label) for label in range(10)]
-        self.small = small
-        self._shape = (number, height, width)
-
-    def __len__(self) -> int:
-        return self._shape[0]
-
-    def __getitem__(self, index: int) -> tuple[np.ndarray, int]:
-        _, height, width = self._shape
-        generator = np.random.default_rng(index)
-        noise = generator.standard_normal((height, width, 1)) + 0.2 * generator.standard_normal((height, width, 3))
-        frequency = np.hypot(np.fft.fftfreq(height)[:, None], np.fft.fftfreq(width)[None])
-        frequency[0, 0] = 1
-        image = np.fft.ifft2(np.fft.fft2(noise, axes=(0, 1)) / frequency[:, :, None] ** 1.5, axes=(0, 1)).real
-        image = 128 + 50 * image / image.std()
-        return image.clip(0, 255).astype(np.uint8), index % 10
-
-    def name_of(self, index: int) -> str:
-        return f"image {index}"
-
-    def largest(self) -> int:
-        return self._shape[1] * self._shape[2]
-
-    def fingerprint(self) -> str:
-        return "made up"
 
 
 def ours(path: Path, resolution: int, batch: int, workers: int) -> Iterator[int]:

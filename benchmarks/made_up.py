@@ -1,0 +1,34 @@
+"""Images for benchmarks, made on the spot."""
+
+import numpy as np
+
+
+class MadeUp:
+    """Images with about the spectrum of photographs (amplitude ~ frequency**-1.5): their JPEGs have the usual sizes."""
+
+    def __init__(self, number: int, height: int, width: int, *, small: bool) -> None:
+        self.class_names = [str(label) for label in range(10)]
+        self.small = small
+        self._shape = (number, height, width)
+
+    def __len__(self) -> int:
+        return self._shape[0]
+
+    def __getitem__(self, index: int) -> tuple[np.ndarray, int]:
+        _, height, width = self._shape
+        generator = np.random.default_rng(index)
+        noise = generator.standard_normal((height, width, 1)) + 0.2 * generator.standard_normal((height, width, 3))
+        frequency = np.hypot(np.fft.fftfreq(height)[:, None], np.fft.fftfreq(width)[None])
+        frequency[0, 0] = 1
+        image = np.fft.ifft2(np.fft.fft2(noise, axes=(0, 1)) / frequency[:, :, None] ** 1.5, axes=(0, 1)).real
+        image = 128 + 50 * image / image.std()
+        return image.clip(0, 255).astype(np.uint8), index % 10
+
+    def name_of(self, index: int) -> str:
+        return f"image {index}"
+
+    def largest(self) -> int:
+        return self._shape[1] * self._shape[2]
+
+    def fingerprint(self) -> str:
+        return "made up"

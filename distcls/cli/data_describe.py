@@ -1,0 +1,29 @@
+"""`distcls data describe`: a sidecar for a .beton that has none."""
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from distcls.cli.progress import progress_bar
+
+
+def describe(
+    path: Annotated[Path, typer.Argument(help="A .beton with an RGB image and an int label, e.g. ffcv-imagenet's.")],
+    class_names: Annotated[
+        Path, typer.Option(help="The names in the labels' order: one a line, or a JSON list.", show_default=False)
+    ],
+    workers: Annotated[int | None, typer.Option(help="Threads. Default: the cores this process may use.")] = None,
+) -> None:
+    """Write the sidecar (class names, statistics, fingerprint) of a .beton that another program wrote."""
+    from distcls.data.beton import read_samples
+    from distcls.data.describe import describe as run
+    from distcls.data.describe import read_class_names
+    from distcls.data.sidecar import sidecar_path
+
+    names = read_class_names(class_names)
+    total = len(read_samples(path)[1])
+    with progress_bar(total, path.name) as progress:
+        sidecar = run(path, names, workers=workers or len(os.sched_getaffinity(0)), progress=progress)
+    print(f"{sidecar_path(path)}: {sidecar.samples} images, {len(names)} classes")
