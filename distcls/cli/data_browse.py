@@ -22,7 +22,7 @@ def browse(
     """Write a contact sheet: the first images of an epoch as stored, beside what the loader delivers, with labels."""
     from distcls.data.browse import contact_sheet
     from distcls.data.loader import TrainLoader
-    from distcls.engine.build import cores_per_rank, open_datasets
+    from distcls.engine.build import cores_per_rank, open_datasets, resolution_of
     from distcls.engine.plugins import import_parts
     from distcls.recipe.schema import check
     from distcls.recipe.source import read
@@ -35,13 +35,15 @@ def browse(
     import_parts(source)
     checked = check(source)
     dataset = open_datasets(checked, source).train
-    # Draws follow from (seed, epoch, position): a batch of n from the epoch's start is what training sees there first.
+    # Draws follow from (seed, epoch, position): a batch of n from the epoch's start is what training sees there first,
+    # also of repeated images, whose first copies come before all others. Mixing follows from the step: it is left out.
     loader = TrainLoader(
         dataset,
-        resolution=checked.data.resolution,
+        resolution=resolution_of(checked.data.resolution)[0],
         transforms=[TRANSFORMS.build(block) for block in checked.data.augment],
         global_batch_size=min(images, len(dataset)),
         seed=checked.train.seed,
+        balanced=checked.data.sampler == "balanced",
         workers=checked.data.workers or cores_per_rank(1),
         device="cpu",
         batches_ahead=1,

@@ -51,6 +51,11 @@ class Draws:
         offset = np.uint64((counter + 1) * _INCREMENT & 0xFFFFFFFFFFFFFFFF)
         return (_mix(self.keys[which] + offset) >> np.uint64(11)) * 2.0**-53
 
+    def normal(self, counter: int) -> np.ndarray:
+        """Standard normal float64, one for each sample; takes `counter` and the one after it."""
+        radius = np.sqrt(-2 * np.log(1 - self.uniform(counter)))
+        return radius * np.cos(2 * np.pi * self.uniform(counter + 1))
+
     def below(self, limit: np.ndarray, counter: int, which: np.ndarray | slice = slice(None)) -> np.ndarray:
         """Uniform int64 in [0, limit)."""
         return (self.uniform(counter, which) * limit).astype(np.int64)
@@ -104,11 +109,17 @@ class Transform(Protocol):
     def draw(self, windows: Windows, draws: Draws) -> None: ...
 
 
+class OnDevice:
+    """Base of the transforms that change no windows, but pixels, on the device: after all windows, in their order."""
+
+
 def draw_windows(
-    transforms: Sequence[Transform], windows: Windows, seed: int, epoch: int, positions: np.ndarray
+    transforms: Sequence[Transform | OnDevice], windows: Windows, seed: int, epoch: int, positions: np.ndarray
 ) -> Windows:
-    """Let each transform change `windows` in turn."""
+    """Let each transform change `windows` in turn; an `OnDevice` one has a place, but no turn."""
     for place, transform in enumerate(transforms):
+        if isinstance(transform, OnDevice):
+            continue
         transform.draw(windows, Draws(seed, epoch, positions, place))
     return windows
 

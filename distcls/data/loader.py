@@ -1,14 +1,18 @@
 """The two loaders: training, an endless and exactly repeatable sequence; evaluation, every image exactly once."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
 
-from distcls.data.augment import Transform, Windows, draw_windows
+from distcls.data.augment import OnDevice, Transform, Windows, draw_windows
 from distcls.data.dataset import BetonDataset
-from distcls.data.order import GlobalOrder
-from distcls.data.slots import Plan
+from distcls.data.mix import Mix, Mixing
+from distcls.data.order import GlobalOrder, Slice
+from distcls.data.pixels import PixelStage
+from distcls.data.resolution import Progressive
+from distcls.data.slots import Finish, Plan
 from distcls.data.stream import Loader, Stream
 from distcls.errors import UserError
 
@@ -21,13 +25,15 @@ class TrainLoader(Loader):
 
     Args:
         dataset: the images; its mean and std normalise them.
-        resolution: side of the square output in pixels.
+        resolution: side of the square output in pixels, or a schedule of it over epochs.
         transforms: constructed TRANSFORMS, applied in turn; none: the largest centred square.
+        mixes: constructed MIXES, of which each step takes one at random.
         global_batch_size: images per optimizer step over all ranks and accumulation.
         accumulation_steps: micro-batches per step and rank.
         rank, world_size: this process's place among all.
         seed: the run's seed; order and augmentation follow from it.
         balanced: every class equally often in an epoch, see order.BalancedOrder.
+        repeats: how often each of an epoch's images comes in it, see order.GlobalOrder.
         workers: decoding threads.
         device: where the batches go.
         dtype: of the images.
@@ -38,21 +44,24 @@ class TrainLoader(Loader):
         wait_seconds: how long the consumer has waited for batches in all.
 
     Raises:
-        UserError: the global batch cannot be dealt evenly, or is larger than the data set.
+        UserError: the global batch cannot be dealt evenly (with mixing, into even micro-batches), or is larger than
+            the data set.
     """
 
     def __init__(
         self,
         dataset: BetonDataset,
         *,
-        resolution: int,
-        transforms: Sequence[Transform],
+        resolution: int | Progressive,
+        transforms: Sequence[Transform | OnDevice],
+        mixes: Sequence[Mix] = (),
         global_batch_size: int,
         accumulation_steps: int = 1,
         rank: int = 0,
         world_size: int = 1,
         seed: int,
         balanced: bool = False,
+        repeats: int = 1,
         workers: int,
         device: torch.device | str,
         dtype: torch.dtype = torch.float32,
@@ -64,19 +73,29 @@ class TrainLoader(Loader):
                 f"train.global_batch_size: got {global_batch_size}, expected a multiple of {self.parts} "
                 f"({world_size} ranks x {accumulation_steps} accumulation steps)"
             )
-        self.order = GlobalOrder(len(dataset), global_batch_size, seed, dataset.labels if balanced else None)
+        if mixes and global_batch_size // self.parts % 2:
+            raise UserError(
+                f"data.mix: got micro-batches of {global_batch_size // self.parts} images, expected an even number: "
+                "images are mixed in pairs"
+            )
+        balance = dataset.labels if balanced else None
+        self.order = GlobalOrder(len(dataset), global_batch_size, seed, balance, repeats=repeats)
+        self._pixels = PixelStage(transforms, seed=seed, mean=dataset.mean, std=dataset.std, dtype=dtype)
+        raw = self._pixels.takes_raw
         super().__init__(
             dataset,
-            resolution=resolution,
+            resolution=resolution.largest if isinstance(resolution, Progressive) else resolution,
             batch_size=global_batch_size // self.parts,
-            mean=dataset.mean,
-            std=dataset.std,
+            mean=(0, 0, 0) if raw else dataset.mean,
+            std=(1 / 255,) * 3 if raw else dataset.std,
             workers=workers,
             device=device,
-            dtype=dtype,
+            dtype=torch.promote_types(dtype, torch.float32) if raw else dtype,
             batches_ahead=batches_ahead,
         )
         self.transforms = list(transforms)
+        self._progressive = resolution if isinstance(resolution, Progressive) else None
+        self._mixing = Mixing(mixes, seed=seed, num_classes=dataset.num_classes) if mixes else None
         self.accumulation_steps = accumulation_steps
         self.rank = rank
         self.world_size = world_size
@@ -97,9 +116,24 @@ class TrainLoader(Loader):
     def _plan(self, step: int, part: int) -> Plan:
         taken = self.order.part(step, part, self.parts)
         samples = self.dataset.samples[taken.indices]
-        windows = Windows.centred(samples["height"], samples["width"], self.resolution)
+        resolution = self._progressive.at(taken.epoch) if self._progressive else self.resolution
+        windows = Windows.centred(samples["height"], samples["width"], resolution)
         draw_windows(self.transforms, windows, self.order.seed, taken.epoch, taken.positions)
-        return Plan.of(samples, taken.indices, windows, self.dataset.targets(taken.indices))
+        plan = Plan.of(samples, taken.indices, windows, self.dataset.targets(taken.indices))
+        return replace(plan, finish=self._finish(step, taken, resolution))
+
+    def _finish(self, step: int, taken: Slice, resolution: int) -> Finish | None:
+        """Draw what the device has to do with a batch beyond decoding."""
+        if not (self._pixels or self._mixing):
+            return None
+        pixels = self._pixels.draw(taken.epoch, taken.positions, resolution)
+        mix = self._mixing.draw(step, resolution) if self._mixing else None
+
+        def finish(images: torch.Tensor, target: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            images = pixels(images)
+            return mix(images, target) if mix else (images, target)
+
+        return finish
 
 
 class EvalLoader(Loader):

@@ -72,12 +72,18 @@ class GlobalOrder:
         global_batch_size: B.
         seed: of the run.
         balance: labels (samples,) whose classes are to come equally often, see BalancedOrder; None: each sample once.
+        repeats: repeated augmentation (Hoffer et al. 2019; Fort et al. 2021): of S samples the first S / repeats of an
+            epoch's order come `repeats` times each, at positions, so with augmentations, of their own. An epoch stays S
+            positions long. The copies of an image share a global batch, where they are as far apart as can be: mixing
+            pairs neighbours.
 
     Raises:
         DataError: the data set is smaller than one global batch.
     """
 
-    def __init__(self, samples: int, global_batch_size: int, seed: int, balance: np.ndarray | None = None) -> None:
+    def __init__(
+        self, samples: int, global_batch_size: int, seed: int, balance: np.ndarray | None = None, *, repeats: int = 1
+    ) -> None:
         if samples < global_batch_size:
             raise DataError(
                 f"the training set holds {samples} images, fewer than one global batch of {global_batch_size}: "
@@ -86,6 +92,7 @@ class GlobalOrder:
         self.samples = samples
         self.global_batch_size = global_batch_size
         self.seed = seed
+        self.repeats = repeats
         self.steps_per_epoch = samples // global_batch_size
         self._balanced = None if balance is None else BalancedOrder(balance, seed)
         self._epoch = -1
@@ -99,7 +106,14 @@ class GlobalOrder:
             self._epoch, self._order = epoch, self._order_of(epoch)
         size = self.global_batch_size // parts
         start = step_in_epoch * self.global_batch_size + part * size
-        return Slice(epoch, np.arange(start, start + size), self._order[start : start + size].astype(np.int64))
+        positions = np.arange(start, start + size)
+        places = positions
+        if self.repeats > 1:
+            batch = step_in_epoch * self.global_batch_size + np.arange(self.global_batch_size)
+            # All first copies, then all second ones.
+            batch = batch[np.argsort(batch % self.repeats, kind="stable")]
+            places = batch[part * size : (part + 1) * size] // self.repeats
+        return Slice(epoch, positions, self._order[places].astype(np.int64))
 
     def _order_of(self, epoch: int) -> np.ndarray:
         return permutation(self.samples, self.seed, epoch) if self._balanced is None else self._balanced(epoch)

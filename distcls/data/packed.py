@@ -93,7 +93,6 @@ class PackedSlot:
         dtype: torch.dtype,
         transfer: Transfer,
     ) -> None:
-        self._resolution = resolution
         self._mean, self._std, self._dtype = tuple(mean), tuple(std), dtype
         self._transfer = transfer
         self._lock = threading.Lock()
@@ -143,7 +142,7 @@ class PackedSlot:
         table = self._device[: self._table.nbytes].view(torch.int64).view(-1, 4)
         target = self._device[self._table.nbytes : pixels_at].view(on_host.dtype).view(on_host.shape).clone()
         resize = resize_on_gpu if self._device.is_cuda else resize_plainly
-        images = resize(self._device, table, self._resolution, self._mean, self._std, self._dtype)
+        images = resize(self._device, table, self._plan.resolution, self._mean, self._std, self._dtype)
         self._transfer.read()
         return images, target
 

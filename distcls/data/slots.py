@@ -1,6 +1,6 @@
 """What a batch is to hold, and the room it is decoded into; for a CPU: uint8 images, normalised when handed out."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -11,6 +11,9 @@ from distcls.data.augment import Windows
 from distcls.data.beton import JPEG
 from distcls.data.decode_cpu import decode_windows
 
+# What is left to do on the device: images (N, 3, R, R), which it may overwrite, and target -> those of the batch.
+Finish = Callable[[torch.Tensor, torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -20,18 +23,22 @@ class Plan:
         indices: (N,) int64 into the data set; -1 for padding.
         target: (N,) int64, -1 for padding; of a multi-label set (N, C) float32.
         windows: (N, 6) int32 of `Windows.packed`; one black pixel for padding.
+        resolution: R of the batch, at most the slots'.
+        finish: see Finish; None: nothing.
     """
 
     indices: np.ndarray
     target: np.ndarray
     windows: np.ndarray
+    resolution: int
+    finish: Finish | None = None
 
     @classmethod
     def of(cls, samples: np.ndarray, indices: np.ndarray, windows: Windows, target: np.ndarray) -> "Plan":
         """For `samples` (N,), rows of the data set's table; where an index is -1 any row."""
         packed = windows.packed(samples["mode"] == JPEG)
         packed[indices < 0] = (0, 0, 1, 1, 0, 1)
-        return cls(indices, target, packed)
+        return cls(indices, target, packed, windows.resolution)
 
 
 class Slot(Protocol):
@@ -91,15 +98,17 @@ class Normalise:
 
 
 class HostSlot:
-    """For training on a CPU: resized images in uint8."""
+    """For training on a CPU: resized images in uint8, of the slot's resolution or a smaller one."""
 
     def __init__(self, batch_size: int, resolution: int, normalise: Normalise) -> None:
-        self._tensor = torch.empty((batch_size, resolution, resolution, 3), dtype=torch.uint8)
-        self._pixels = self._tensor.numpy()
+        self._room = torch.empty(batch_size * resolution * resolution * 3, dtype=torch.uint8)
         self._normalise = normalise
 
     def begin(self, plan: Plan, parts: int) -> None:
         self._plan = plan
+        number, size = len(plan.indices), plan.resolution
+        self._tensor = self._room[: number * size * size * 3].view(number, size, size, 3)
+        self._pixels = self._tensor.numpy()
 
     def fill(self, samples: np.ndarray, first: int, last: int) -> np.ndarray:
         status = np.empty(last - first, np.int32)

@@ -26,7 +26,8 @@ class Batch:
 
     Attributes:
         images: (N, 3, R, R), normalised, on the device, channels-last in memory.
-        target: on the device, (N,) int64, -1 beyond `count`; of a multi-label set (N, C) float32.
+        target: on the device, (N,) int64, -1 beyond `count`; of a multi-label set (N, C) float32; with mixing (N, C) of
+            weights that add up to as much as an image's own.
         index: (N,) int64 on the CPU, positions in the data set; -1 beyond `count`.
         count: how many are real: N in training; in evaluation the rest is padding.
     """
@@ -78,6 +79,8 @@ class Stream:
                 future.result()
             self._loader.wait_seconds += time.perf_counter() - start
             images, target = slot.deliver()
+            if plan.finish is not None:
+                images, target = plan.finish(images, target)
             self._ready.popleft()
             self._submit(slot)
         except BaseException:

@@ -10,6 +10,7 @@ from torch import nn
 from distcls.data.dataset import BetonDataset
 from distcls.data.errors import DataError
 from distcls.data.loader import EvalLoader, TrainLoader
+from distcls.data.resolution import Progressive
 from distcls.engine.class_metrics import ClassMetrics
 from distcls.engine.distributed import same_start
 from distcls.engine.fit import misfits
@@ -23,9 +24,9 @@ from distcls.models.weights import Report
 from distcls.optim.ema import Ema
 from distcls.optim.schedules import Schedule
 from distcls.recipe.errors import KeyPath, Problem, RecipeError
-from distcls.recipe.schema import Recipe
+from distcls.recipe.schema import ProgressiveResolution, Recipe
 from distcls.recipe.source import Source
-from distcls.registry import OPTIMIZERS, SCHEDULES, TRANSFORMS
+from distcls.registry import MIXES, OPTIMIZERS, SCHEDULES, TRANSFORMS
 from distcls.tracking.console import Console
 from distcls.tracking.trackers import Trackers
 
@@ -119,7 +120,7 @@ def open_datasets(recipe: Recipe, source: Source) -> Datasets:
 
 
 def check_ranks(recipe: Recipe, source: Source, ranks: int) -> None:
-    """The global batch must divide into equal micro-batches.
+    """The global batch must divide into equal micro-batches, with mixing into even ones.
 
     Raises:
         RecipeError: it does not on this many ranks.
@@ -132,11 +133,25 @@ def check_ranks(recipe: Recipe, source: Source, ranks: int) -> None:
             f"expected a multiple of {ranks * accumulation}"
         )
         raise RecipeError(source.recipe, [Problem(source.at(path), path, text)])
+    if recipe.data.mix and (batch // (ranks * accumulation)) % 2:
+        path = ("data", "mix")
+        text = (
+            f"images are mixed in pairs: got micro-batches of {batch // (ranks * accumulation)} images "
+            f"({ranks} ranks x {accumulation} accumulation steps), expected an even number"
+        )
+        raise RecipeError(source.recipe, [Problem(source.at(path), path, text)])
 
 
 def cores_per_rank(local_world_size: int) -> int:
     """Cores that this process may use, shared between its node's ranks; SLURM gives fewer than the machine has."""
     return max(1, len(os.sched_getaffinity(0)) // local_world_size)
+
+
+def resolution_of(key: int | ProgressiveResolution) -> tuple[int | Progressive, int]:
+    """What the training loader takes, and the side in pixels that the model is built and evaluated for."""
+    if isinstance(key, int):
+        return key, key
+    return Progressive(start=key.start, end=key.end, ramp=key.ramp, multiple_of=key.multiple_of), key.end
 
 
 def build_model(
@@ -153,7 +168,7 @@ def build_model(
         RecipeError: the weights do not fit, or `model.freeze` names nothing.
     """
     seed_building(recipe.train.seed)
-    size = recipe.data.resolution
+    _, size = resolution_of(recipe.data.resolution)
     model = build_classifier(recipe.model.model_dump(), image_size=(size, size), init_weights=not resuming)
     report = None if resuming or initial_weights is None else initial_weights.load_into(model)
     try:
@@ -188,7 +203,7 @@ def build_job(
     weights = torch.float64 if train.precision == "fp64" else torch.float32
     images = HALF.get(train.precision, weights) if accelerator.device.type == "cuda" else weights
 
-    size = recipe.data.resolution
+    resolution, size = resolution_of(recipe.data.resolution)
     classifier, report = build_model(recipe, source, initial_weights, resuming)
     if report is not None:
         for line in report.lines():
@@ -216,12 +231,14 @@ def build_job(
     shape["workers"] = recipe.data.workers or cores_per_rank(local_world_size)
     train_loader = TrainLoader(
         datasets.train,
-        resolution=size,
+        resolution=resolution,
         transforms=[TRANSFORMS.build(block) for block in recipe.data.augment],
+        mixes=[MIXES.build(block) for block in recipe.data.mix],
         global_batch_size=train.global_batch_size,
         accumulation_steps=train.accumulation_steps,
         seed=train.seed,
         balanced=recipe.data.sampler == "balanced",
+        repeats=recipe.data.repeats if recipe.data.sampler == "repeated" else 1,
         **shape,
     )
     val_loader = EvalLoader(

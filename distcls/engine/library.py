@@ -25,7 +25,8 @@ def load(path: Path) -> ImageClassifier:
     if metadata.get("format") != "distcls":
         raise UserError(f"{file}: not written by distcls: expected a file of a run folder's weights/")
     recipe = json.loads(metadata["recipe"])
-    size = recipe["data"]["resolution"]
+    resolution = recipe["data"]["resolution"]
+    size = resolution["end"] if isinstance(resolution, dict) else resolution
     import_parts()
     model = build_classifier(recipe["model"], image_size=(size, size), init_weights=False)
     model.load_state_dict(tensors)

@@ -19,6 +19,7 @@ from distcls.recipe.signature import (
     keys_of_class,
     keys_of_part,
     nested,
+    part_among,
     part_of,
 )
 from distcls.recipe.source import Source
@@ -72,6 +73,8 @@ class Checker:
 
     def value(self, key: Key, value: Any, path: KeyPath) -> Any:
         blocks, part, null = nested(key.annotation), part_of(key.annotation), accepts_null(key.annotation)
+        if isinstance(value, dict) and (written := part_among(key.annotation)):
+            return self.mapping(keys_of_part(written), value, path)
         if not (blocks.registry or part):
             converted, mistakes = (value, []) if key.annotation is Any else convert(key.annotation, value)
             for below, text in mistakes:
@@ -79,8 +82,6 @@ class Checker:
             return converted
         if value is None and null:
             return None
-        if part and isinstance(value, dict):
-            return self.mapping(keys_of_part(part), value, path)
         if blocks.registry and blocks.many and isinstance(value, list):
             return [self.block(blocks.registry, item, (*path, i)) for i, item in enumerate(value)]
         if blocks.registry and blocks.one and not (null and value == "None"):

@@ -11,7 +11,7 @@ from distcls.recipe.errors import RecipeError
 from distcls.recipe.signature import keys_of_part
 from distcls.recipe.source import Source
 from distcls.recipe.values import show
-from distcls.registry import BACKBONES, HEADS, NECKS, OPTIMIZERS, ROLES, SCHEDULES, TRANSFORMS, Registry
+from distcls.registry import BACKBONES, HEADS, MIXES, NECKS, OPTIMIZERS, ROLES, SCHEDULES, TRANSFORMS, Registry
 
 Count = Annotated[int, Field(gt=0)]
 
@@ -65,7 +65,20 @@ class ValData(Part):
     crop_ratio: Annotated[float, Field(gt=0, le=1)] = 0.875
     """Side of the centre crop, as a fraction of the shorter side of the image."""
     resolution: Count | None = None
-    """Pixels per side; null means data.resolution."""
+    """Pixels per side; null means data.resolution, of a schedule its end."""
+
+
+class ProgressiveResolution(Part):
+    """A resolution that grows (or shrinks) over epochs, which count from 0."""
+
+    start: Count
+    """Pixels per side up to epoch ramp[0]."""
+    end: Count
+    """Pixels per side from epoch ramp[1] on."""
+    ramp: tuple[Annotated[int, Field(ge=0)], Annotated[int, Field(ge=0)]]
+    """The last epoch of start and the first of end; between them the resolution follows a straight line."""
+    multiple_of: Count = 32
+    """Pixels; what the line is rounded to."""
 
 
 class Data(Part):
@@ -75,12 +88,16 @@ class Data(Part):
     """The images to train on."""
     val: ValData
     """The images to evaluate on."""
-    resolution: Count
-    """Pixels per side of the square images that the model sees."""
+    resolution: Count | ProgressiveResolution
+    """Pixels per side of the square images for the model, or a schedule {start: 128, end: 192, ramp: [11, 13]}."""
     augment: Annotated[list[dict[str, Any]], TRANSFORMS] = []
     """Random changes of each training image, in this order."""
-    sampler: Literal["shuffle", "balanced"] = "shuffle"
-    """shuffle: each training image once per epoch. balanced: each class equally often, rare ones by repetition."""
+    sampler: Literal["shuffle", "balanced", "repeated"] = "shuffle"
+    """shuffle: each image once per epoch. balanced: each class equally often. repeated: fewer, each `repeats` times."""
+    repeats: Annotated[int, Field(ge=2)] = 3
+    """Of the sampler repeated: how often an image comes in its epoch, augmented anew each time."""
+    mix: Annotated[list[dict[str, Any]], MIXES] = []
+    """Mixing of pairs of images and of their labels; each step takes one of these at random."""
     workers: Count | None = None
     """Decoding threads per rank; null means the cores that this process may use over the local ranks."""
 
@@ -221,6 +238,7 @@ def check(source: Source, registries: Sequence[Registry] = ROLES) -> Recipe:
     values = checker.mapping(keys_of_part(Recipe), source.tree)
     _check_length(checker, source.tree.get("train"))
     _check_batch(checker, source.tree.get("train"))
+    _check_ramp(checker, source.tree.get("data"))
     if checker.problems:
         raise RecipeError(source.recipe, checker.problems)
     values["name"] = values.get("name") or source.name
@@ -252,3 +270,11 @@ def _check_batch(checker: Checker, train: Mapping[str, Any] | Any) -> None:
     if type(batch) is int and type(parts) is int and parts > 0 and batch % parts:
         text = f"not divisible: got {batch}, expected a multiple of train.accumulation_steps, which is {parts}"
         checker.problem(("train", "global_batch_size"), text)
+
+
+def _check_ramp(checker: Checker, data: Any) -> None:
+    resolution = data.get("resolution") if isinstance(data, dict) else None
+    ramp = resolution.get("ramp") if isinstance(resolution, dict) else None
+    if isinstance(ramp, list) and [type(epoch) for epoch in ramp] == [int, int] and ramp[0] > ramp[1]:
+        text = f"ends before it begins: got {show(ramp)}, expected the last epoch of start, then the first of end"
+        checker.problem(("data", "resolution", "ramp"), text)

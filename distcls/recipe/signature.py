@@ -100,6 +100,15 @@ def part_of(annotation: Any) -> type | None:
     return annotation if is_part else None
 
 
+def part_among(annotation: Any) -> type | None:
+    """`part_of`, also where a scalar may stand in its place: ``int | Part``."""
+    if typing.get_origin(annotation) is Annotated:
+        return part_among(typing.get_args(annotation)[0])
+    if typing.get_origin(annotation) in (Union, types.UnionType):
+        return next(filter(None, map(part_of, typing.get_args(annotation))), None)
+    return part_of(annotation)
+
+
 def accepts_null(annotation: Any) -> bool:
     """Whether null may stand for the value: ``X | None``."""
     origin, inner = typing.get_origin(annotation), typing.get_args(annotation)

@@ -140,7 +140,8 @@ def _below(schema: dict[str, Any], step: int | str) -> dict[str, Any]:
 
 def describe(schema: dict[str, Any], whole: dict[str, Any] | None = None) -> str:
     """A JSON schema in words: ``a whole number > 0 or null``."""
-    schema = _resolve(schema, whole or schema)
+    whole = whole or schema
+    schema = _resolve(schema, whole)
     if choices := _choices(schema):
         return _either(map(_bare, choices))
     if "anyOf" in schema:

@@ -57,6 +57,18 @@ def test_the_command_writes_a_png(tiny_recipe, tmp_path):
     assert Image.open(out).size == (4 * (2 * 160 + 16) + 8, 2 * (160 + 22) + 8)
 
 
+def test_the_sheet_follows_a_resolution_schedule(tiny_recipe, tmp_path):
+    def sheet(epoch, resolution):
+        out = tmp_path / "sheet.png"
+        arguments = ["browse", str(tiny_recipe), "-o", str(out), "-n", "4", "--epoch", str(epoch)]
+        result = CliRunner().invoke(app, [*arguments, f"data.resolution={resolution}"])
+        assert result.exit_code == 0, result.exception
+        return out.read_bytes()
+
+    schedule = "{start: 12, end: 16, ramp: [0, 1], multiple_of: 2}"
+    assert [sheet(epoch, schedule) for epoch in (0, 1)] == [sheet(0, 12), sheet(1, 16)]
+
+
 def test_a_folder_that_is_not_there_is_told_at_once(tiny_recipe, tmp_path):
     result = CliRunner().invoke(app, ["browse", str(tiny_recipe), "-o", str(tmp_path / "none" / "a.png")])
     assert str(result.exception) == f"{tmp_path / 'none'}: no such folder: make it first"

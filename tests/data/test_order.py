@@ -48,6 +48,31 @@ def test_a_data_set_smaller_than_a_batch_is_refused():
     )
 
 
+def repeated_epoch(samples, batch, repeats, parts=1, epoch=0):
+    order = GlobalOrder(samples, batch, 5, repeats=repeats)
+    steps = range(epoch * order.steps_per_epoch, (epoch + 1) * order.steps_per_epoch)
+    slices = [order.part(step, part, parts) for step in steps for part in range(parts)]
+    return np.concatenate([one.indices for one in slices]), np.concatenate([one.positions for one in slices])
+
+
+@pytest.mark.parametrize(("samples", "batch", "repeats"), [(120, 24, 3), (100, 20, 3), (60, 12, 4), (64, 8, 2)])
+def test_a_repeated_epoch_holds_a_share_of_the_samples_each_as_often(samples, batch, repeats):
+    indices, positions = repeated_epoch(samples, batch, repeats)
+    assert positions.tolist() == list(range(len(indices)))
+    counts = np.bincount(indices, minlength=samples)
+    assert (counts == repeats).sum() == len(indices) // repeats
+    assert set(np.unique(indices)) == set(permutation(samples, 5, 0)[: -(-len(indices) // repeats)].tolist())
+    for one in indices.reshape(-1, batch):
+        assert len(np.unique(one)) <= batch // repeats + 2
+        assert (one[0::2] != one[1::2]).all(), "mixing pairs neighbours"
+    assert set(indices) != set(repeated_epoch(samples, batch, repeats, epoch=1)[0])
+
+
+def test_repeats_are_dealt_like_any_batch():
+    assert repeated_epoch(100, 20, 3)[0].tolist() == repeated_epoch(100, 20, 3, parts=4)[0].tolist()
+    assert repeated_epoch(100, 20, 1)[0].tolist() == permutation(100, 5, 0).tolist()
+
+
 UNEVEN = np.array([0] * 70 + [2] * 25 + [3] * 8)  # no sample of class 1
 
 

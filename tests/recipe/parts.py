@@ -15,9 +15,10 @@ NECKS = Registry("neck")
 HEADS = Registry("head")
 LOSSES = Registry("loss")
 TRANSFORMS = Registry("augmentation")
+MIXES = Registry("mixing")
 OPTIMIZERS = Registry("optimizer", given=("params",))
 SCHEDULES = Registry("schedule", given=("total_steps", "steps_per_epoch"))
-REGISTRIES = (BACKBONES, NECKS, HEADS, LOSSES, TRANSFORMS, OPTIMIZERS, SCHEDULES)
+REGISTRIES = (BACKBONES, NECKS, HEADS, LOSSES, TRANSFORMS, MIXES, OPTIMIZERS, SCHEDULES)
 
 
 class BaseModule:

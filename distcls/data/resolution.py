@@ -1,0 +1,41 @@
+"""Progressive resizing: the side of training images as a function of the epoch (Howard 2018, FFCV's recipes)."""
+
+from distcls.errors import UserError
+
+
+class Progressive:
+    """`start` pixels up to epoch ramp[0], `end` from epoch ramp[1] on, and a straight line in multiples between them.
+
+    Epochs count from 0, as in ffcv-imagenet, whose rule this is.
+
+    Args:
+        start, end: pixels a side.
+        ramp: the last epoch of `start` and the first of `end`.
+        multiple_of: pixels; what the line between is rounded to.
+
+    Raises:
+        UserError: a ramp that ends before it begins.
+    """
+
+    def __init__(self, *, start: int, end: int, ramp: tuple[int, int], multiple_of: int = 32) -> None:
+        if ramp[0] > ramp[1]:
+            raise UserError(f"data.resolution.ramp: got {list(ramp)}, expected its first epoch before its last")
+        self.start = start
+        self.end = end
+        self.ramp = ramp
+        self.multiple_of = multiple_of
+
+    @property
+    def largest(self) -> int:
+        return max(self.start, self.end)
+
+    def at(self, epoch: int) -> int:
+        """Pixels a side in an epoch."""
+        first, last = self.ramp
+        if epoch <= first:
+            return self.start
+        if epoch >= last:
+            return self.end
+        line = self.start + (self.end - self.start) * (epoch - first) / (last - first)
+        rounded = round(line / self.multiple_of) * self.multiple_of
+        return min(max(rounded, min(self.start, self.end)), self.largest)
