@@ -28,7 +28,7 @@ def data(
     """Images per second and CPU time per image of a recipe's training data, and what bounds them."""
     from distcls.data import bench as run
     from distcls.data.loader import TrainLoader
-    from distcls.engine.build import cores_per_rank, open_datasets
+    from distcls.engine.build import cores_per_rank, open_datasets, resolution_of
     from distcls.engine.plugins import import_parts
     from distcls.recipe.schema import check
     from distcls.recipe.source import read
@@ -38,7 +38,8 @@ def data(
     import_parts(source)
     checked = check(source)
     dataset = open_datasets(checked, source).train
-    size, workers = checked.data.resolution, checked.data.workers or cores_per_rank(1)
+    _, size = resolution_of(checked.data.resolution)
+    workers = checked.data.workers or cores_per_rank(1)
     batch = checked.train.global_batch_size // checked.train.accumulation_steps
     own = [TRANSFORMS.build(block) for block in checked.data.augment]
 
