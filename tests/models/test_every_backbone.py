@@ -125,6 +125,18 @@ def test_compiled_model_gives_the_same_output(row: Row) -> None:
         assert_same(torch.compile(model, backend="aot_eager", fullgraph=True)(images), model(images))
 
 
+@pytest.mark.slow  # half a minute each: inductor compiles C++
+@pytest.mark.parametrize("kind", ["ResNet_CIFAR", "VisionTransformer"])
+def test_inductor_gives_the_same_output(kind: str) -> None:
+    row = next(row for row in BACKBONE_ROWS if row.type == kind)
+    model = row.build().eval()
+    images = row.images(model)
+    torch.compiler.reset()
+    with torch.no_grad():
+        for got, expected in zip(outputs(torch.compile(model)(images)), outputs(model(images)), strict=True):
+            assert (got - expected).abs().max() <= 1e-4 * expected.abs().max()
+
+
 @every_backbone
 def test_exported_model_gives_the_same_output(row: Row) -> None:
     model = row.build().eval()
