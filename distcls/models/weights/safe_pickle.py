@@ -24,7 +24,7 @@ def _numpy_globals() -> list[Any]:
     for module in ("numpy.core.multiarray", "numpy._core.multiarray"):
         named += [(multiarray.scalar, f"{module}.scalar"), (multiarray._reconstruct, f"{module}._reconstruct")]
     kinds = [getattr(np.dtypes, name) for name in np.dtypes.__all__]
-    return [*named, *(kind for kind in kinds if issubclass(kind, np.dtype))]
+    return [*named, *(kind for kind in kinds if isinstance(kind, type) and issubclass(kind, np.dtype))]
 
 
 #: Beside tensors and plain values: what OpenMMLab's checkpoints hold of their logs.
