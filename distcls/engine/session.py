@@ -106,9 +106,9 @@ def _attempt(plan: Plan, accelerator: Accelerator, local_world_size: int, stop: 
     try:
         store = CheckpointStore(folder.checkpoints, recipe.checkpoint.keep, rank, ranks, gather=distributed.gather)
         found = store.latest()
-        if rank == 0:
-            trackers.backends = _backends(plan, folder, start, console)
         with distributed.together(rank, ranks):
+            if rank == 0:
+                trackers.backends = _backends(plan, folder, start, console)
             job = build_job(
                 recipe,
                 plan.source,
