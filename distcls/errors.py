@@ -6,4 +6,9 @@ class UserError(Exception):
 
     Every layer may raise it or a subclass. `launch/train.py` and the `distcls` command print `error: <text>` and leave
     with status 1 (usage mistakes: 2); any other exception is a bug of ours and keeps its traceback.
+
+    Attributes:
+        on_one_rank: this rank alone has met it, so it must print it; what all ranks meet is printed once a node.
     """
+
+    on_one_rank = False

@@ -152,6 +152,8 @@ def together(rank: int, world_size: int) -> Iterator[None]:
         error = raised
     said = None if error is None else f"rank {rank} on {socket.gethostname()}: {error}"
     failures = [one for one in gather(said) if one] if world_size > 1 else []
+    if isinstance(error, UserError) and len(failures) < world_size:
+        error.on_one_rank = True
     if error is not None:
         raise error
     if failures:

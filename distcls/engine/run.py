@@ -66,7 +66,7 @@ def main(arguments: Sequence[str]) -> int:
 
 def _should_print(error: UserError) -> bool:
     """A mistake that every rank finds for itself is printed once a node."""
-    return bool(getattr(error, "on_one_rank", False)) or os.environ.get("LOCAL_RANK", "0") == "0"
+    return error.on_one_rank or os.environ.get("LOCAL_RANK", "0") == "0"
 
 
 def _origin() -> str:
