@@ -12,11 +12,11 @@ from distcls.data.errors import DataError
 from distcls.data.loader import EvalLoader, TrainLoader
 from distcls.data.resolution import Progressive
 from distcls.engine.class_metrics import ClassMetrics
-from distcls.engine.distributed import same_start
 from distcls.engine.fit import misfits
 from distcls.engine.initial_weights import InitialWeights
 from distcls.engine.preemption import StopRequest
 from distcls.engine.seeding import seed_building
+from distcls.engine.strategies.buffers import same_start
 from distcls.errors import UserError
 from distcls.models.classifier import ImageClassifier, build_classifier
 from distcls.models.freezing import freeze

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
-from distcls.engine.checkpoint import load_weights
+from distcls.engine.checkpoints.store import load_weights
 from distcls.errors import UserError
 from distcls.models.classifier import ImageClassifier
 from distcls.models.weights import Checkpoint, Report, load_checkpoint, read_checkpoint

@@ -9,16 +9,17 @@ from typing import Any, Literal
 import torch
 from accelerate import Accelerator
 
-from distcls.engine import distributed
 from distcls.engine.build import Datasets, Job, build_job, check_ranks, open_datasets
-from distcls.engine.checkpoint import CheckpointStore
+from distcls.engine.checkpoints.snapshot import Progress, Snapshots, criterion
+from distcls.engine.checkpoints.store import CheckpointStore
 from distcls.engine.initial_weights import InitialWeights
 from distcls.engine.metrics import Totals
 from distcls.engine.plugins import Plugin, import_parts
 from distcls.engine.preemption import StopRequest
+from distcls.engine.ranks import collectives, preflight, topology
 from distcls.engine.run import Outcome
 from distcls.engine.run_folder import RunFolder, Start, Status
-from distcls.engine.snapshot import Progress, Snapshots, criterion
+from distcls.engine.strategies.accelerator import make_accelerator
 from distcls.engine.trainer import train
 from distcls.recipe.schema import Recipe, check
 from distcls.recipe.source import Source, read
@@ -53,7 +54,7 @@ def prepare(recipe_path: Path, overrides: Sequence[str], world_size: int) -> Pla
     source = read(recipe_path, overrides)
     plugins = import_parts(source)
     recipe = check(source)
-    distributed.preflight(precision=recipe.train.precision, strategy=recipe.distributed.strategy)
+    preflight.preflight(precision=recipe.train.precision, strategy=recipe.distributed.strategy)
     datasets = open_datasets(recipe, source)
     check_ranks(recipe, source, world_size)
     initial_weights = InitialWeights(recipe.model.init, source) if recipe.model.init else None
@@ -71,9 +72,9 @@ def _goes_on(recipe: Recipe) -> bool:
 
 def run(recipe_path: Path, overrides: Sequence[str], stop: StopRequest) -> Outcome:
     """See `distcls.engine.run.train`."""
-    _, world_size, _, local_world_size = distributed.launched_ranks()
+    _, world_size, _, local_world_size = topology.launched_ranks()
     plan = prepare(recipe_path, overrides, world_size)
-    accelerator = distributed.make_accelerator(precision=plan.recipe.train.precision)
+    accelerator = make_accelerator(precision=plan.recipe.train.precision)
     try:
         return _attempt(plan, accelerator, local_world_size, stop)
     finally:
@@ -83,7 +84,7 @@ def run(recipe_path: Path, overrides: Sequence[str], stop: StopRequest) -> Outco
 
 def _attempt(plan: Plan, accelerator: Accelerator, local_world_size: int, stop: StopRequest) -> Outcome:
     recipe, rank, ranks = plan.recipe, accelerator.process_index, accelerator.num_processes
-    distributed.same_on_all_ranks(
+    collectives.same_on_all_ranks(
         {
             "recipe": recipe.resolved(),
             "plug-ins": {plugin.name: plugin.sha256 for plugin in plan.plugins},
@@ -92,7 +93,7 @@ def _attempt(plan: Plan, accelerator: Accelerator, local_world_size: int, stop: 
     )
     console = Console(rank)
     folder = RunFolder(Path(recipe.output_dir))
-    start: Start = distributed.on_rank_zero(rank, lambda: _begin(folder, plan, ranks))
+    start: Start = collectives.on_rank_zero(rank, lambda: _begin(folder, plan, ranks))
     if start.finished:
         folder.close()
         console.finish([start.message or ""])
@@ -104,9 +105,9 @@ def _attempt(plan: Plan, accelerator: Accelerator, local_world_size: int, stop: 
     status: Literal["finished", "preempted", "failed"] = "failed"
     message: str | None = None
     try:
-        store = CheckpointStore(folder.checkpoints, recipe.checkpoint.keep, rank, ranks, gather=distributed.gather)
+        store = CheckpointStore(folder.checkpoints, recipe.checkpoint.keep, rank, ranks, gather=collectives.gather)
         found = store.latest()
-        with distributed.together(rank, ranks):
+        with collectives.together(rank, ranks):
             if rank == 0:
                 trackers.backends = _backends(plan, folder, start, console)
             job = build_job(

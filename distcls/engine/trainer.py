@@ -10,12 +10,12 @@ from typing import Literal
 
 from distcls.engine.agreement import Agreement
 from distcls.engine.build import Job
-from distcls.engine.distributed import averaged_buffers
+from distcls.engine.checkpoints.snapshot import Progress, Snapshots, criterion
 from distcls.engine.evaluate import evaluate
 from distcls.engine.metrics import Totals
 from distcls.engine.rows import Rows
 from distcls.engine.seeding import seed_micro_batch
-from distcls.engine.snapshot import Progress, Snapshots, criterion
+from distcls.engine.strategies.buffers import averaged_buffers
 from distcls.errors import UserError
 
 

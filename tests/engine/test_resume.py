@@ -9,7 +9,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from distcls.engine.checkpoint import load_weights
+from distcls.engine.checkpoints.store import load_weights
 from distcls.tracking.jsonl import read_rows
 from tests.engine.launching import ACCELERATE_ONE, ACCELERATE_TWO, PLAIN, finish, launch, start
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import distcls
-from distcls.engine.checkpoint import load_weights
+from distcls.engine.checkpoints.store import load_weights
 from distcls.tracking.jsonl import read_events, read_rows
 from tests.engine.launching import ACCELERATE_TWO, PLAIN, TORCHRUN, launch
 

@@ -14,7 +14,7 @@ from typing import Any
 import safetensors.torch
 from torch import Tensor
 
-from distcls.engine.checkpoint_commit import (
+from distcls.engine.checkpoints.commit import (
     NO_VALID_CHECKPOINT,
     SCHEMA,
     CheckpointError,
@@ -28,8 +28,8 @@ from distcls.engine.checkpoint_commit import (
     read_manifest,
     remove_debris,
 )
-from distcls.engine.state_tree import flatten_state, unflatten_state
-from distcls.engine.tensor_file import SaveFailed, load_weights, save_weights, write_tensors
+from distcls.engine.checkpoints.state_tree import flatten_state, unflatten_state
+from distcls.engine.checkpoints.tensor_file import SaveFailed, load_weights, save_weights, write_tensors
 
 __all__ = [
     "CheckpointError",

@@ -10,9 +10,9 @@ import subprocess
 import pytest
 import torch
 
-from distcls.engine import checkpoint_commit
-from distcls.engine.checkpoint import CheckpointError, CheckpointStore, SaveFailed
-from distcls.engine.checkpoint_commit import encode_manifest, remove_debris
+from distcls.engine.checkpoints import commit as checkpoint_commit
+from distcls.engine.checkpoints.commit import encode_manifest, remove_debris
+from distcls.engine.checkpoints.store import CheckpointError, CheckpointStore, SaveFailed
 
 
 def save(store, step, **options):

@@ -1,6 +1,7 @@
 import pytest
 
-from distcls.engine.distributed import _first_host, launched_ranks, preflight
+from distcls.engine.ranks.preflight import preflight
+from distcls.engine.ranks.topology import _first_host, launched_ranks
 from distcls.errors import UserError
 
 

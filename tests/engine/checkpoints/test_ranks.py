@@ -9,8 +9,8 @@ import time
 import pytest
 import torch
 
-from distcls.engine import checkpoint
-from distcls.engine.checkpoint import CheckpointError, CheckpointStore, SaveFailed
+from distcls.engine.checkpoints import store as checkpoint
+from distcls.engine.checkpoints.store import CheckpointError, CheckpointStore, SaveFailed
 
 FORK = multiprocessing.get_context("fork")
 

@@ -12,8 +12,8 @@ import time
 import pytest
 import torch
 
-from distcls.engine.checkpoint import CheckpointStore
-from distcls.engine.checkpoint_commit import committed
+from distcls.engine.checkpoints.commit import committed
+from distcls.engine.checkpoints.store import CheckpointStore
 from distcls.engine.preemption import StopRequest
 
 KILLED = 9

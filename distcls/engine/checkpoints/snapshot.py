@@ -11,10 +11,10 @@ import torch
 
 from distcls import __version__
 from distcls.engine.build import Job
-from distcls.engine.checkpoint import CheckpointStore, SaveFailed, flatten_state, save_weights, unflatten_state
-from distcls.engine.distributed import averaged_buffers
+from distcls.engine.checkpoints.store import CheckpointStore, SaveFailed, flatten_state, save_weights, unflatten_state
 from distcls.engine.durable_file import replace_file
 from distcls.engine.metrics import Totals
+from distcls.engine.strategies.buffers import averaged_buffers
 
 BUFFER = "buffer."  # before a buffer's name in a rank's own file
 

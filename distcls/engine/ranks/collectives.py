@@ -1,0 +1,78 @@
+"""The few collectives of whole objects that the engine uses before training, and what must be the same on all ranks."""
+
+import socket
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from accelerate.utils import broadcast_object_list, gather_object
+
+from distcls.engine.run_folder import differences
+from distcls.errors import UserError
+
+
+def gather(value: Any) -> list:
+    """One JSON-able value from every rank, on every rank, in the order of ranks."""
+    return gather_object([value])
+
+
+def broadcast(value: Any) -> Any:
+    """Rank 0's value on every rank."""
+    return broadcast_object_list([value])[0]
+
+
+@contextmanager
+def together(rank: int, world_size: int) -> Iterator[None]:
+    """A stretch before training that must succeed on all ranks or on none.
+
+    A UserError on any rank leaves this block on every rank: the rank that failed raises its own, the others one that
+    names it, instead of waiting in the next collective for a rank that is gone.
+    """
+    error: Exception | None = None
+    try:
+        yield
+    except Exception as raised:
+        error = raised
+    said = None if error is None else f"rank {rank} on {socket.gethostname()}: {error}"
+    failures = [one for one in gather(said) if one] if world_size > 1 else []
+    if isinstance(error, UserError) and len(failures) < world_size:
+        error.on_one_rank = True
+    if error is not None:
+        raise error
+    if failures:
+        raise OtherRankFailed("\n".join(failures))
+
+
+class OtherRankFailed(UserError):
+    """Another rank could not start; it prints the reason itself."""
+
+
+def same_on_all_ranks(facts: Mapping[str, Any]) -> None:
+    """What every rank must share (recipe, plug-ins, data), compared before training.
+
+    Raises:
+        UserError: names the first fact that differs, with the hosts and ranks on either side.
+    """
+    everyone = gather((socket.gethostname(), dict(facts)))
+    host, first = everyone[0]
+    for rank, (other, theirs) in enumerate(everyone):
+        for key, here, there in differences(first, theirs):
+            raise UserError(
+                f"rank {rank} on {other} differs from rank 0 on {host}: {key} is {there!r} there and {here!r} here: "
+                "give every node the same files and the same command"
+            )
+
+
+def on_rank_zero(rank: int, work: Callable[[], Any]) -> Any:
+    """Do `work` on rank 0 and give its result, or its UserError, to every rank."""
+    result: Any = None
+    error: UserError | None = None
+    if rank == 0:
+        try:
+            result = work()
+        except UserError as raised:
+            error = raised
+    result, error = broadcast((result, error))
+    if error is not None:
+        raise error
+    return result

@@ -1,0 +1,37 @@
+"""The Accelerator that the recipe asks for."""
+
+from datetime import timedelta
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwargs
+
+from distcls.errors import UserError
+
+# A collective that waits longer than this has lost a rank: the run ends on all of them. Evaluation and the slowest
+# save fit within.
+COLLECTIVE_TIMEOUT = timedelta(minutes=30)
+
+
+def make_accelerator(*, precision: str) -> Accelerator:
+    """The process group and device. Data stays out of `prepare`, and the learning rate is set by the trainer, never
+    stepped.
+
+    DDP does not broadcast buffers: each rank's BatchNorm statistics are its own in training and in the checkpoint, or a
+    preempted run would not be the uninterrupted one. `averaged_buffers` serves evaluation and export.
+    """
+    cpu = not torch.cuda.is_available()
+    torch.backends.cudnn.benchmark = True  # batches have one shape
+    if precision == "fp64" and not cpu:
+        raise UserError(
+            "train.precision=fp64 is for checks of exactness on a CPU: set CUDA_VISIBLE_DEVICES= to hide the GPUs"
+        )
+    return Accelerator(
+        cpu=cpu,
+        mixed_precision={"fp32": "no", "fp64": "no"}.get(precision, precision),
+        step_scheduler_with_optimizer=False,
+        kwargs_handlers=[
+            DistributedDataParallelKwargs(broadcast_buffers=False, gradient_as_bucket_view=True),
+            InitProcessGroupKwargs(timeout=COLLECTIVE_TIMEOUT),
+        ],
+    )

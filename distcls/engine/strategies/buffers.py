@@ -1,0 +1,36 @@
+"""BatchNorm statistics and first weights over ranks."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import nn
+
+
+@contextmanager
+def averaged_buffers(model: nn.Module, world_size: int) -> Iterator[None]:
+    """Float buffers (BatchNorm's running statistics) averaged over ranks for the time of the block, each rank's own
+    after it.
+
+    The same as timm's `distribute_bn` with reduce, but on a copy.
+    """
+    if world_size == 1:
+        yield
+        return
+    buffers = [buffer for buffer in model.buffers() if buffer.is_floating_point()]
+    own = [buffer.clone() for buffer in buffers]
+    for buffer in buffers:
+        torch.distributed.all_reduce(buffer)
+        buffer /= world_size
+    try:
+        yield
+    finally:
+        for buffer, value in zip(buffers, own, strict=True):
+            buffer.copy_(value)
+
+
+def same_start(model: nn.Module, world_size: int) -> None:
+    """Rank 0's weights and buffers on every rank, before the model is wrapped."""
+    if world_size > 1:
+        for tensor in model.state_dict().values():
+            torch.distributed.broadcast(tensor, src=0)
