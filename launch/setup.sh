@@ -14,7 +14,7 @@ stop() { printf 'set-up: %s\n' "$@" >&2; exit 1; }
 
 # What .venv was made from. The folder is part of it: a virtual environment that was moved does not work.
 stamp=.venv/set-up${extra:+-$extra}
-fingerprint() { { cat setup.cfg pyproject.toml launch/constraints.txt; echo "$PWD" "${DISTCLS_PYTHON:-}"; } | sha256sum; }
+fingerprint() { { cat setup.cfg pyproject.toml launch/constraints.txt; [[ $extra != test ]] || cat launch/apt_test.txt; echo "$PWD" "${DISTCLS_PYTHON:-}"; } | sha256sum; }
 # pip is not found when the system's Python has become another version under the virtual environment.
 up_to_date() { [[ -f $stamp && $(<"$stamp") == "$(fingerprint)" ]] && .venv/bin/python -c 'import pip' 2>/dev/null; }
 
@@ -38,10 +38,13 @@ find_python() {
 needed_packages() {
     local python=$1 version
     can_compile || sed 's/#.*//' launch/apt.txt
+    test_packages
     version=$("$python" -c 'import sys; print("python%d.%d" % sys.version_info[:2])')
     "$python" -c 'import ensurepip' 2>/dev/null || echo "$version-venv"
     "$python" -c 'import os, sys, sysconfig; sys.exit(not os.path.exists(sysconfig.get_path("include") + "/Python.h"))' || echo "$version-dev"
 }
+# The tests' system packages, where root can install them; elsewhere the tests that need them are skipped and say so.
+test_packages() { [[ $extra != test || $EUID != 0 ]] || ! command -v apt-get >/dev/null || sed 's/#.*//' launch/apt_test.txt; }
 # Asked first, because on a cluster the libraries may come from modules or conda instead of packages.
 can_compile() { command -v g++ >/dev/null && pkg-config --exists opencv4 libturbojpeg 2>/dev/null; }
 

@@ -104,6 +104,7 @@ def _attempt(plan: Plan, accelerator: Accelerator, local_world_size: int, stop: 
     trackers = Trackers([], warn=console.warn)
     status: Literal["finished", "preempted", "failed"] = "failed"
     message: str | None = None
+    exit_code: int | None = None
     try:
         store = CheckpointStore(folder.checkpoints, recipe.checkpoint.keep, rank, ranks, gather=collectives.gather)
         found = store.latest()
@@ -134,6 +135,7 @@ def _attempt(plan: Plan, accelerator: Accelerator, local_world_size: int, stop: 
             message = stop.requested or "another rank was asked to stop"
     except BaseException as error:
         message = f"{type(error).__name__}: {error}"
+        exit_code = getattr(error, "exit_code", 1)
         raise
     finally:
         # Trackers first: a preempted job is killed soon, and what run.json says must come last.
@@ -141,7 +143,7 @@ def _attempt(plan: Plan, accelerator: Accelerator, local_world_size: int, stop: 
         if rank == 0:
             if status == "preempted":
                 stop.done()
-            _end(folder, status, message, console)
+            _end(folder, status, message, exit_code, console)
             if status != "preempted":  # the grace period is short
                 _draw(folder, console)
         if status != "failed" and ranks > 1:
@@ -150,9 +152,9 @@ def _attempt(plan: Plan, accelerator: Accelerator, local_world_size: int, stop: 
     return Outcome(status, folder.path, progress.last, progress.best)
 
 
-def _end(folder: RunFolder, status: Status, message: str | None, console: Console) -> None:
+def _end(folder: RunFolder, status: Status, message: str | None, exit_code: int | None, console: Console) -> None:
     try:
-        folder.end(status, message)
+        folder.end(status, message, exit_code)
     except OSError as error:  # a full disk must not hide what ended the run
         console.warn(f"{folder.path}/run.json still says running: {error.strerror}")
     finally:
