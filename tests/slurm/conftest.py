@@ -18,6 +18,7 @@ from tests.slurm.cluster import Cluster, NoCluster, wait_for
 
 REQUIRED = os.environ.get("DISTCLS_REQUIRE_SLURM") == "1"
 SRUN, ACCELERATE = ROOT / "launch/slurm/train.sbatch", ROOT / "launch/slurm/train_accelerate.sbatch"
+ENDS = int(os.environ.get("DISTCLS_SLURM_ENDS", "5"))  # how often the run of test_requeues_in_a_row is ended
 BOUND_S = 180.0  # against hangs, on a busy machine
 SLOW_NECK = """\
 import time
@@ -139,9 +140,17 @@ class Run:
 
 
 def write_slow_recipe(folder: Path, data: Path) -> Path:
-    """The tiny recipe with steps of a tenth of a second: time to interrupt them."""
+    """The tiny recipe, longer and with steps of a tenth of a second: time to interrupt them."""
     (folder / "slow_pooling.py").write_text(SLOW_NECK)
-    text = TINY_RECIPE.format(out=folder / "run", data=data).replace("GlobalAveragePooling", "SlowPooling")
+    text = TINY_RECIPE.format(out=folder / "run", data=data)
+    changes = {
+        "GlobalAveragePooling": "SlowPooling",
+        "epochs: 3": f"epochs: {ENDS + 1}",
+        "every_steps: 4}": "every_steps: 2}",
+    }
+    for old, new in changes.items():
+        assert text.count(old) == 1, old
+        text = text.replace(old, new)
     (folder / "slow.yaml").write_text("plugins: [./slow_pooling.py]\n" + text)
     return folder / "slow.yaml"
 
@@ -186,7 +195,7 @@ def submit(cluster: Cluster, slow_recipe: Path, time_limited: Run) -> Iterator[C
 def time_limited(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory, tiny_data: Path) -> Run:
     """A job that does not end within its minute. It begins with the first test and is looked at by one of the last."""
     recipe = write_slow_recipe(tmp_path_factory.mktemp("time_limited"), tiny_data)
-    return sbatch(cluster, recipe, "model.neck.seconds=2.0", options=("--time=1", "--signal=B:USR2@30"))
+    return sbatch(cluster, recipe, "model.neck.seconds=1.0", options=("--time=1", "--signal=B:USR2@30"))
 
 
 @pytest.fixture(scope="session")

@@ -1,7 +1,6 @@
 """What a job does when SLURM, a user or an accident ends it, on a real cluster."""
 
 import itertools
-import os
 import re
 import signal
 import sys
@@ -10,7 +9,7 @@ import pytest
 import safetensors.torch
 import torch
 
-from tests.slurm.conftest import ACCELERATE, ENVIRONMENT, Run
+from tests.slurm.conftest import ACCELERATE, ENDS, ENVIRONMENT, Run
 
 pytestmark = pytest.mark.slow
 
@@ -51,7 +50,7 @@ def preempted(run: Run) -> None:
     run.make_room()
 
 
-ENDS = [  # what ends an attempt, in which partition, what the batch script says
+KINDS = [  # what ends an attempt, in which partition, what the batch script says
     (warned, "low", "requeue: preempted (SIGUSR2) at step "),
     (preempted, "low", "requeue: preempted (SIGTERM) at step "),
     (requeued, "low", "SLURM starts this job again by itself"),
@@ -61,8 +60,8 @@ ENDS = [  # what ends an attempt, in which partition, what the batch script says
 
 
 def test_requeues_in_a_row_are_one_run(submit, uninterrupted):
-    """Five ends of five kinds; DISTCLS_SLURM_ENDS=25 is the longer set."""
-    ends = list(itertools.islice(itertools.cycle(ENDS), int(os.environ.get("DISTCLS_SLURM_ENDS", len(ENDS)))))
+    """Five ends of five kinds; DISTCLS_SLURM_ENDS=50 is the longer set."""
+    ends = list(itertools.islice(itertools.cycle(KINDS), ENDS))
     run = submit()
     for number, (end, _, _) in enumerate(ends, start=1):
         run.wait_for_progress()
