@@ -11,7 +11,9 @@ from distcls.data.dataset import BetonDataset
 from distcls.data.errors import DataError
 from distcls.data.loader import EvalLoader, TrainLoader
 from distcls.data.resolution import Progressive
+from distcls.engine.bottleneck import Settings
 from distcls.engine.class_metrics import ClassMetrics
+from distcls.engine.device_facts import DeviceFacts, device_facts
 from distcls.engine.fit import misfits
 from distcls.engine.initial_weights import InitialWeights
 from distcls.engine.preemption import StopRequest
@@ -22,6 +24,7 @@ from distcls.models.classifier import ImageClassifier, build_classifier
 from distcls.models.freezing import freeze
 from distcls.models.weights import Report
 from distcls.optim.ema import Ema
+from distcls.optim.param_groups import learning_rates
 from distcls.optim.schedules import Schedule
 from distcls.recipe.errors import KeyPath, Problem, RecipeError
 from distcls.recipe.schema import ProgressiveResolution, Recipe
@@ -64,6 +67,9 @@ class Job:
     log_every_steps: int
     checkpoint_every_steps: int
     evaluate_every_epochs: float
+    learning_rates: dict[str, float]
+    device_facts: DeviceFacts
+    settings: Settings
 
     @property
     def device(self) -> torch.device:
@@ -92,6 +98,9 @@ class Job:
         nearest = round(step / period)
         return step == self.total_steps or (nearest > 0 and step == max(1, round(nearest * period)))
 
+    def logging_due(self, step: int) -> bool:
+        return step == self.total_steps or step % self.log_every_steps == 0
+
     def checkpoint_due(self, step: int) -> bool:
         return step == self.total_steps or (step > 0 and step % self.checkpoint_every_steps == 0)
 
@@ -117,29 +126,6 @@ def open_datasets(recipe: Recipe, source: Source) -> Datasets:
     if problems:
         raise RecipeError(source.recipe, problems)
     return Datasets(train, val)
-
-
-def check_ranks(recipe: Recipe, source: Source, ranks: int) -> None:
-    """The global batch must divide into equal micro-batches, with mixing into even ones.
-
-    Raises:
-        RecipeError: it does not on this many ranks.
-    """
-    batch, accumulation = recipe.train.global_batch_size, recipe.train.accumulation_steps
-    if batch % (ranks * accumulation):
-        path: KeyPath = ("train", "global_batch_size")
-        text = (
-            f"{ranks} ranks x {accumulation} accumulation steps do not divide it: got {batch}, "
-            f"expected a multiple of {ranks * accumulation}"
-        )
-        raise RecipeError(source.recipe, [Problem(source.at(path), path, text)])
-    if recipe.data.mix and (batch // (ranks * accumulation)) % 2:
-        path = ("data", "mix")
-        text = (
-            f"images are mixed in pairs: got micro-batches of {batch // (ranks * accumulation)} images "
-            f"({ranks} ranks x {accumulation} accumulation steps), expected an even number"
-        )
-        raise RecipeError(source.recipe, [Problem(source.at(path), path, text)])
 
 
 def cores_per_rank(local_world_size: int) -> int:
@@ -223,6 +209,8 @@ def build_job(
     for group in optimizer.param_groups:
         group["initial_lr"] = group["lr"]
     ema = Ema(classifier, decay=train.ema.decay) if train.ema else None
+    rates = learning_rates(optimizer.param_groups, optimizer.defaults["lr"])
+    facts = device_facts(accelerator, classifier, train.precision, resolution)  # before it is compiled
     if train.compile:
         classifier.compile()  # in place: names of weights stay what they are
     model, optimizer = accelerator.prepare(model, optimizer)
@@ -274,6 +262,19 @@ def build_job(
         log_every_steps=train.log_every_steps,
         checkpoint_every_steps=recipe.checkpoint.every_steps,
         evaluate_every_epochs=recipe.eval.every_epochs,
+        learning_rates={f"optim/{name}": rate for name, rate in rates.items()},
+        device_facts=facts,
+        settings=Settings(
+            workers=shape["workers"],
+            cores=cores_per_rank(local_world_size),
+            precision=train.precision,
+            compiled=train.compile,
+            accumulation_steps=train.accumulation_steps,
+            global_batch_size=train.global_batch_size,
+            evaluate_every_epochs=recipe.eval.every_epochs,
+            checkpoint_every_steps=recipe.checkpoint.every_steps,
+            gpu=accelerator.device.type == "cuda",
+        ),
     )
 
 

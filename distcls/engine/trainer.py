@@ -4,6 +4,7 @@ Everything that a step uses follows from the recipe and the step's number: the b
 learning rate, the seed of dropout. So a run that starts at step N after a kill is the run that was never killed.
 """
 
+import math
 import time
 from contextlib import nullcontext
 from typing import Literal
@@ -41,12 +42,11 @@ def train(job: Job, snapshots: Snapshots, progress: Progress, window: Totals) ->
     accelerator, model, optimizer = job.accelerator, job.model, job.optimizer
     agreement = Agreement(job.device, job.world_size)
     rows = Rows(job, progress.step)
-    if (
-        job.evaluation_due(progress.step)
-        and progress.evaluated < progress.step
-        and not _evaluated(job, snapshots, progress)
-    ):
-        return "preempted"
+    stopping = False
+    if job.evaluation_due(progress.step) and progress.evaluated < progress.step:
+        with rows.standing_still("evaluation"):
+            if not _evaluated(job, snapshots, progress):
+                return "preempted"
 
     model.train()
     with job.train_loader.stream(progress.step, job.total_steps) as batches:
@@ -64,7 +64,10 @@ def train(job: Job, snapshots: Snapshots, progress: Progress, window: Totals) ->
                         values = model(batch.images, batch.target)
                     accelerator.backward(values["loss"] / job.accumulation_steps)
                 window.add(values, batch.count)
-            norm = accelerator.clip_grad_norm_(model.parameters(), job.clip_grad_norm) if job.clip_grad_norm else None
+            logging = job.logging_due(step + 1)
+            norm = None
+            if job.clip_grad_norm or logging:  # without a bound the gradient stays what it is, bit for bit
+                norm = accelerator.clip_grad_norm_(model.parameters(), job.clip_grad_norm or math.inf)
             optimizer.step()
             optimizer.zero_grad()
             if job.ema is not None:
@@ -76,20 +79,24 @@ def train(job: Job, snapshots: Snapshots, progress: Progress, window: Totals) ->
             agreement.update(wait=evaluating or saving)
             if agreement.broken_at is not None:
                 raise _non_finite(job, snapshots, agreement.broken_at)
-            if progress.step % job.log_every_steps == 0 or progress.step == job.total_steps:
-                rows.begin(progress.step, window.reduce(), optimizer.defaults["lr"] * factor, norm)
+            if logging:
+                rows.begin(progress.step, window.reduce(), factor, norm)
             rows.write(all_now=evaluating or saving or agreement.stop)
             job.console.advance(progress.step)
 
             stopping = agreement.stop
-            with rows.clock_stopped():
-                if evaluating and not stopping:
+            if evaluating and not stopping:
+                with rows.standing_still("evaluation"):
                     stopping = not _evaluated(job, snapshots, progress)
-                if saving or stopping:
+            if saving or stopping:
+                with rows.standing_still("checkpoint"):
                     snapshots.save(progress, window, required=stopping or progress.step == job.total_steps)
+            if stopping or progress.step % job.steps_per_epoch == 0 or progress.step == job.total_steps:
+                rows.end_epoch(progress.step)
             if stopping:
-                return "preempted"
-    return "finished"
+                break
+    rows.write(all_now=True)
+    return "preempted" if stopping else "finished"
 
 
 def _evaluated(job: Job, snapshots: Snapshots, progress: Progress) -> bool:
