@@ -13,7 +13,7 @@ import torch
 
 from distcls.engine.agreement import LAG
 from distcls.engine.bottleneck import verdict
-from distcls.engine.build import Job
+from distcls.engine.job import Job
 from distcls.engine.metrics import Means
 from distcls.engine.phases import PHASES, Exchange, Mark, Phases
 from distcls.engine.reduction import SumOverRanks

@@ -9,11 +9,12 @@ from typing import Any, Literal
 import torch
 from accelerate import Accelerator
 
-from distcls.engine.build import Datasets, Job, build_job, open_datasets
+from distcls.engine.build import Datasets, build_job, open_datasets
 from distcls.engine.checkpoints.snapshot import Progress, Snapshots, criterion
 from distcls.engine.checkpoints.store import CheckpointStore
 from distcls.engine.fit import check_ranks
 from distcls.engine.initial_weights import InitialWeights
+from distcls.engine.job import Job
 from distcls.engine.metrics import Totals
 from distcls.engine.plugins import Plugin, import_parts
 from distcls.engine.preemption import StopRequest

@@ -10,9 +10,9 @@ from contextlib import nullcontext
 from typing import Literal
 
 from distcls.engine.agreement import Agreement
-from distcls.engine.build import Job
 from distcls.engine.checkpoints.snapshot import Progress, Snapshots, criterion
 from distcls.engine.evaluate import evaluate
+from distcls.engine.job import Job
 from distcls.engine.metrics import Totals
 from distcls.engine.prediction_files import record_predictions
 from distcls.engine.predictions import Predictions
@@ -30,7 +30,7 @@ def train(job: Job, snapshots: Snapshots, progress: Progress, window: Totals) ->
     """Train from `progress.step` to the recipe's end.
 
     Args:
-        job: the built objects, see engine/build.py.
+        job: the built objects, see engine/job.py.
         snapshots: writes checkpoints and weights.
         progress: where to start; kept up to date.
         window: the sums of the logging window that is open at `progress.step`.

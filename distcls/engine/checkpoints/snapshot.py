@@ -10,9 +10,9 @@ from typing import Any
 import torch
 
 from distcls import __version__
-from distcls.engine.build import Job
 from distcls.engine.checkpoints.store import CheckpointStore, SaveFailed, flatten_state, save_weights, unflatten_state
 from distcls.engine.durable_file import replace_file
+from distcls.engine.job import Job
 from distcls.engine.metrics import Totals
 from distcls.engine.strategies.buffers import averaged_buffers
 
