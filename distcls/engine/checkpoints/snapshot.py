@@ -61,6 +61,10 @@ class Snapshots:
         self._background: Background[Path] = Background()
         self._pending = (0, 0.0, 0.0)  # of the save under way: its step, when it began, how long its copy took
 
+    @property
+    def run_folder(self) -> Path:
+        return self._weights.parent
+
     def newest(self) -> Path | None:
         """The newest valid checkpoint, a save under way among them; the same on all ranks."""
         self.settle()
@@ -179,7 +183,7 @@ class Snapshots:
         job = self._job
         if job.metrics is None or job.rank != 0:
             return
-        path = self._weights.parent / "val_per_class.json"
+        path = self.run_folder / "val_per_class.json"
         whole = {"step": progress.step, **progress.last, **job.metrics.per_class}
         try:
             replace_file(path, json.dumps(whole, indent=1).encode() + b"\n")
