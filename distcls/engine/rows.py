@@ -70,6 +70,8 @@ class Rows:
             "perf/step_ms": 1000 * seconds / steps,
             **job.device_facts.mfu(speed, job.train_loader.resolution_at(step - 1)),
         }
+        if self._stall:
+            values["perf/checkpoint_stall_s"] = self._stall
         self._pending.append(
             _Row(step, self._phases.take(), values, means, seconds, _scalars(norm, job.accelerator.scaler))
         )
@@ -95,6 +97,10 @@ class Rows:
         yield
         self._phases.mark(before)
         self._began += time.perf_counter() - began
+
+    def add_stall(self, seconds: float) -> None:
+        """Training stood still that long for a checkpoint; the next row says so."""
+        self._stall += seconds
 
     def _write(self, row: _Row) -> None:
         spent = self._phases.seconds(row.marks)
@@ -130,6 +136,7 @@ class Rows:
 
     def _mark(self, step: int) -> None:
         self._first = step
+        self._stall = 0.0
         self._began = time.perf_counter()
 
 

@@ -31,7 +31,7 @@ def train(job: Job, snapshots: Snapshots, progress: Progress, window: Totals) ->
 
     Args:
         job: the built objects, see engine/job.py.
-        snapshots: writes checkpoints and weights.
+        snapshots: writes checkpoints, beside the training, and weights.
         progress: where to start; kept up to date.
         window: the sums of the logging window that is open at `progress.step`.
 
@@ -84,6 +84,7 @@ def train(job: Job, snapshots: Snapshots, progress: Progress, window: Totals) ->
             if logging:
                 rows.begin(progress.step, window.reduce(), factor, norm)
             rows.write(all_now=evaluating or saving or agreement.stop)
+            snapshots.poll()
             job.console.advance(progress.step)
 
             stopping = agreement.stop
@@ -92,7 +93,8 @@ def train(job: Job, snapshots: Snapshots, progress: Progress, window: Totals) ->
                     stopping = not _evaluated(job, snapshots, progress)
             if saving or stopping:
                 with rows.standing_still("checkpoint"):
-                    snapshots.save(progress, window, required=stopping or progress.step == job.total_steps)
+                    required = stopping or progress.step == job.total_steps
+                    rows.add_stall(snapshots.save(progress, window, required=required))
             if stopping or progress.step % job.steps_per_epoch == 0 or progress.step == job.total_steps:
                 rows.end_epoch(progress.step)
             if stopping:

@@ -5,7 +5,7 @@ import time
 import pytest
 import torch
 
-from distcls.data.stream import Loader
+from distcls.data.loader import TrainLoader
 from distcls.engine.bottleneck import Settings, verdict
 from distcls.engine.checkpoints.snapshot import Snapshots
 from distcls.engine.phases import PHASES, Exchange, Phases
@@ -128,10 +128,10 @@ def slowed(method, seconds):
 
 def trained(tiny_recipe, *overrides):
     stop = StopRequest()
-    outcome = train(tiny_recipe, ["train.max_steps=10", "train.epochs=null", *overrides], stop=stop)
+    outcome = train(tiny_recipe, ["train.max_steps=6", "train.epochs=null", *overrides], stop=stop)
     stop.uninstall()
     rows = [row for row in read_rows(outcome.folder) if "perf/share_compute" in row]
-    assert [row["step"] for row in rows] == [10]
+    assert [row["step"] for row in rows] == [6]
     measured = {name.removeprefix("perf/share_"): rows[0][name] for name in rows[0] if "share" in name}
     assert sum(measured.values()) == pytest.approx(1)
     (event,) = [event for event in read_events(outcome.folder) if event["kind"] == "bottleneck"]
@@ -149,9 +149,9 @@ def trained(tiny_recipe, *overrides):
 )
 def test_a_run_knows_what_holds_it_up(tiny_recipe, monkeypatch, capsys, cause, overrides, advice):
     if cause == "data":
-        monkeypatch.setattr(Loader, "_decode_part", slowed(Loader._decode_part, 0.3))
+        monkeypatch.setattr(TrainLoader, "_decode_part", slowed(TrainLoader._decode_part, 0.6))
     if cause == "checkpoint":
-        monkeypatch.setattr(Snapshots, "save", slowed(Snapshots.save, 0.3))
+        monkeypatch.setattr(Snapshots, "save", slowed(Snapshots.save, 0.6))
     found, said = trained(tiny_recipe, *overrides)
     assert found == cause
     assert advice in said
