@@ -180,10 +180,14 @@ class Tracking(Part):
 class Distributed(Part):
     """How ranks work together."""
 
-    strategy: Literal["ddp"] = "ddp"
-    """ddp: every rank holds the whole model."""
+    strategy: Literal["ddp", "fsdp2"] = "ddp"
+    """ddp: every rank holds the whole model. fsdp2: it holds its share of weights, gradients and optimizer."""
     sync_bn: bool = False
-    """BatchNorm statistics over all ranks instead of each micro-batch."""
+    """BatchNorm statistics over all ranks instead of each micro-batch; GPUs only."""
+    activation_checkpointing: bool = False
+    """Compute the activations within blocks again in backward instead of keeping them: less memory, a third slower."""
+    wrap: list[str] = []
+    """Classes of modules that are blocks (fsdp2, activation_checkpointing), by name; empty: the backbone's own."""
 
 
 class Recipe(Part):
