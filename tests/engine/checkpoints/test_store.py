@@ -44,7 +44,7 @@ def test_manifest_says_what_it_is(store):
     manifest = json.loads((save(store, 12, best=True) / "MANIFEST.json").read_text())
     head = {key: manifest[key] for key in ("schema", "step", "epoch", "samples", "recipe_hash", "world_size", "best")}
     assert head == {
-        "schema": 1,
+        "schema": 2,
         "step": 12,
         "epoch": 3.0,
         "samples": 96,
