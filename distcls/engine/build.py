@@ -1,6 +1,5 @@
 """Recipe -> objects. The only file that does it: nothing below receives the recipe, only plain values from here."""
 
-import os
 from dataclasses import dataclass
 
 import torch
@@ -16,6 +15,7 @@ from distcls.engine.fit import misfits
 from distcls.engine.initial_weights import InitialWeights
 from distcls.engine.predictions import Predictions
 from distcls.engine.preemption import StopRequest
+from distcls.engine.ranks.topology import cores_per_rank
 from distcls.engine.seeding import seed_building
 from distcls.engine.strategies.blocks import checkpoint_activations, find_blocks
 from distcls.engine.strategies.buffers import same_start
@@ -121,11 +121,6 @@ def open_datasets(recipe: Recipe, source: Source) -> Datasets:
     if problems:
         raise RecipeError(source.recipe, problems)
     return Datasets(train, val)
-
-
-def cores_per_rank(local_world_size: int) -> int:
-    """Cores that this process may use, shared between its node's ranks; SLURM gives fewer than the machine has."""
-    return max(1, len(os.sched_getaffinity(0)) // local_world_size)
 
 
 def resolution_of(key: int | ProgressiveResolution) -> tuple[int | Progressive, int]:

@@ -29,7 +29,7 @@ def train(job: Job, snapshots: Snapshots, progress: Progress, window: Totals) ->
 
     Args:
         job: the built objects, see engine/build.py.
-        snapshots: writes checkpoints and weights.
+        snapshots: writes checkpoints, beside the training, and weights.
         progress: where to start; kept up to date.
         window: the sums of the logging window that is open at `progress.step`.
 
@@ -77,6 +77,7 @@ def train(job: Job, snapshots: Snapshots, progress: Progress, window: Totals) ->
             if progress.step % job.log_every_steps == 0 or progress.step == job.total_steps:
                 rows.begin(progress.step, window.reduce(), job.base_rate * factor, norm)
             rows.write(all_now=evaluating or saving or agreement.stop)
+            snapshots.poll()
             job.console.advance(progress.step)
 
             stopping = agreement.stop
@@ -84,7 +85,8 @@ def train(job: Job, snapshots: Snapshots, progress: Progress, window: Totals) ->
                 if evaluating and not stopping:
                     stopping = not _evaluated(job, snapshots, progress)
                 if saving or stopping:
-                    snapshots.save(progress, window, required=stopping or progress.step == job.total_steps)
+                    required = stopping or progress.step == job.total_steps
+                    rows.add_stall(snapshots.save(progress, window, required=required))
             if stopping:
                 return "preempted"
     return "finished"
