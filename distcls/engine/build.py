@@ -239,6 +239,8 @@ def build_job(
         seed=train.seed,
         balanced=recipe.data.sampler == "balanced",
         repeats=recipe.data.repeats if recipe.data.sampler == "repeated" else 1,
+        block_size=recipe.data.block_size if recipe.data.sampler == "block_shuffle" else None,
+        block_window=recipe.data.block_window,
         **shape,
     )
     val_loader = EvalLoader(
