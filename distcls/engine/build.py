@@ -16,6 +16,7 @@ from distcls.engine.fit import misfits
 from distcls.engine.initial_weights import InitialWeights
 from distcls.engine.predictions import Predictions
 from distcls.engine.preemption import StopRequest
+from distcls.engine.sampling import sampling_of
 from distcls.engine.seeding import seed_building
 from distcls.engine.strategies.buffers import same_start
 from distcls.errors import UserError
@@ -239,10 +240,7 @@ def build_job(
         global_batch_size=train.global_batch_size,
         accumulation_steps=train.accumulation_steps,
         seed=train.seed,
-        balanced=recipe.data.sampler == "balanced",
-        repeats=recipe.data.repeats if recipe.data.sampler == "repeated" else 1,
-        block_size=recipe.data.block_size if recipe.data.sampler == "block_shuffle" else None,
-        block_window=recipe.data.block_window,
+        **sampling_of(recipe.data),
         **shape,
     )
     val_loader = EvalLoader(
