@@ -12,10 +12,12 @@ from distcls.data.loader import EvalLoader, TrainLoader
 from distcls.data.resolution import Progressive
 from distcls.engine.class_metrics import ClassMetrics
 from distcls.engine.fit import misfits
+from distcls.engine.fit_ranks import reported_at
 from distcls.engine.initial_weights import InitialWeights
 from distcls.engine.predictions import Predictions
 from distcls.engine.preemption import StopRequest
 from distcls.engine.ranks.topology import cores_per_rank
+from distcls.engine.sampling import sampling_of
 from distcls.engine.seeding import seed_building
 from distcls.engine.strategies.blocks import checkpoint_activations, find_blocks
 from distcls.engine.strategies.buffers import same_start
@@ -147,11 +149,8 @@ def build_model(
     _, size = resolution_of(recipe.data.resolution)
     model = build_classifier(recipe.model.model_dump(), image_size=(size, size), init_weights=not resuming)
     report = None if resuming or initial_weights is None else initial_weights.load_into(model)
-    try:
+    with reported_at(source, ("model", "freeze")):
         freeze(model, recipe.model.freeze)
-    except UserError as error:
-        path: KeyPath = ("model", "freeze")
-        raise RecipeError(source.recipe, [Problem(source.at(path), path, str(error))]) from error
     return model, report
 
 
@@ -221,8 +220,7 @@ def build_job(
         global_batch_size=train.global_batch_size,
         accumulation_steps=train.accumulation_steps,
         seed=train.seed,
-        balanced=recipe.data.sampler == "balanced",
-        repeats=recipe.data.repeats if recipe.data.sampler == "repeated" else 1,
+        **sampling_of(recipe.data),
         **shape,
     )
     val_loader = EvalLoader(
@@ -275,16 +273,11 @@ def _optimizer(recipe: Recipe, classifier: ImageClassifier) -> torch.optim.Optim
 
 
 def _blocks(recipe: Recipe, source: Source, classifier: ImageClassifier) -> list[nn.Module]:
-    path: KeyPath = ("distributed", "wrap")
-    try:
+    with reported_at(source, ("distributed", "wrap")):
         blocks = find_blocks(classifier, recipe.distributed.wrap)
-    except UserError as error:
-        raise RecipeError(source.recipe, [Problem(source.at(path), path, str(error))]) from error
-    if not blocks and recipe.distributed.activation_checkpointing:
-        path = ("distributed", "activation_checkpointing")
-        name = type(classifier.backbone).__name__
-        text = f"{name} has no blocks that repeat: name the classes of its modules in distributed.wrap"
-        raise RecipeError(source.recipe, [Problem(source.at(path), path, text)])
+        if not blocks and recipe.distributed.activation_checkpointing:
+            name = type(classifier.backbone).__name__
+            raise UserError(f"needed for activation_checkpointing: {name} has no blocks that repeat, name classes here")
     return blocks
 
 

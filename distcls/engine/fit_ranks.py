@@ -1,5 +1,9 @@
 """Where a recipe does not fit the ranks that it is started on: known before a process group or a GPU is touched."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from distcls.errors import UserError
 from distcls.recipe.errors import KeyPath, Problem, RecipeError
 from distcls.recipe.schema import Recipe
 from distcls.recipe.source import Source
@@ -26,3 +30,12 @@ def check_ranks(recipe: Recipe, source: Source, ranks: int) -> None:
             f"({ranks} ranks x {accumulation} accumulation steps), expected an even number"
         )
         raise RecipeError(source.recipe, [Problem(source.at(path), path, text)])
+
+
+@contextmanager
+def reported_at(source: Source, path: KeyPath) -> Iterator[None]:
+    """A UserError within the block is a mistake of the recipe's at `path`."""
+    try:
+        yield
+    except UserError as error:
+        raise RecipeError(source.recipe, [Problem(source.at(path), path, str(error))]) from error
