@@ -1,9 +1,9 @@
-"""Where a recipe does not fit its data sets or its ranks: known before anything is built, reported as mistakes are."""
+"""Where a recipe does not fit its data sets: known before anything is built, reported like every mistake."""
 
 from typing import Any
 
 from distcls.data.dataset import BetonDataset
-from distcls.recipe.errors import KeyPath, Problem, RecipeError
+from distcls.recipe.errors import KeyPath, Problem
 from distcls.recipe.schema import Recipe
 from distcls.recipe.source import Source
 from distcls.registry import HEADS
@@ -65,26 +65,3 @@ def _metrics(recipe: Recipe, head: Any) -> list[tuple[KeyPath, str]]:
 
 def _listed(names: list[str]) -> str:
     return ", ".join(names[:4]) + (f", ... ({len(names)})" if len(names) > 4 else "")
-
-
-def check_ranks(recipe: Recipe, source: Source, ranks: int) -> None:
-    """The global batch must divide into equal micro-batches, with mixing into even ones.
-
-    Raises:
-        RecipeError: it does not on this many ranks.
-    """
-    batch, accumulation = recipe.train.global_batch_size, recipe.train.accumulation_steps
-    if batch % (ranks * accumulation):
-        path: KeyPath = ("train", "global_batch_size")
-        text = (
-            f"{ranks} ranks x {accumulation} accumulation steps do not divide it: got {batch}, "
-            f"expected a multiple of {ranks * accumulation}"
-        )
-        raise RecipeError(source.recipe, [Problem(source.at(path), path, text)])
-    if recipe.data.mix and (batch // (ranks * accumulation)) % 2:
-        path = ("data", "mix")
-        text = (
-            f"images are mixed in pairs: got micro-batches of {batch // (ranks * accumulation)} images "
-            f"({ranks} ranks x {accumulation} accumulation steps), expected an even number"
-        )
-        raise RecipeError(source.recipe, [Problem(source.at(path), path, text)])

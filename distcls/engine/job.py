@@ -4,7 +4,6 @@ from dataclasses import dataclass
 
 import torch
 from accelerate import Accelerator
-from torch import nn
 
 from distcls.data.loader import EvalLoader, TrainLoader
 from distcls.engine.bottleneck import Settings
@@ -12,6 +11,7 @@ from distcls.engine.class_metrics import ClassMetrics
 from distcls.engine.device_facts import DeviceFacts
 from distcls.engine.predictions import Predictions
 from distcls.engine.preemption import StopRequest
+from distcls.engine.strategies.strategy import Strategy
 from distcls.models.classifier import ImageClassifier
 from distcls.optim.ema import Ema
 from distcls.optim.schedules import Schedule
@@ -21,12 +21,12 @@ from distcls.tracking.trackers import Trackers
 
 @dataclass
 class Job:
-    """Everything that the train loop uses, built and ready. `model` is the wrapped `classifier`."""
+    """Everything that the train loop uses, built and ready. `strategy` has the wrapped classifier and the optimizer."""
 
     accelerator: Accelerator
     classifier: ImageClassifier
-    model: nn.Module
-    optimizer: torch.optim.Optimizer
+    strategy: Strategy
+    base_rate: float
     schedule: Schedule
     ema: Ema | None
     train_loader: TrainLoader
@@ -40,7 +40,6 @@ class Job:
     steps_per_epoch: int
     global_batch_size: int
     accumulation_steps: int
-    clip_grad_norm: float | None
     seed: int
     log_every_steps: int
     checkpoint_every_steps: int

@@ -44,7 +44,7 @@ class Rows:
     def __init__(self, job: Job, first_step: int) -> None:
         self._job = job
         self._phases = Phases(job.device)
-        self._exchange = Exchange(job.model)
+        self._exchange = Exchange(job.strategy.model)
         if job.rank == 0:
             job.train_loader.mark = self._phases.mark
         self._pending: deque[_Row] = deque()

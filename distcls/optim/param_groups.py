@@ -75,7 +75,7 @@ def param_groups(
 
 
 def learning_rates(groups: Sequence[Mapping[str, Any]], lr: float) -> dict[str, float]:
-    """Names for logs of the learning rates before the schedule: "lr", and where groups differ "lr/<part>" for each.
+    """Metrics' names and the learning rates before the schedule: "optim/lr", and where groups differ "optim/lr/<part>".
 
     A part is what the names of all parameters with that rate have in common, e.g. ``backbone.layer1``; where that is
     nothing, or two rates have the same in common, the rate's multiple of `lr`: ``x0.1``.
@@ -88,11 +88,11 @@ def learning_rates(groups: Sequence[Mapping[str, Any]], lr: float) -> dict[str, 
     for group in groups:
         names.setdefault(group["lr"], []).extend(group.get("names", []))
     if len(names) == 1:
-        return {"lr": lr}
+        return {"optim/lr": lr}
     common = {rate: _common_part(of_rate) for rate, of_rate in names.items()}
     parts = list(common.values())
     labels = {rate: part if part and parts.count(part) == 1 else f"x{rate / lr:.4g}" for rate, part in common.items()}
-    return {"lr": lr, **{f"lr/{labels[rate]}": rate for rate in sorted(labels)}}
+    return {"optim/lr": lr, **{f"optim/lr/{labels[rate]}": rate for rate in sorted(labels)}}
 
 
 def _common_part(names: Sequence[str]) -> str:

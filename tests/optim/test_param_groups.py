@@ -131,14 +131,14 @@ def test_rates_are_named_by_what_their_parameters_share():
         return {"lr": lr, "names": list(names)}
 
     same = [group(0.1, "backbone.conv1.weight"), group(0.1, "head.fc.weight")]
-    assert learning_rates(same, 0.1) == {"lr": 0.1}
+    assert learning_rates(same, 0.1) == {"optim/lr": 0.1}
     two = [
         group(0.01, "backbone.conv1.weight", "backbone.layer1.0.conv1.weight"),
         group(0.01, "backbone.bn1.bias"),
         group(0.1, "head.fc.weight", "head.fc.bias"),
     ]
-    assert learning_rates(two, 0.1) == {"lr": 0.1, "lr/backbone": 0.01, "lr/head.fc": 0.1}
+    assert learning_rates(two, 0.1) == {"optim/lr": 0.1, "optim/lr/backbone": 0.01, "optim/lr/head.fc": 0.1}
     unclear = [group(0.01, "backbone.a.weight", "head.b.weight"), group(0.1, "head.fc.weight")]
-    assert learning_rates(unclear, 0.1) == {"lr": 0.1, "lr/x0.1": 0.01, "lr/head.fc": 0.1}
+    assert learning_rates(unclear, 0.1) == {"optim/lr": 0.1, "optim/lr/x0.1": 0.01, "optim/lr/head.fc": 0.1}
     twice = [group(0.05, "backbone.a.weight"), group(0.1, "backbone.a.bias")]
-    assert learning_rates(twice, 0.1) == {"lr": 0.1, "lr/x0.5": 0.05, "lr/x1": 0.1}
+    assert learning_rates(twice, 0.1) == {"optim/lr": 0.1, "optim/lr/x0.5": 0.05, "optim/lr/x1": 0.1}
