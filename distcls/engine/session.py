@@ -26,7 +26,8 @@ from distcls.recipe.source import Source, read
 from distcls.recipe.yaml12 import to_yaml
 from distcls.tracking.console import Console
 from distcls.tracking.jsonl import MetricsLog
-from distcls.tracking.report import render
+from distcls.tracking.live_report import LiveReport
+from distcls.tracking.report import write_report
 from distcls.tracking.trackers import Trackers
 from distcls.tracking.wandb import WandbTracker
 
@@ -176,7 +177,7 @@ def _end(folder: RunFolder, status: Status, message: str | None, console: Consol
 def _draw(folder: RunFolder, console: Console) -> None:
     """`report.html`; a run that trained well does not fail for its picture."""
     try:
-        (folder.path / "report.html").write_text(render([folder.path]))
+        write_report([folder.path], folder.path / "report.html")
     except Exception as error:
         console.warn(f"{folder.path}/report.html was not drawn: {type(error).__name__}: {error}")
 
@@ -200,7 +201,7 @@ def _begin(folder: RunFolder, plan: Plan, ranks: int) -> Start:
 
 def _backends(plan: Plan, folder: RunFolder, start: Start, console: Console) -> list:
     log = MetricsLog(folder.path, start.attempt, warn=console.warn)
-    backends: list[Any] = [log]
+    backends: list[Any] = [log, LiveReport(folder.path)]
     tracking = plan.recipe.tracking
     if tracking.mode != "disabled":
         backends.append(
