@@ -21,6 +21,7 @@ from distcls.engine.run import Outcome
 from distcls.engine.run_folder import RunFolder, Start, Status
 from distcls.engine.strategies.accelerator import make_accelerator
 from distcls.engine.trainer import train
+from distcls.recipe.refill import refilled
 from distcls.recipe.schema import Recipe, check
 from distcls.recipe.source import Source, read
 from distcls.recipe.yaml12 import to_yaml
@@ -190,6 +191,8 @@ def _begin(folder: RunFolder, plan: Plan, ranks: int) -> Start:
         world_size=ranks,
         threads=torch.get_num_threads(),
         resume=plan.recipe.checkpoint.resume,
+        allow_changes=plan.recipe.checkpoint.allow_changes,
+        refill=refilled,
     )
     for plugin in plan.plugins:
         if plugin.file.is_file():
@@ -241,7 +244,9 @@ def _announce(job: Job, plan: Plan, folder: RunFolder, start: Start, found: Path
     if start.attempt > 1:
         where = f"step {progress.step} ({found.name})" if found else "the beginning: it has no checkpoint yet"
         job.console.note(f"attempt {start.attempt}: going on from {where}")
-        job.trackers.event("resumed", step=progress.step, changed=start.changed)
+        job.trackers.event("resumed", step=progress.step, changed=start.changed, allowed=start.allowed)
+        for line in start.notes():
+            job.console.note(line)
     job.console.start(job.total_steps, job.steps_per_epoch, progress.step)
 
 

@@ -156,6 +156,8 @@ class Checkpoint(Part):
     """Newest checkpoints to keep; at least 2, so that a damaged one has a predecessor."""
     resume: Literal["auto", "never", "must"] = "auto"
     """auto: go on if there is a checkpoint. never: refuse a used folder. must: fail without a checkpoint."""
+    allow_changes: list[str] = []
+    """Keys that may differ from what the run was before, with all below them: optimizer.lr, train.epochs, data."""
 
 
 class Tracking(Part):

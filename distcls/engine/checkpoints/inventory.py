@@ -1,4 +1,4 @@
-"""The checkpoints of a run folder, looked at from outside: what there is, and whether its bytes are what was written."""
+"""The checkpoints of a run folder, seen from outside: what there is, and whether its bytes are what was written."""
 
 from dataclasses import dataclass
 from pathlib import Path
