@@ -15,6 +15,7 @@ from distcls.engine.class_metrics import ClassMetrics
 from distcls.engine.fit import misfits
 from distcls.engine.initial_weights import InitialWeights
 from distcls.engine.preemption import StopRequest
+from distcls.engine.ranks.heartbeat import Heartbeat
 from distcls.engine.seeding import seed_building
 from distcls.engine.strategies.buffers import same_start
 from distcls.errors import UserError
@@ -54,6 +55,7 @@ class Job:
     trackers: Trackers
     console: Console
     stop: StopRequest
+    heart: Heartbeat
     metrics: ClassMetrics | None
     total_steps: int
     steps_per_epoch: int
@@ -191,6 +193,7 @@ def build_job(
     trackers: Trackers,
     console: Console,
     stop: StopRequest,
+    heart: Heartbeat,
 ) -> Job:
     """Build model, optimizer, schedule and loaders for this rank; see `build_model` for the weights.
 
@@ -264,6 +267,7 @@ def build_job(
         trackers=trackers,
         console=console,
         stop=stop,
+        heart=heart,
         metrics=_class_metrics(recipe, datasets, classifier, accelerator),
         total_steps=total_steps,
         steps_per_epoch=steps_per_epoch,

@@ -22,6 +22,7 @@ def evaluate(
     world_size: int,
     autocast: Callable[[], AbstractContextManager],
     stop_requested: Callable[[], bool] = lambda: False,
+    beat: Callable[[], None] = lambda: None,
     metrics: ClassMetrics | None = None,
 ) -> dict[str, float] | None:
     """Loss and top-k of `model` over the whole set of `loader`.
@@ -33,6 +34,7 @@ def evaluate(
         model: the wrapped classifier, ``images (N, 3, H, W) -> logits (N, C)``.
         classifier: the same, unwrapped: its ``loss(logits, target)`` gives the losses and counts.
         stop_requested: this rank's wish to end early; all ranks agree on it between batches.
+        beat: called once a batch, for whoever watches that this goes on.
         metrics: what to measure beside them.
 
     Returns:
@@ -61,6 +63,7 @@ def evaluate(
                 totals.add(values, batch.count)
                 if metrics is not None:
                     metrics.add(logits, batch.target, batch.index)
+                beat()
                 agreement.post(number, stop=stop_requested(), loss=quiet)
                 agreement.update()
                 if agreement.stop:

@@ -16,14 +16,20 @@ from distcls.engine.initial_weights import InitialWeights
 from distcls.engine.metrics import Totals
 from distcls.engine.plugins import Plugin, import_parts
 from distcls.engine.preemption import StopRequest
-from distcls.engine.ranks import collectives, preflight, topology
+from distcls.engine.ranks import collectives, heartbeat, network, preflight, topology
+from distcls.engine.ranks.code_version import code_version
+from distcls.engine.ranks.heartbeat import Heartbeat
+from distcls.engine.ranks.shared_folder import NFS_CACHE_S, check_shared
+from distcls.engine.ranks.watchdog import RankLost, Watchdog, is_collective_error
 from distcls.engine.run import Outcome
 from distcls.engine.run_folder import RunFolder, Start, Status
 from distcls.engine.strategies.accelerator import make_accelerator
 from distcls.engine.trainer import train
+from distcls.errors import UserError
 from distcls.recipe.schema import Recipe, check
 from distcls.recipe.source import Source, read
 from distcls.recipe.yaml12 import to_yaml
+from distcls.tracking.bounded import within
 from distcls.tracking.console import Console
 from distcls.tracking.jsonl import MetricsLog
 from distcls.tracking.report import render
@@ -74,21 +80,33 @@ def run(recipe_path: Path, overrides: Sequence[str], stop: StopRequest) -> Outco
     """See `distcls.engine.run.train`."""
     _, world_size, _, local_world_size = topology.launched_ranks()
     plan = prepare(recipe_path, overrides, world_size)
-    accelerator = make_accelerator(precision=plan.recipe.train.precision)
+    outcome = _attempt(plan, _meet(plan.recipe, world_size, local_world_size), local_world_size, stop)
+    # Not after an error: it would wait for ranks that are gone.
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
+    return outcome
+
+
+def _meet(recipe: Recipe, world_size: int, local_world_size: int) -> Accelerator:
+    """This rank's device, and the process group."""
+    if world_size > 1:
+        network.check_interfaces(several_nodes=world_size > local_world_size, on_gpu=torch.cuda.is_available())
     try:
-        return _attempt(plan, accelerator, local_world_size, stop)
-    finally:
-        if torch.distributed.is_initialized():
-            torch.distributed.destroy_process_group()
+        return make_accelerator(precision=recipe.train.precision, timeout_s=recipe.distributed.timeout_s)
+    except (RuntimeError, ValueError) as error:
+        if world_size == 1:
+            raise
+        raise network.unreachable(error) from error
 
 
 def _attempt(plan: Plan, accelerator: Accelerator, local_world_size: int, stop: StopRequest) -> Outcome:
     recipe, rank, ranks = plan.recipe, accelerator.process_index, accelerator.num_processes
     collectives.same_on_all_ranks(
         {
+            "code": code_version(),
             "recipe": recipe.resolved(),
-            "plug-ins": {plugin.name: plugin.sha256 for plugin in plan.plugins},
-            "data": plan.fingerprints(),
+            "plug-ins": {Path(plugin.name).name: plugin.sha256[:16] for plugin in plan.plugins},
+            **plan.fingerprints(),
         }
     )
     console = Console(rank)
@@ -102,11 +120,23 @@ def _attempt(plan: Plan, accelerator: Accelerator, local_world_size: int, stop: 
         stop.stop_file = folder.stop_file
 
     trackers = Trackers([], warn=console.warn)
+    heart = Heartbeat(folder.path / "heartbeat", rank, ranks)
+    watchdog = Watchdog(
+        heart,
+        timeout_s=recipe.distributed.timeout_s,
+        warn_after_s=recipe.distributed.warn_after_s,
+        record=lambda error: _end_lost(folder, start.attempt, error, console),
+    )
     status: Literal["finished", "preempted", "failed"] = "failed"
     message: str | None = None
+    lost: RankLost | None = None
     try:
+        check_shared(folder.path, rank, wait_s=min(NFS_CACHE_S, recipe.distributed.timeout_s))
+        heart.start()
+        watchdog.start()
         store = CheckpointStore(folder.checkpoints, recipe.checkpoint.keep, rank, ranks, gather=collectives.gather)
         found = store.latest()
+        heart.beat(0, "building")
         with collectives.together(rank, ranks):
             if rank == 0:
                 trackers.backends = _backends(plan, folder, start, console)
@@ -121,9 +151,11 @@ def _attempt(plan: Plan, accelerator: Accelerator, local_world_size: int, stop: 
                 trackers=trackers,
                 console=console,
                 stop=stop,
+                heart=heart,
             )
         window = Totals(job.device, ranks)
         snapshots = Snapshots(job, store, folder.weights, _identity(plan, start))
+        heart.beat(0, "restoring")
         progress = snapshots.restore(found, window) if found else Progress()
         _announce(job, plan, folder, start, found, progress)
 
@@ -134,10 +166,18 @@ def _attempt(plan: Plan, accelerator: Accelerator, local_world_size: int, stop: 
             message = stop.requested or "another rank was asked to stop"
     except BaseException as error:
         message = f"{type(error).__name__}: {error}"
-        raise
+        if ranks == 1 or not is_collective_error(error):
+            raise
+        lost = watchdog.explain(error)
+        message = f"RankLost: {lost}"
+        raise lost from error
     finally:
+        watchdog.stop()
+        heart.close(message or status, bereft=lost is not None)
         # Trackers first: a preempted job is killed soon, and what run.json says must come last.
         trackers.finish(status, message)
+        if lost is not None and rank != 0:
+            _end_lost(folder, start.attempt, lost, console)
         if rank == 0:
             if status == "preempted":
                 stop.done()
@@ -159,6 +199,15 @@ def _end(folder: RunFolder, status: Status, message: str | None, console: Consol
         folder.close()
 
 
+def _end_lost(folder: RunFolder, attempt: int, error: RankLost, console: Console) -> None:
+    """Only the lowest rank that lives writes it down; the disk may be what was lost."""
+    if error.speaker:
+        try:
+            within(30, lambda: folder.end_for_rank_zero(attempt, f"RankLost: {error}"))
+        except (OSError, UserError) as failure:
+            console.warn(f"{folder.path}/run.json still says running: {failure}")
+
+
 def _draw(folder: RunFolder, console: Console) -> None:
     """`report.html`; a run that trained well does not fail for its picture."""
     try:
@@ -177,6 +226,7 @@ def _begin(folder: RunFolder, plan: Plan, ranks: int) -> Start:
         threads=torch.get_num_threads(),
         resume=plan.recipe.checkpoint.resume,
     )
+    heartbeat.clear(folder.path / "heartbeat")
     for plugin in plan.plugins:
         if plugin.file.is_file():
             (folder.path / "plugins").mkdir(exist_ok=True)

@@ -56,7 +56,9 @@ def train(job: Job, snapshots: Snapshots, progress: Progress, window: Totals) ->
                 group["lr"] = group["initial_lr"] * factor
 
             for micro in range(job.accumulation_steps):
+                job.heart.beat(step + 1, "waiting for data")
                 batch = next(batches)
+                job.heart.beat(step + 1, "training")
                 seed_micro_batch(job.seed, step, micro * job.world_size + job.rank)
                 last = micro == job.accumulation_steps - 1
                 with nullcontext() if last else accelerator.no_sync(model):
@@ -86,6 +88,7 @@ def train(job: Job, snapshots: Snapshots, progress: Progress, window: Totals) ->
                 if evaluating and not stopping:
                     stopping = not _evaluated(job, snapshots, progress)
                 if saving or stopping:
+                    job.heart.beat(progress.step, "saving")
                     snapshots.save(progress, window, required=stopping or progress.step == job.total_steps)
             if stopping:
                 return "preempted"
@@ -95,6 +98,7 @@ def train(job: Job, snapshots: Snapshots, progress: Progress, window: Totals) ->
 def _evaluated(job: Job, snapshots: Snapshots, progress: Progress) -> bool:
     """Evaluate, log, keep the best weights. False when a stop request cut it short: the next attempt does it then."""
     began = time.perf_counter()
+    job.heart.beat(progress.step, "evaluating")
     with averaged_buffers(job.classifier, job.world_size):
         means = _means(job)
         if means is None:
@@ -125,6 +129,7 @@ def _means(job: Job) -> dict[str, float] | None:
         world_size=job.world_size,
         autocast=job.accelerator.autocast,
         stop_requested=lambda: job.stop.requested is not None,
+        beat=job.heart.again,
         metrics=job.metrics,
     )
 

@@ -184,6 +184,10 @@ class Distributed(Part):
     """ddp: every rank holds the whole model."""
     sync_bn: bool = False
     """BatchNorm statistics over all ranks instead of each micro-batch."""
+    timeout_s: Annotated[float, Field(gt=0)] | Count = 1800
+    """Seconds without progress after which the run ends and names the rank that is behind; saving must fit within."""
+    warn_after_s: Annotated[float, Field(gt=0)] | Count = 300
+    """Seconds without progress after which a warning names the rank that is behind."""
 
 
 class Recipe(Part):

@@ -7,7 +7,7 @@ from typing import Any
 
 from accelerate.utils import broadcast_object_list, gather_object
 
-from distcls.engine.run_folder import differences
+from distcls.engine.run_folder import MISSING, differences
 from distcls.errors import UserError
 
 
@@ -48,7 +48,7 @@ class OtherRankFailed(UserError):
 
 
 def same_on_all_ranks(facts: Mapping[str, Any]) -> None:
-    """What every rank must share (recipe, plug-ins, data), compared before training.
+    """What every rank must share (code, recipe, plug-ins, data), compared before training.
 
     Raises:
         UserError: names the first fact that differs, with the hosts and ranks on either side.
@@ -58,9 +58,21 @@ def same_on_all_ranks(facts: Mapping[str, Any]) -> None:
     for rank, (other, theirs) in enumerate(everyone):
         for key, here, there in differences(first, theirs):
             raise UserError(
-                f"rank {rank} on {other} differs from rank 0 on {host}: {key} is {there!r} there and {here!r} here: "
-                "give every node the same files and the same command"
+                f"rank {rank} on {other} differs from rank 0 on {host}: {key} is {_said(there)} there "
+                f"and {_said(here)} here: {_remedy(key)}"
             )
+
+
+def _remedy(key: str) -> str:
+    if key.startswith("code."):
+        return "start all nodes from one shared checkout and environment, or install the same versions on each"
+    if key.startswith("data."):
+        return "copy the same file to every node, `distcls data check FILE` finds a damaged one"
+    return "give every node the same files and the same command"
+
+
+def _said(value: Any) -> str:
+    return "missing" if value is MISSING else repr(value)
 
 
 def on_rank_zero(rank: int, work: Callable[[], Any]) -> Any:

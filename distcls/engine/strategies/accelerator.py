@@ -8,17 +8,15 @@ from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwar
 
 from distcls.errors import UserError
 
-# A collective that waits longer than this has lost a rank: the run ends on all of them. Evaluation and the slowest
-# save fit within.
-COLLECTIVE_TIMEOUT = timedelta(minutes=30)
 
-
-def make_accelerator(*, precision: str) -> Accelerator:
+def make_accelerator(*, precision: str, timeout_s: float) -> Accelerator:
     """The process group and device. Data stays out of `prepare`, and the learning rate is set by the trainer, never
     stepped.
 
     DDP does not broadcast buffers: each rank's BatchNorm statistics are its own in training and in the checkpoint, or a
     preempted run would not be the uninterrupted one. `averaged_buffers` serves evaluation and export.
+
+    Collectives give up a little after the watchdog does at `timeout_s`: it can say which rank is missing.
     """
     cpu = not torch.cuda.is_available()
     torch.backends.cudnn.benchmark = True  # batches have one shape
@@ -32,6 +30,6 @@ def make_accelerator(*, precision: str) -> Accelerator:
         step_scheduler_with_optimizer=False,
         kwargs_handlers=[
             DistributedDataParallelKwargs(broadcast_buffers=False, gradient_as_bucket_view=True),
-            InitProcessGroupKwargs(timeout=COLLECTIVE_TIMEOUT),
+            InitProcessGroupKwargs(timeout=timedelta(seconds=1.1 * timeout_s + 10)),
         ],
     )
