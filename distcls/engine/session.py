@@ -9,8 +9,9 @@ from typing import Any, Literal
 import torch
 from accelerate import Accelerator
 
-from distcls.engine.build import Datasets, Job, build_job, check_ranks, open_datasets
-from distcls.engine.checkpoints.snapshot import Progress, Snapshots, criterion
+from distcls.engine.announce import announce, last_words
+from distcls.engine.build import Datasets, build_job, check_ranks, open_datasets
+from distcls.engine.checkpoints.snapshot import Progress, Snapshots
 from distcls.engine.checkpoints.store import CheckpointStore
 from distcls.engine.initial_weights import InitialWeights
 from distcls.engine.metrics import Totals
@@ -20,7 +21,7 @@ from distcls.engine.ranks import collectives, heartbeat, network, preflight, top
 from distcls.engine.ranks.code_version import code_version
 from distcls.engine.ranks.heartbeat import Heartbeat
 from distcls.engine.ranks.shared_folder import NFS_CACHE_S, check_shared
-from distcls.engine.ranks.watchdog import RankLost, Watchdog, is_collective_error
+from distcls.engine.ranks.watchdog import RankLost, Watchdog, collective_timeout, is_collective_error
 from distcls.engine.run import Outcome
 from distcls.engine.run_folder import RunFolder, Start, Status
 from distcls.engine.strategies.accelerator import make_accelerator
@@ -35,6 +36,8 @@ from distcls.tracking.jsonl import MetricsLog
 from distcls.tracking.report import render
 from distcls.tracking.trackers import Trackers
 from distcls.tracking.wandb import WandbTracker
+
+LAST_SAVE_S = 60.0  # how long a run that failed waits for the save that it had begun
 
 
 @dataclass
@@ -92,7 +95,9 @@ def _meet(recipe: Recipe, world_size: int, local_world_size: int) -> Accelerator
     if world_size > 1:
         network.check_interfaces(several_nodes=world_size > local_world_size, on_gpu=torch.cuda.is_available())
     try:
-        return make_accelerator(precision=recipe.train.precision, timeout_s=recipe.distributed.timeout_s)
+        return make_accelerator(
+            precision=recipe.train.precision, timeout=collective_timeout(recipe.distributed.timeout_s)
+        )
     except (RuntimeError, ValueError) as error:
         if world_size == 1:
             raise
@@ -130,11 +135,13 @@ def _attempt(plan: Plan, accelerator: Accelerator, local_world_size: int, stop: 
     status: Literal["finished", "preempted", "failed"] = "failed"
     message: str | None = None
     lost: RankLost | None = None
+    snapshots: Snapshots | None = None
     try:
         check_shared(folder.path, rank, wait_s=min(NFS_CACHE_S, recipe.distributed.timeout_s))
         heart.start()
         watchdog.start()
-        store = CheckpointStore(folder.checkpoints, recipe.checkpoint.keep, rank, ranks, gather=collectives.gather)
+        gather = collectives.gather_apart(ranks, collective_timeout(recipe.distributed.timeout_s))
+        store = CheckpointStore(folder.checkpoints, recipe.checkpoint.keep, rank, ranks, gather=gather)
         found = store.latest()
         heart.beat(0, "building")
         with collectives.together(rank, ranks):
@@ -157,7 +164,8 @@ def _attempt(plan: Plan, accelerator: Accelerator, local_world_size: int, stop: 
         snapshots = Snapshots(job, store, folder.weights, _identity(plan, start))
         heart.beat(0, "restoring")
         progress = snapshots.restore(found, window) if found else Progress()
-        _announce(job, plan, folder, start, found, progress)
+        sizes = len(plan.datasets.train), len(plan.datasets.val)
+        announce(job, recipe.name, sizes, folder, start, found, progress)
 
         status = train(job, snapshots, progress, window)
         if status == "finished":
@@ -174,6 +182,8 @@ def _attempt(plan: Plan, accelerator: Accelerator, local_world_size: int, stop: 
     finally:
         watchdog.stop()
         heart.close(message or status, bereft=lost is not None)
+        if snapshots is not None:
+            _finish_save(snapshots, console, seconds=LAST_SAVE_S if lost is None else 5)
         # Trackers first: a preempted job is killed soon, and what run.json says must come last.
         trackers.finish(status, message)
         if lost is not None and rank != 0:
@@ -186,8 +196,16 @@ def _attempt(plan: Plan, accelerator: Accelerator, local_world_size: int, stop: 
                 _draw(folder, console)
         if status != "failed" and ranks > 1:
             torch.distributed.barrier()  # a launcher kills all ranks as soon as the first has left
-    console.finish(_last_words(status, folder, progress))
+    console.finish(last_words(status, folder, progress))
     return Outcome(status, folder.path, progress.last, progress.best)
+
+
+def _finish_save(snapshots: Snapshots, console: Console, seconds: float) -> None:
+    """A run that ends in an error still gets the checkpoint that it had begun, unless another rank is in its way."""
+    try:
+        snapshots.settle(seconds=seconds)
+    except Exception as error:
+        console.warn(f"a checkpoint was not completed: {type(error).__name__}: {error}")
 
 
 def _end(folder: RunFolder, status: Status, message: str | None, console: Console) -> None:
@@ -264,32 +282,3 @@ def _identity(plan: Plan, start: Start) -> dict[str, Any]:
         "recipe": plan.recipe.resolved(),
         "class_names": plan.datasets.train.class_names,
     }
-
-
-def _announce(job: Job, plan: Plan, folder: RunFolder, start: Start, found: Path | None, progress: Progress) -> None:
-    parameters = sum(parameter.numel() for parameter in job.classifier.parameters())
-    job.console.note(
-        f"{plan.recipe.name}: {parameters / 1e6:.2f} M parameters, {len(plan.datasets.train)} training and "
-        f"{len(plan.datasets.val)} validation images, {job.total_steps} steps of {job.global_batch_size} images on "
-        f"{job.world_size} x {job.device.type}, {job.train_loader.workers} data threads a rank; "
-        f"run folder {folder.path}"
-    )
-    if start.attempt > 1:
-        where = f"step {progress.step} ({found.name})" if found else "the beginning: it has no checkpoint yet"
-        job.console.note(f"attempt {start.attempt}: going on from {where}")
-        job.trackers.event("resumed", step=progress.step, changed=start.changed)
-    job.console.start(job.total_steps, job.steps_per_epoch, progress.step)
-
-
-def _last_words(status: str, folder: RunFolder, progress: Progress) -> list[str]:
-    if status == "preempted":
-        return [f"preempted at step {progress.step}, saved in {folder.path}: start the same command again to go on"]
-    figures = " ".join(
-        f"{name} {progress.last[name]:.4f}" for name in ("loss", "top1", "top5", "map") if name in progress.last
-    )
-    name = criterion(progress.last)
-    best = f"best {name} {progress.best[name]:.4f} at step {progress.best['step']}"
-    return [
-        f"finished: val {figures} on {progress.last.get('n', 0)} images; {best}".rstrip("; "),
-        f"run folder {folder.path}: report.html, weights/best.safetensors, weights/last.safetensors, metrics.jsonl",
-    ]

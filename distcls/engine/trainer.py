@@ -13,6 +13,8 @@ from distcls.engine.build import Job
 from distcls.engine.checkpoints.snapshot import Progress, Snapshots, criterion
 from distcls.engine.evaluate import evaluate
 from distcls.engine.metrics import Totals
+from distcls.engine.prediction_files import record_predictions
+from distcls.engine.predictions import Predictions
 from distcls.engine.rows import Rows
 from distcls.engine.seeding import seed_micro_batch
 from distcls.engine.strategies.buffers import averaged_buffers
@@ -28,7 +30,7 @@ def train(job: Job, snapshots: Snapshots, progress: Progress, window: Totals) ->
 
     Args:
         job: the built objects, see engine/build.py.
-        snapshots: writes checkpoints and weights.
+        snapshots: writes checkpoints, beside the training, and weights.
         progress: where to start; kept up to date.
         window: the sums of the logging window that is open at `progress.step`.
 
@@ -81,6 +83,7 @@ def train(job: Job, snapshots: Snapshots, progress: Progress, window: Totals) ->
             if progress.step % job.log_every_steps == 0 or progress.step == job.total_steps:
                 rows.begin(progress.step, window.reduce(), optimizer.defaults["lr"] * factor, norm)
             rows.write(all_now=evaluating or saving or agreement.stop)
+            snapshots.poll()
             job.console.advance(progress.step)
 
             stopping = agreement.stop
@@ -89,7 +92,8 @@ def train(job: Job, snapshots: Snapshots, progress: Progress, window: Totals) ->
                     stopping = not _evaluated(job, snapshots, progress)
                 if saving or stopping:
                     job.heart.beat(progress.step, "saving")
-                    snapshots.save(progress, window, required=stopping or progress.step == job.total_steps)
+                    required = stopping or progress.step == job.total_steps
+                    rows.add_stall(snapshots.save(progress, window, required=required))
             if stopping:
                 return "preempted"
     return "finished"
@@ -99,14 +103,15 @@ def _evaluated(job: Job, snapshots: Snapshots, progress: Progress) -> bool:
     """Evaluate, log, keep the best weights. False when a stop request cut it short: the next attempt does it then."""
     began = time.perf_counter()
     job.heart.beat(progress.step, "evaluating")
+    predictions = job.predictions if progress.step == job.total_steps else None
     with averaged_buffers(job.classifier, job.world_size):
-        means = _means(job)
+        means = _means(job, predictions)
         if means is None:
             return False
         values = {f"val/{name}": value for name, value in means.items()}
         if job.ema is not None:
             with job.ema.applied():
-                means = _means(job)
+                means = _means(job, predictions)
             if means is None:
                 return False
             values |= {f"val_ema/{name}": value for name, value in means.items()}
@@ -117,10 +122,12 @@ def _evaluated(job: Job, snapshots: Snapshots, progress: Progress) -> bool:
     name = criterion(means)
     best = {"best/step": progress.best["step"], f"best/val_{name}": progress.best[name]}
     job.log({**job.position(progress.step), **values, **best, "perf/eval_s": time.perf_counter() - began})
+    if predictions is not None:
+        record_predictions(predictions.result(), job, snapshots.run_folder, progress.step)
     return True
 
 
-def _means(job: Job) -> dict[str, float] | None:
+def _means(job: Job, predictions: Predictions | None) -> dict[str, float] | None:
     return evaluate(
         job.model,
         job.classifier,
@@ -131,6 +138,7 @@ def _means(job: Job) -> dict[str, float] | None:
         stop_requested=lambda: job.stop.requested is not None,
         beat=job.heart.again,
         metrics=job.metrics,
+        predictions=predictions,
     )
 
 

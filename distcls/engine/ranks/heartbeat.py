@@ -19,6 +19,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 STALLED_S = 5.0  # after this long at one place the file says where in the code that is
+REDUCTION = str(Path(__file__).parents[1] / "reduction.py")
 PACKAGE = str(Path(__file__).parents[2])
 
 
@@ -31,7 +32,8 @@ class Beat:
         beats: how many times it went on from one thing to the next. Every rank does the same things in the same
             order, so the one with the fewest is behind.
         still_s: seconds since it last went on, not counting those in which the whole process was stopped.
-        place: where in the code it is, once it has been there for some seconds.
+        place: where in the code it is, once it has been there for some seconds. waits: that is where ranks wait for
+            each other, as far as one can tell.
         time: when the file was written, by the rank's own clock.
         ended: why it left, if it could say so. bereft: because others had left.
         age_s: seconds between the writing of this file and of the reader's own, by the file system's clock.
@@ -45,6 +47,7 @@ class Beat:
     beats: int
     still_s: float
     place: str
+    waits: bool
     time: str
     ended: str | None = None
     bereft: bool = False
@@ -134,6 +137,7 @@ class Heartbeat:
             "beats": self.beats,
             "still_s": round(self.still_s, 1),
             "place": place_of(threading.main_thread().ident) if self.still_s >= STALLED_S else "",
+            "waits": waits(threading.main_thread().ident),
             "time": datetime.now(UTC).isoformat(timespec="seconds"),
             "ended": self._ended,
             "bereft": self._bereft,
@@ -161,6 +165,12 @@ def place_of(thread: int | None) -> str:
         frame = frame.f_back
     frame = frame or innermost
     return "" if frame is None else f"{Path(frame.f_code.co_filename).name}:{frame.f_lineno} {frame.f_code.co_name}"
+
+
+def waits(thread: int | None) -> bool:
+    """Whether a thread is in a call of torch's, a collective for example, or in our wait for one."""
+    frame = sys._current_frames().get(thread) if thread is not None else None
+    return frame is not None and ("/torch/" in frame.f_code.co_filename or frame.f_code.co_filename == REDUCTION)
 
 
 def _is_ours(file: str) -> bool:

@@ -95,8 +95,11 @@ def _who_lags(beats: Mapping[int, Beat]) -> str:
     groups: dict[tuple[int, str], dict[int, Beat]] = {}
     for rank, beat in beats.items():
         groups.setdefault((beat.beats, beat.place), {})[rank] = beat
-    # Fewest beats first; at the same point of the run the smaller group is the odd one out.
-    ordered = sorted(groups.items(), key=lambda group: (group[0][0], len(group[1])))
+    # Fewest beats first; at the same point of the run those that do not wait for others, then the smaller group.
+    ordered = sorted(
+        groups.items(),
+        key=lambda group: (group[0][0], all(beat.waits for beat in group[1].values()), len(group[1])),
+    )
     (_, behind), *others = ordered
     if not others:
         everyone = f"all {len(beats)} ranks are" if len(beats) > 1 else f"{named(beats)} is"

@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from datetime import timedelta
 
 import torch
 
@@ -118,6 +119,11 @@ class Watchdog:
         except Overdue:
             return None
         return answers[0]
+
+
+def collective_timeout(timeout_s: float) -> timedelta:
+    """When gloo's and NCCL's calls give up: after the watchdog, which can say which rank is missing."""
+    return timedelta(seconds=1.1 * timeout_s + 10)
 
 
 def reason(error: BaseException) -> str:

@@ -9,14 +9,16 @@ from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwar
 from distcls.errors import UserError
 
 
-def make_accelerator(*, precision: str, timeout_s: float) -> Accelerator:
+def make_accelerator(*, precision: str, timeout: timedelta) -> Accelerator:
     """The process group and device. Data stays out of `prepare`, and the learning rate is set by the trainer, never
     stepped.
 
     DDP does not broadcast buffers: each rank's BatchNorm statistics are its own in training and in the checkpoint, or a
     preempted run would not be the uninterrupted one. `averaged_buffers` serves evaluation and export.
 
-    Collectives give up a little after the watchdog does at `timeout_s`: it can say which rank is missing.
+    Args:
+        precision: `train.precision`.
+        timeout: of collectives, see `collective_timeout`.
     """
     cpu = not torch.cuda.is_available()
     torch.backends.cudnn.benchmark = True  # batches have one shape
@@ -30,6 +32,6 @@ def make_accelerator(*, precision: str, timeout_s: float) -> Accelerator:
         step_scheduler_with_optimizer=False,
         kwargs_handlers=[
             DistributedDataParallelKwargs(broadcast_buffers=False, gradient_as_bucket_view=True),
-            InitProcessGroupKwargs(timeout=timedelta(seconds=1.1 * timeout_s + 10)),
+            InitProcessGroupKwargs(timeout=timeout),
         ],
     )

@@ -10,7 +10,7 @@ from distcls.engine.ranks.roll_call import RollCall, call_roll, named
 
 
 def beat(rank: int, host: str = "n1", **changes) -> Beat:
-    sign = {"pid": 100 + rank, "step": 13, "phase": "training", "beats": 40, "still_s": 0.0, "place": ""}
+    sign = {"pid": 100 + rank, "step": 13, "phase": "training", "beats": 40, "still_s": 0.0, "place": "", "waits": True}
     return Beat(rank=rank, host=host, **{**sign, "time": "2030-01-01T00:00:00+00:00", **changes})
 
 
@@ -52,6 +52,14 @@ def test_at_the_same_point_the_one_that_is_elsewhere_in_the_code_is_the_odd_one(
     odd = beat(1, place="my_backbone.py:7 forward")
     ranks = [beat(rank, place="trainer.py:90 train") for rank in (0, 2, 3)]
     assert roll(*ranks, odd).sentence().startswith("rank 1 on n1 (process 101) is behind, at step 13, training (my_bac")
+
+
+def test_of_two_the_one_that_waits_for_the_other_is_not_to_blame():
+    hangs = beat(1, place="my_backbone.py:7 forward", waits=False)
+    text = roll(beat(0, place="trainer.py:90 train"), hangs).sentence()
+    assert text.startswith(
+        "rank 1 on n1 (process 101) is behind, at step 13, training (my_backbone.py:7 forward), while"
+    )
 
 
 def test_all_at_one_place_on_two_hosts_asks_for_the_network():

@@ -36,7 +36,7 @@ def test_other_sources_are_named_with_hosts_and_a_remedy(two_hosts):
 
 def test_a_package_that_one_node_lacks(two_hosts):
     two_hosts(code={"torch": "2.14.1"})
-    with pytest.raises(UserError, match="code.deepspeed is missing there and .0.19. here"):
+    with pytest.raises(UserError, match=r"code\.deepspeed is missing there and .0.19. here"):
         collectives.same_on_all_ranks({"code": {"torch": "2.14.1", "deepspeed": "0.19"}})
 
 
