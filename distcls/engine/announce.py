@@ -1,5 +1,6 @@
 """What the terminal says first and last of an attempt."""
 
+import math
 from pathlib import Path
 
 from distcls.engine.build import Job
@@ -27,7 +28,7 @@ def announce(
         found: the checkpoint that it starts from.
         progress: where that is.
     """
-    parameters = sum(parameter.numel() for parameter in job.classifier.parameters())
+    parameters = sum(math.prod(run.shape) for _, run in job.strategy.weights())
     job.console.note(
         f"{name}: {parameters / 1e6:.2f} M parameters, {images[0]} training and "
         f"{images[1]} validation images, {job.total_steps} steps of {job.global_batch_size} images on "
@@ -37,7 +38,9 @@ def announce(
     if start.attempt > 1:
         where = f"step {progress.step} ({found.name})" if found else "the beginning: it has no checkpoint yet"
         job.console.note(f"attempt {start.attempt}: going on from {where}")
-        job.trackers.event("resumed", step=progress.step, changed=start.changed)
+        job.trackers.event("resumed", step=progress.step, changed=start.changed, allowed=start.allowed)
+        for line in start.notes():
+            job.console.note(line)
     job.console.start(job.total_steps, job.steps_per_epoch, progress.step)
 
 

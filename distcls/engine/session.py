@@ -10,9 +10,10 @@ import torch
 from accelerate import Accelerator
 
 from distcls.engine.announce import announce, last_words
-from distcls.engine.build import Datasets, build_job, check_ranks, open_datasets
+from distcls.engine.build import Datasets, build_job, open_datasets
 from distcls.engine.checkpoints.snapshot import Progress, Snapshots
 from distcls.engine.checkpoints.store import CheckpointStore
+from distcls.engine.fit_ranks import check_ranks
 from distcls.engine.initial_weights import InitialWeights
 from distcls.engine.metrics import Totals
 from distcls.engine.plugins import Plugin, import_parts
@@ -27,6 +28,7 @@ from distcls.engine.run_folder import RunFolder, Start, Status
 from distcls.engine.strategies.accelerator import make_accelerator
 from distcls.engine.trainer import train
 from distcls.errors import UserError
+from distcls.recipe.refill import refilled
 from distcls.recipe.schema import Recipe, check
 from distcls.recipe.source import Source, read
 from distcls.recipe.yaml12 import to_yaml
@@ -83,11 +85,16 @@ def run(recipe_path: Path, overrides: Sequence[str], stop: StopRequest) -> Outco
     """See `distcls.engine.run.train`."""
     _, world_size, _, local_world_size = topology.launched_ranks()
     plan = prepare(recipe_path, overrides, world_size)
-    outcome = _attempt(plan, _meet(plan.recipe, world_size, local_world_size), local_world_size, stop)
-    # Not after an error: it would wait for ranks that are gone.
-    if torch.distributed.is_initialized():
-        torch.distributed.destroy_process_group()
-    return outcome
+    accelerator = _meet(plan.recipe, world_size, local_world_size)
+    ended = False
+    try:
+        outcome = _attempt(plan, accelerator, local_world_size, stop)
+        ended = True
+        return outcome
+    finally:
+        # After an error it would wait for ranks that are gone.
+        if torch.distributed.is_initialized() and (ended or world_size == 1):
+            torch.distributed.destroy_process_group()
 
 
 def _meet(recipe: Recipe, world_size: int, local_world_size: int) -> Accelerator:
@@ -96,7 +103,9 @@ def _meet(recipe: Recipe, world_size: int, local_world_size: int) -> Accelerator
         network.check_interfaces(several_nodes=world_size > local_world_size, on_gpu=torch.cuda.is_available())
     try:
         return make_accelerator(
-            precision=recipe.train.precision, timeout=collective_timeout(recipe.distributed.timeout_s)
+            precision=recipe.train.precision,
+            timeout=collective_timeout(recipe.distributed.timeout_s),
+            sharded=recipe.distributed.strategy != "ddp",
         )
     except (RuntimeError, ValueError) as error:
         if world_size == 1:
@@ -243,6 +252,8 @@ def _begin(folder: RunFolder, plan: Plan, ranks: int) -> Start:
         world_size=ranks,
         threads=torch.get_num_threads(),
         resume=plan.recipe.checkpoint.resume,
+        allow_changes=plan.recipe.checkpoint.allow_changes,
+        refill=refilled,
     )
     heartbeat.clear(folder.path / "heartbeat")
     for plugin in plan.plugins:
