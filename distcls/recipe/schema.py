@@ -195,6 +195,10 @@ class Distributed(Part):
     """Compute the activations within blocks again in backward instead of keeping them: less memory, a third slower."""
     wrap: list[str] = []
     """Classes of modules that are blocks (fsdp2, activation_checkpointing), by name; empty: the backbone's own."""
+    timeout_s: Annotated[float, Field(gt=0)] | Count = 1800
+    """Seconds without progress after which the run ends and names the rank that is behind; saving must fit within."""
+    warn_after_s: Annotated[float, Field(gt=0)] | Count = 300
+    """Seconds without progress after which a warning names the rank that is behind."""
 
 
 class Recipe(Part):
