@@ -19,6 +19,7 @@ from distcls.engine.initial_weights import InitialWeights
 from distcls.engine.job import Job
 from distcls.engine.predictions import Predictions
 from distcls.engine.preemption import StopRequest
+from distcls.engine.ranks.heartbeat import Heartbeat
 from distcls.engine.ranks.topology import cores_per_rank
 from distcls.engine.sampling import sampling_of
 from distcls.engine.seeding import seed_building
@@ -111,6 +112,7 @@ def build_job(
     trackers: Trackers,
     console: Console,
     stop: StopRequest,
+    heart: Heartbeat,
 ) -> Job:
     """Build model, optimizer, schedule and loaders for this rank; see `build_model` for the weights.
 
@@ -193,6 +195,7 @@ def build_job(
         trackers=trackers,
         console=console,
         stop=stop,
+        heart=heart,
         metrics=_class_metrics(recipe, datasets, classifier, accelerator),
         predictions=Predictions(
             head=classifier.head,

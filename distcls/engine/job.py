@@ -11,6 +11,7 @@ from distcls.engine.class_metrics import ClassMetrics
 from distcls.engine.device_facts import DeviceFacts
 from distcls.engine.predictions import Predictions
 from distcls.engine.preemption import StopRequest
+from distcls.engine.ranks.heartbeat import Heartbeat
 from distcls.engine.strategies.strategy import Strategy
 from distcls.models.classifier import ImageClassifier
 from distcls.optim.ema import Ema
@@ -34,6 +35,7 @@ class Job:
     trackers: Trackers
     console: Console
     stop: StopRequest
+    heart: Heartbeat
     metrics: ClassMetrics | None
     predictions: Predictions | None
     total_steps: int

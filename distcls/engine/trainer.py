@@ -56,7 +56,9 @@ def train(job: Job, snapshots: Snapshots, progress: Progress, window: Totals) ->
                 group["lr"] = group["initial_lr"] * factor
 
             for micro in range(job.accumulation_steps):
+                job.heart.beat(step + 1, "waiting for data")
                 batch = next(batches)
+                job.heart.beat(step + 1, "training")
                 seed_micro_batch(job.seed, step, micro * job.world_size + job.rank)
                 with strategy.micro_batch(last=micro == job.accumulation_steps - 1):
                     with strategy.autocast():
@@ -86,6 +88,7 @@ def train(job: Job, snapshots: Snapshots, progress: Progress, window: Totals) ->
                     stopping = not _evaluated(job, snapshots, progress)
             if saving or stopping:
                 with rows.standing_still("checkpoint"):
+                    job.heart.beat(progress.step, "saving")
                     required = stopping or progress.step == job.total_steps
                     rows.add_stall(snapshots.save(progress, window, required=required))
             if stopping or progress.step % job.steps_per_epoch == 0 or progress.step == job.total_steps:
@@ -99,6 +102,7 @@ def train(job: Job, snapshots: Snapshots, progress: Progress, window: Totals) ->
 def _evaluated(job: Job, snapshots: Snapshots, progress: Progress) -> bool:
     """Evaluate, log, keep the best weights. False when a stop request cut it short: the next attempt does it then."""
     began = time.perf_counter()
+    job.heart.beat(progress.step, "evaluating")
     predictions = job.predictions if progress.step == job.total_steps else None
     with averaged_buffers(job.classifier, job.world_size):
         means = _means(job, predictions)
@@ -132,6 +136,7 @@ def _means(job: Job, predictions: Predictions | None) -> dict[str, float] | None
         world_size=job.world_size,
         autocast=job.strategy.autocast,
         stop_requested=lambda: job.stop.requested is not None,
+        beat=job.heart.again,
         metrics=job.metrics,
         predictions=predictions,
     )
