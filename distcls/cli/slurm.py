@@ -85,7 +85,7 @@ def slurm(
 
 def _checked(recipe: Path, changes: list[str], array: str | None, processes: int) -> tuple[str, Path]:
     """The recipe's name and output folder, `%a` in it as it is; all its mistakes are raised."""
-    from distcls.engine.build import check_ranks
+    from distcls.engine.fit_ranks import check_ranks
     from distcls.engine.plugins import import_parts
     from distcls.recipe.schema import check
     from distcls.recipe.source import read

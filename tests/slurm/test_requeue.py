@@ -55,7 +55,7 @@ KINDS = [  # what ends an attempt, in which partition, what the batch script say
     (preempted, "low", "requeue: preempted (SIGTERM) at step "),
     (requeued, "low", "SLURM starts this job again by itself"),
     (preempted, "low0", "SLURM starts this job again by itself"),
-    (killed, "low", "requeue: was killed at step "),
+    (killed, "low", ("requeue: was killed at step ", "requeue: crashed at step ")),
 ]
 
 

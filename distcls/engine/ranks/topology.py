@@ -26,6 +26,11 @@ def launched_ranks(environment: Mapping[str, str] | None = None) -> tuple[int, i
     )
 
 
+def cores_per_rank(local_world_size: int) -> int:
+    """Cores that this process may use, shared between its node's ranks; SLURM gives fewer than the machine has."""
+    return max(1, len(os.sched_getaffinity(0)) // local_world_size)
+
+
 def slurm_meeting_point(said: Mapping[str, str]) -> tuple[str, int]:
     """(address, port) of rank 0 of this step; MASTER_ADDR and MASTER_PORT where somebody has set them.
 
