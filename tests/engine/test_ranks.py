@@ -3,7 +3,7 @@ import os
 import pytest
 
 from distcls.engine.ranks.preflight import preflight
-from distcls.engine.ranks.topology import _first_host, launched_ranks, slurm_meeting_point
+from distcls.engine.ranks.topology import _first_host, cores_per_rank, launched_ranks, slurm_meeting_point
 from distcls.errors import UserError
 
 
@@ -61,6 +61,15 @@ def test_ranks_of_srun(environment):
         "MASTER_ADDR": "n1",
         "MASTER_PORT": "20008",
     }
+
+
+def test_cores_of_a_rank_under_slurm():
+    """Eight ranks on the node, as eight tasks or as one launcher's workers."""
+    tasks = {"SLURM_STEP_NUM_TASKS": "16", "SLURM_STEP_TASKS_PER_NODE": "8(x2)", "SLURM_NODEID": "1"}
+    assert cores_per_rank(8, {**tasks, "SLURM_CPUS_PER_TASK": "12"}) == 12
+    launcher = {"SLURM_STEP_NUM_TASKS": "2", "SLURM_STEP_TASKS_PER_NODE": "1(x2)", "SLURM_NODEID": "0"}
+    assert cores_per_rank(8, {**launcher, "SLURM_CPUS_PER_TASK": "96"}) == 12
+    assert cores_per_rank(1, {}) == len(os.sched_getaffinity(0))
 
 
 def test_a_python_in_a_batch_script_is_alone():

@@ -77,11 +77,12 @@ def test_requeues_in_a_row_are_one_run(submit, uninterrupted):
 def test_scancel_saves_and_is_not_requeued(submit):
     run = submit()
     run.wait_for_progress()
+    before = run.step
     run.cluster.run("scancel", run.job)
     run.wait_for_end("CANCELLED")
     assert run.verdicts() == ["restart 0: cancelled: it is not started again. To go on: the same sbatch"]
     assert run.record()["status"] == "cancelled"
-    assert run.step > 4, "a save after the signal"
+    assert run.step > before
 
 
 def test_a_crash_without_a_new_checkpoint_is_not_requeued(submit):
@@ -89,10 +90,12 @@ def test_a_crash_without_a_new_checkpoint_is_not_requeued(submit):
     run.wait(lambda: (run.folder / "metrics.jsonl").exists() and (run.folder / "metrics.jsonl").read_text())
     run.signal_rank(0, signal.SIGKILL)
     run.wait_for_end("FAILED")
-    assert run.verdicts() == [
-        "restart 0: was killed before the first checkpoint, without a new checkpoint: it would do so again"
-    ]
-    assert run.record()["status"] == "killed"
+    [said] = run.verdicts()
+    assert re.match(
+        "restart 0: (crashed|was killed) before the first checkpoint, without a new checkpoint: it would do so again",
+        said,
+    )
+    assert run.record()["status"] in ("failed", "killed")  # as far as rank 1 could still say it
 
 
 def test_a_mistake_in_the_recipe_fails_at_once(submit):

@@ -26,9 +26,17 @@ def launched_ranks(environment: Mapping[str, str] | None = None) -> tuple[int, i
     )
 
 
-def cores_per_rank(local_world_size: int) -> int:
-    """Cores that this process may use, shared between its node's ranks; SLURM gives fewer than the machine has."""
-    return max(1, len(os.sched_getaffinity(0)) // local_world_size)
+def cores_per_rank(local_world_size: int, environment: Mapping[str, str] = os.environ) -> int:
+    """Cores that this process may use, shared between its node's ranks; SLURM gives fewer than the machine has.
+
+    A task of srun may be bound to its own cores already, which are not to be divided again: there `--cpus-per-task`
+    counts, if it was given.
+    """
+    if "SLURM_STEP_NUM_TASKS" in environment and "SLURM_CPUS_PER_TASK" in environment:
+        cores = int(environment["SLURM_CPUS_PER_TASK"]) * _tasks_here(environment)
+    else:
+        cores = len(os.sched_getaffinity(0))
+    return max(1, cores // local_world_size)
 
 
 def slurm_meeting_point(said: Mapping[str, str]) -> tuple[str, int]:
@@ -48,16 +56,16 @@ def _slurm_ranks(said: Mapping[str, str]) -> dict[str, str]:
         "RANK": said["SLURM_PROCID"],
         "WORLD_SIZE": said["SLURM_STEP_NUM_TASKS"],
         "LOCAL_RANK": said["SLURM_LOCALID"],
-        "LOCAL_WORLD_SIZE": str(_tasks_of_nodes(said["SLURM_STEP_TASKS_PER_NODE"])[int(said["SLURM_NODEID"])]),
+        "LOCAL_WORLD_SIZE": str(_tasks_here(said)),
         "MASTER_ADDR": address,
         "MASTER_PORT": str(port),
     }
 
 
-def _tasks_of_nodes(tasks: str) -> list[int]:
-    """``4(x2),2`` -> [4, 4, 2]."""
-    parts = re.findall(r"(\d+)(?:\(x(\d+)\))?", tasks)
-    return [int(count) for count, times in parts for _ in range(int(times or 1))]
+def _tasks_here(said: Mapping[str, str]) -> int:
+    """Tasks of this step on this node: ``4(x2),2`` says 4, 4 and 2 for its nodes."""
+    parts = re.findall(r"(\d+)(?:\(x(\d+)\))?", said["SLURM_STEP_TASKS_PER_NODE"])
+    return [int(count) for count, times in parts for _ in range(int(times or 1))][int(said["SLURM_NODEID"])]
 
 
 def _first_host(nodelist: str) -> str:
