@@ -132,11 +132,11 @@ class Run:
 
     def rows(self) -> list[dict[str, Any]]:
         """What was measured at each step, without what depends on the machine."""
-        rows = read_rows(self.folder)
-        return [
-            {key: value for key, value in row.items() if key not in ("attempt", "time") and not key.startswith("perf/")}
-            for row in rows
+        rows = [
+            {key: one for key, one in row.items() if key not in ("attempt", "time") and not key.startswith("perf/")}
+            for row in read_rows(self.folder)
         ]
+        return [row for row in rows if any(key.startswith(("train/", "val/")) for key in row)]
 
 
 def write_slow_recipe(folder: Path, data: Path) -> Path:
