@@ -184,6 +184,11 @@ class EvalLoader(Loader):
         """Batches on every rank."""
         return -(-len(self.dataset) // (self.batch_size * self.world_size))
 
+    @property
+    def protocol(self) -> dict[str, float | str]:
+        """How images are looked at, for what is said beside a result."""
+        return {"resolution": self.resolution, "crop_ratio": self.crop_ratio}
+
     def batches(self) -> Stream:
         return Stream(self, (self._plan(step) for step in range(len(self))))
 

@@ -2,6 +2,7 @@
 
 import os
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from accelerate import Accelerator
@@ -12,7 +13,7 @@ from distcls.data.errors import DataError
 from distcls.data.loader import EvalLoader, TrainLoader
 from distcls.data.resolution import Progressive
 from distcls.engine.class_metrics import ClassMetrics
-from distcls.engine.fit import misfits
+from distcls.engine.fit import misfits, model_misfits
 from distcls.engine.initial_weights import InitialWeights
 from distcls.engine.preemption import StopRequest
 from distcls.engine.seeding import seed_building
@@ -64,6 +65,7 @@ class Job:
     log_every_steps: int
     checkpoint_every_steps: int
     evaluate_every_epochs: float
+    tta: Literal["flip"] | None
 
     @property
     def device(self) -> torch.device:
@@ -165,11 +167,13 @@ def build_model(
 
     Raises:
         UserError: a part refuses its arguments.
-        RecipeError: the weights do not fit, or `model.freeze` names nothing.
+        RecipeError: the model does not fit the images, the weights do not fit it, or `model.freeze` names nothing.
     """
     seed_building(recipe.train.seed)
-    _, size = resolution_of(recipe.data.resolution)
+    resolution, size = resolution_of(recipe.data.resolution)
     model = build_classifier(recipe.model.model_dump(), image_size=(size, size), init_weights=not resuming)
+    if problems := model_misfits(model, recipe, source, resolution):
+        raise RecipeError(source.recipe, problems)
     report = None if resuming or initial_weights is None else initial_weights.load_into(model)
     try:
         freeze(model, recipe.model.freeze)
@@ -274,6 +278,7 @@ def build_job(
         log_every_steps=train.log_every_steps,
         checkpoint_every_steps=recipe.checkpoint.every_steps,
         evaluate_every_epochs=recipe.eval.every_epochs,
+        tta=recipe.eval.tta,
     )
 
 

@@ -224,6 +224,7 @@ def _announce(job: Job, plan: Plan, folder: RunFolder, start: Start, found: Path
         f"{job.world_size} x {job.device.type}, {job.train_loader.workers} data threads a rank; "
         f"run folder {folder.path}"
     )
+    job.trackers.event("evaluation", **job.val_loader.protocol, tta=job.tta)
     if start.attempt > 1:
         where = f"step {progress.step} ({found.name})" if found else "the beginning: it has no checkpoint yet"
         job.console.note(f"attempt {start.attempt}: going on from {where}")

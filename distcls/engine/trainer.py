@@ -124,6 +124,7 @@ def _means(job: Job) -> dict[str, float] | None:
         device=job.device,
         world_size=job.world_size,
         autocast=job.accelerator.autocast,
+        tta=job.tta,
         stop_requested=lambda: job.stop.requested is not None,
         metrics=job.metrics,
     )

@@ -143,6 +143,8 @@ class Eval(Part):
     """Epochs between evaluations; may be a fraction."""
     batch_size: Count | None = None
     """Images per rank; null means the training micro-batch."""
+    tta: Literal["flip"] | None = None
+    """Test-time augmentation. flip: the mean of the logits of each image and of its mirror image, at twice the cost."""
     metrics: list[Literal["precision", "recall", "f1", "confusion", "calibration", "map"]] = []
     """Beside loss and top-k, means over classes; each class and the confusion matrix go to val_per_class.json."""
 
