@@ -48,7 +48,7 @@ def test_a_model_of_one_size_is_refused_under_a_schedule(fixed: Path) -> None:
 
 def test_a_model_of_one_size_is_refused_for_another_in_evaluation(fixed: Path) -> None:
     fixed.write_text(fixed.read_text().replace("crop_ratio: 1.0", "crop_ratio: 1.0, resolution: 20"))
-    column = fixed.read_text().splitlines()[7].index("20}") + 1
+    column = fixed.read_text().splitlines()[7].index("resolution: 20") + 1
     assert (
         f"{fixed}:8:{column}: data.val.resolution: the model does not take this size: got 20 (AssertionError: Input height (20) "
         "doesn't match model (16).), expected that of data.resolution, or a model for any size"

@@ -65,7 +65,7 @@ def test_resolved_has_every_default_and_only_what_a_recipe_can_hold() -> None:
     assert to_yaml({"optimizer": resolved["optimizer"]}) == (
         "optimizer:\n  type: SGD\n  lr: 0.5\n  momentum: 0.9\n  weight_decay: 5.0e-05\n  nesterov: false\n"
     )
-    assert resolved["eval"] == {"every_epochs": 1.0, "batch_size": None, "metrics": []}
+    assert resolved["eval"] == {"every_epochs": 1.0, "batch_size": None, "tta": None, "metrics": []}
     assert resolved["data"]["val"] == {"path": "val.beton", "crop_ratio": 0.875, "resolution": None}
 
 
