@@ -15,6 +15,7 @@ from distcls.data.resolution import Progressive
 from distcls.engine.class_metrics import ClassMetrics
 from distcls.engine.fit import misfits, model_misfits
 from distcls.engine.initial_weights import InitialWeights
+from distcls.engine.predictions import Predictions
 from distcls.engine.preemption import StopRequest
 from distcls.engine.seeding import seed_building
 from distcls.engine.strategies.buffers import same_start
@@ -56,6 +57,7 @@ class Job:
     console: Console
     stop: StopRequest
     metrics: ClassMetrics | None
+    predictions: Predictions | None
     total_steps: int
     steps_per_epoch: int
     global_batch_size: int
@@ -269,6 +271,13 @@ def build_job(
         console=console,
         stop=stop,
         metrics=_class_metrics(recipe, datasets, classifier, accelerator),
+        predictions=Predictions(
+            head=classifier.head,
+            num_classes=datasets.val.num_classes,
+            multi_label=datasets.val.multi_label,
+            device=accelerator.device,
+            world_size=ranks,
+        ),
         total_steps=total_steps,
         steps_per_epoch=steps_per_epoch,
         global_batch_size=train.global_batch_size,

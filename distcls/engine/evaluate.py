@@ -11,6 +11,7 @@ from distcls.data.loader import EvalLoader
 from distcls.engine.agreement import Agreement
 from distcls.engine.class_metrics import ClassMetrics
 from distcls.engine.metrics import Totals
+from distcls.engine.predictions import Predictions
 from distcls.models.classifier import ImageClassifier
 
 
@@ -25,6 +26,7 @@ def evaluate(
     tta: Literal["flip"] | None = None,
     stop_requested: Callable[[], bool] = lambda: False,
     metrics: ClassMetrics | None = None,
+    predictions: Predictions | None = None,
 ) -> dict[str, float] | None:
     """Loss and top-k of `model` over the whole set of `loader`.
 
@@ -38,6 +40,7 @@ def evaluate(
             which ranks classes alike; the mean keeps the scale on which the loss and probabilities were trained.
         stop_requested: this rank's wish to end early; all ranks agree on it between batches.
         metrics: what to measure beside them.
+        predictions: gets to see every batch; what it collects is for the caller.
 
     Returns:
         Means over the samples of all ranks and their number ``n``, or None when a stop request cut it short.
@@ -45,8 +48,9 @@ def evaluate(
     Raises:
         AssertionError: not every image was counted once.
     """
-    if metrics is not None:
-        metrics.start()
+    collectors = [collector for collector in (metrics, predictions) if collector is not None]
+    for collector in collectors:
+        collector.start()
     training = model.training
     model.eval()
     totals = Totals(device, world_size)
@@ -65,8 +69,8 @@ def evaluate(
                 if not batch.count:
                     values = {name: torch.zeros_like(value) for name, value in values.items()}
                 totals.add(values, batch.count)
-                if metrics is not None:
-                    metrics.add(logits, batch.target, batch.index)
+                for collector in collectors:
+                    collector.add(logits, batch.target, batch.index)
                 agreement.post(number, stop=stop_requested(), loss=quiet)
                 agreement.update()
                 if agreement.stop:

@@ -13,6 +13,8 @@ from distcls.engine.build import Job
 from distcls.engine.checkpoints.snapshot import Progress, Snapshots, criterion
 from distcls.engine.evaluate import evaluate
 from distcls.engine.metrics import Totals
+from distcls.engine.prediction_files import record_predictions
+from distcls.engine.predictions import Predictions
 from distcls.engine.rows import Rows
 from distcls.engine.seeding import seed_micro_batch
 from distcls.engine.strategies.buffers import averaged_buffers
@@ -95,14 +97,15 @@ def train(job: Job, snapshots: Snapshots, progress: Progress, window: Totals) ->
 def _evaluated(job: Job, snapshots: Snapshots, progress: Progress) -> bool:
     """Evaluate, log, keep the best weights. False when a stop request cut it short: the next attempt does it then."""
     began = time.perf_counter()
+    predictions = job.predictions if progress.step == job.total_steps else None
     with averaged_buffers(job.classifier, job.world_size):
-        means = _means(job)
+        means = _means(job, predictions)
         if means is None:
             return False
         values = {f"val/{name}": value for name, value in means.items()}
         if job.ema is not None:
             with job.ema.applied():
-                means = _means(job)
+                means = _means(job, predictions)
             if means is None:
                 return False
             values |= {f"val_ema/{name}": value for name, value in means.items()}
@@ -113,10 +116,12 @@ def _evaluated(job: Job, snapshots: Snapshots, progress: Progress) -> bool:
     name = criterion(means)
     best = {"best/step": progress.best["step"], f"best/val_{name}": progress.best[name]}
     job.log({**job.position(progress.step), **values, **best, "perf/eval_s": time.perf_counter() - began})
+    if predictions is not None:
+        record_predictions(predictions.result(), job, snapshots.run_folder, progress.step)
     return True
 
 
-def _means(job: Job) -> dict[str, float] | None:
+def _means(job: Job, predictions: Predictions | None) -> dict[str, float] | None:
     return evaluate(
         job.model,
         job.classifier,
@@ -127,6 +132,7 @@ def _means(job: Job) -> dict[str, float] | None:
         tta=job.tta,
         stop_requested=lambda: job.stop.requested is not None,
         metrics=job.metrics,
+        predictions=predictions,
     )
 
 

@@ -58,6 +58,10 @@ class Snapshots:
         self._weights = weights
         self._identity = identity
 
+    @property
+    def run_folder(self) -> Path:
+        return self._weights.parent
+
     def newest(self) -> Path | None:
         """The newest valid checkpoint; the same on all ranks."""
         return self._store.latest()
@@ -136,7 +140,7 @@ class Snapshots:
         job = self._job
         if job.metrics is None or job.rank != 0:
             return
-        path = self._weights.parent / "val_per_class.json"
+        path = self.run_folder / "val_per_class.json"
         whole = {"step": progress.step, **progress.last, **job.metrics.per_class}
         try:
             replace_file(path, json.dumps(whole, indent=1).encode() + b"\n")
