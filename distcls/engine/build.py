@@ -123,29 +123,6 @@ def open_datasets(recipe: Recipe, source: Source) -> Datasets:
     return Datasets(train, val)
 
 
-def check_ranks(recipe: Recipe, source: Source, ranks: int) -> None:
-    """The global batch must divide into equal micro-batches, with mixing into even ones.
-
-    Raises:
-        RecipeError: it does not on this many ranks.
-    """
-    batch, accumulation = recipe.train.global_batch_size, recipe.train.accumulation_steps
-    if batch % (ranks * accumulation):
-        path: KeyPath = ("train", "global_batch_size")
-        text = (
-            f"{ranks} ranks x {accumulation} accumulation steps do not divide it: got {batch}, "
-            f"expected a multiple of {ranks * accumulation}"
-        )
-        raise RecipeError(source.recipe, [Problem(source.at(path), path, text)])
-    if recipe.data.mix and (batch // (ranks * accumulation)) % 2:
-        path = ("data", "mix")
-        text = (
-            f"images are mixed in pairs: got micro-batches of {batch // (ranks * accumulation)} images "
-            f"({ranks} ranks x {accumulation} accumulation steps), expected an even number"
-        )
-        raise RecipeError(source.recipe, [Problem(source.at(path), path, text)])
-
-
 def cores_per_rank(local_world_size: int) -> int:
     """Cores that this process may use, shared between its node's ranks; SLURM gives fewer than the machine has."""
     return max(1, len(os.sched_getaffinity(0)) // local_world_size)

@@ -9,9 +9,10 @@ from typing import Any, Literal
 import torch
 from accelerate import Accelerator
 
-from distcls.engine.build import Datasets, Job, build_job, check_ranks, open_datasets
+from distcls.engine.build import Datasets, Job, build_job, open_datasets
 from distcls.engine.checkpoints.snapshot import Progress, Snapshots, criterion
 from distcls.engine.checkpoints.store import CheckpointStore
+from distcls.engine.fit import check_ranks
 from distcls.engine.initial_weights import InitialWeights
 from distcls.engine.metrics import Totals
 from distcls.engine.plugins import Plugin, import_parts
