@@ -31,6 +31,8 @@ from distcls.tracking.report import render
 from distcls.tracking.trackers import Trackers
 from distcls.tracking.wandb import WandbTracker
 
+LAST_SAVE_S = 60.0  # how long a run that failed waits for the save that it had begun
+
 
 @dataclass
 class Plan:
@@ -105,8 +107,10 @@ def _attempt(plan: Plan, accelerator: Accelerator, local_world_size: int, stop: 
     trackers = Trackers([], warn=console.warn)
     status: Literal["finished", "preempted", "failed"] = "failed"
     message: str | None = None
+    snapshots: Snapshots | None = None
     try:
-        store = CheckpointStore(folder.checkpoints, recipe.checkpoint.keep, rank, ranks, gather=collectives.gather)
+        gather = collectives.gather_apart(ranks)
+        store = CheckpointStore(folder.checkpoints, recipe.checkpoint.keep, rank, ranks, gather=gather)
         found = store.latest()
         with collectives.together(rank, ranks):
             if rank == 0:
@@ -137,6 +141,8 @@ def _attempt(plan: Plan, accelerator: Accelerator, local_world_size: int, stop: 
         message = f"{type(error).__name__}: {error}"
         raise
     finally:
+        if snapshots is not None:
+            _finish_save(snapshots, console)
         # Trackers first: a preempted job is killed soon, and what run.json says must come last.
         trackers.finish(status, message)
         if rank == 0:
@@ -149,6 +155,14 @@ def _attempt(plan: Plan, accelerator: Accelerator, local_world_size: int, stop: 
             torch.distributed.barrier()  # a launcher kills all ranks as soon as the first has left
     console.finish(_last_words(status, folder, progress))
     return Outcome(status, folder.path, progress.last, progress.best)
+
+
+def _finish_save(snapshots: Snapshots, console: Console) -> None:
+    """A run that ends in an error still gets the checkpoint that it had begun, unless another rank is in its way."""
+    try:
+        snapshots.settle(seconds=LAST_SAVE_S)
+    except Exception as error:
+        console.warn(f"a checkpoint was not completed: {type(error).__name__}: {error}")
 
 
 def _end(folder: RunFolder, status: Status, message: str | None, console: Console) -> None:

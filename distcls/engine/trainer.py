@@ -30,7 +30,7 @@ def train(job: Job, snapshots: Snapshots, progress: Progress, window: Totals) ->
 
     Args:
         job: the built objects, see engine/build.py.
-        snapshots: writes checkpoints and weights.
+        snapshots: writes checkpoints, beside the training, and weights.
         progress: where to start; kept up to date.
         window: the sums of the logging window that is open at `progress.step`.
 
@@ -81,6 +81,7 @@ def train(job: Job, snapshots: Snapshots, progress: Progress, window: Totals) ->
             if progress.step % job.log_every_steps == 0 or progress.step == job.total_steps:
                 rows.begin(progress.step, window.reduce(), optimizer.defaults["lr"] * factor, norm)
             rows.write(all_now=evaluating or saving or agreement.stop)
+            snapshots.poll()
             job.console.advance(progress.step)
 
             stopping = agreement.stop
@@ -88,7 +89,8 @@ def train(job: Job, snapshots: Snapshots, progress: Progress, window: Totals) ->
                 if evaluating and not stopping:
                     stopping = not _evaluated(job, snapshots, progress)
                 if saving or stopping:
-                    snapshots.save(progress, window, required=stopping or progress.step == job.total_steps)
+                    required = stopping or progress.step == job.total_steps
+                    rows.add_stall(snapshots.save(progress, window, required=required))
             if stopping:
                 return "preempted"
     return "finished"

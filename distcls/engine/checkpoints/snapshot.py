@@ -11,6 +11,7 @@ import torch
 
 from distcls import __version__
 from distcls.engine.build import Job
+from distcls.engine.checkpoints.background import Background, cpu_copies
 from distcls.engine.checkpoints.store import CheckpointStore, SaveFailed, flatten_state, save_weights, unflatten_state
 from distcls.engine.durable_file import replace_file
 from distcls.engine.metrics import Totals
@@ -57,22 +58,76 @@ class Snapshots:
         self._store = store
         self._weights = weights
         self._identity = identity
+        self._background: Background[Path] = Background()
+        self._pending = (0, 0.0, 0.0)  # of the save under way: its step, when it began, how long its copy took
 
     @property
     def run_folder(self) -> Path:
         return self._weights.parent
 
     def newest(self) -> Path | None:
-        """The newest valid checkpoint; the same on all ranks."""
+        """The newest valid checkpoint, a save under way among them; the same on all ranks."""
+        self.settle()
         return self._store.latest()
 
-    def save(self, progress: Progress, window: Totals, *, required: bool) -> None:
-        """Commit a checkpoint at `progress.step`.
+    def save(self, progress: Progress, window: Totals, *, required: bool) -> float:
+        """Take a checkpoint at `progress.step`: a copy in CPU memory now, hashing and writing beside the training.
 
-        On a full disk a periodic checkpoint costs a warning, not the run; a `required` one (the last before leaving)
-        raises.
+        One save at a time, so that memory holds one copy at most: a save still under way is waited for first. On a full
+        disk a periodic checkpoint costs a warning, not the run. A `required` one (the last before leaving) is on the
+        disk when this returns.
+
+        Returns:
+            How many seconds the training stood still for it.
+
+        Raises:
+            SaveFailed: a required one could not be written.
         """
         began = time.perf_counter()
+        self.settle()
+        files, state = self._state(progress, window)
+        step, best = progress.step, progress.best.get("step") == progress.step
+
+        def commit() -> Path:
+            self._job.trackers.sync()  # no checkpoint may be ahead of the rows that led to it
+            return self._store.save(step, files, state, best=best)
+
+        self._background.start(commit)
+        self._pending = step, began, time.perf_counter() - began
+        if required:
+            self.settle(required=True)
+        return time.perf_counter() - began
+
+    def poll(self) -> None:
+        """Say what became of a save, if it has ended since; cheap enough for every step."""
+        if self._background.done:
+            self.settle()
+
+    def settle(self, *, required: bool = False, seconds: float | None = None) -> None:
+        """Wait for the save under way, if there is one, and say what became of it.
+
+        Raises:
+            SaveFailed: it was a required one.
+            TimeoutError: it takes longer than `seconds`.
+        """
+        if self._background.idle:
+            return
+        step, began, stall = self._pending
+        try:
+            path = self._background.collect(seconds)
+        except SaveFailed as error:
+            if required:
+                raise
+            self._job.trackers.warn(str(error))
+            self._job.trackers.event("checkpoint_failed", step=step, reason=str(error))
+            return
+        seconds_in_all = round(time.perf_counter() - began, 3)
+        self._job.trackers.event(
+            "checkpoint", step=step, path=str(path), seconds=seconds_in_all, copy_seconds=round(stall, 3)
+        )
+
+    def _state(self, progress: Progress, window: Totals) -> tuple[dict[str, dict[str, torch.Tensor]], dict[str, Any]]:
+        """This rank's files, copied to the CPU, and what a checkpoint keeps beside tensors."""
         job = self._job
         names, sums = window.state()
         buffers = {f"{BUFFER}{name}": buffer for name, buffer in job.classifier.named_buffers()}
@@ -93,19 +148,7 @@ class Snapshots:
             "world_size": job.world_size,
             "scaler": scaler.state_dict() if scaler is not None else None,
         }
-        job.trackers.sync()  # no checkpoint may be ahead of the rows that led to it
-        try:
-            best = progress.best.get("step") == progress.step
-            path = self._store.save(progress.step, files, state, best=best)
-        except SaveFailed as error:
-            if required:
-                raise
-            job.trackers.warn(str(error))
-            job.trackers.event("checkpoint_failed", step=progress.step, reason=str(error))
-            return
-        job.trackers.event(
-            "checkpoint", step=progress.step, path=str(path), seconds=round(time.perf_counter() - began, 3)
-        )
+        return cpu_copies(files), state
 
     def restore(self, path: Path, window: Totals) -> Progress:
         """Load the checkpoint at `path` into the job and `window`; nothing is touched before all of it is read.
