@@ -21,7 +21,6 @@ from numba.extending import intrinsic
 from distcls.data.beton import JPEG
 from distcls.data.native import cached_njit, ffcv_library
 
-
 llvmlite.binding.load_library_permanently(ffcv_library())
 # int imdecode(source, size, height, width, out, crop_height, crop_width, x, y, scale_num, scale_denom, crop, flip)
 _imdecode = types.ExternalFunction(

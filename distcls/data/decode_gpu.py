@@ -23,13 +23,21 @@ def _bilinear(place, centre, support):
 
 
 @triton.jit
-def _area(place, i, length, size, shrinks):
-    """Weight of input pixel `place` for output pixel i; `packed._area_filter`, but for a factor that all weights share."""
+def _area_start(i, length, size, shrinks):
+    """The first input pixel of output pixel i, and where it is blended with the next, that one's share."""
+    enlarged = size / length.to(tl.float64)
+    first = tl.floor(i * (1.0 / enlarged)).to(tl.int32)
+    share = ((i + 1) - (first + 1) * enlarged).to(tl.float32)
+    share = tl.where(share <= 0, 0.0, share - tl.floor(share))
+    return tl.where(shrinks, i * length // size, first), share
+
+
+@triton.jit
+def _area(place, i, length, size, shrinks, first, share):
+    """Weight of input pixel `place` for output pixel i: `resize_plain._area_filter`, times a constant."""
     covered = tl.minimum((i + 1) * length, (place + 1) * size) - tl.maximum(i * length, place * size)
-    first = i * length // size
-    share = tl.maximum((i + 1) * length - (first + 1) * size, 0) % length
-    blended = tl.where(place == first, length - share, tl.where(place == first + 1, share, 0))
-    return tl.maximum(tl.where(shrinks, covered, blended), 0).to(tl.float32)
+    blended = tl.where(place == first, 1.0 - share, tl.where(place == first + 1, share, 0.0))
+    return tl.where(shrinks, tl.maximum(covered, 0).to(tl.float32), blended)
 
 
 @triton.jit
@@ -60,8 +68,8 @@ def _resize(
     centre_x = (col.to(tl.float32) + 0.5) * step_x
     shrinks = (rows >= size) & (cols >= size)
     if AREA:
-        first_y = row * rows // size
-        first_x = col * cols // size
+        first_y, share_y = _area_start(row, rows, size, shrinks)
+        first_x, share_x = _area_start(col, cols, size, shrinks)
         taps_y = rows // size + 2
         taps_x = cols // size + 2
     else:
@@ -76,18 +84,15 @@ def _resize(
     total = tl.zeros((BLOCK,), tl.float32)
     for tap_y in range(taps_y):
         y = first_y + tap_y
-        if AREA:
-            weight_y = _area(y, row, rows, size, shrinks)
-        else:
-            weight_y = _bilinear(y, centre_y, support_y)
+        weight_y = _area(y, row, rows, size, shrinks, first_y, share_y) if AREA else _bilinear(y, centre_y, support_y)
         weight_y = tl.where(y < rows, weight_y, 0.0)
         for tap_x in range(taps_x):
             x = first_x + tap_x
             if AREA:
-                weight = weight_y * _area(x, col, cols, size, shrinks)
+                weight_x = _area(x, col, cols, size, shrinks, first_x, share_x)
             else:
-                weight = weight_y * _bilinear(x, centre_x, support_x)
-            weight = tl.where(x < cols, weight, 0.0)
+                weight_x = _bilinear(x, centre_x, support_x)
+            weight = weight_y * tl.where(x < cols, weight_x, 0.0)
             pixel = start + y * line + x * beside
             needed = inside & (weight > 0.0)
             red += weight * tl.load(pixel, mask=needed, other=0).to(tl.float32)
@@ -112,7 +117,7 @@ def resize_windows(
     *,
     area: bool = False,
 ) -> torch.Tensor:
-    """Packed windows as normalised images, on the current stream; arguments and result as `packed.resize_plainly`.
+    """Packed windows as normalised images, on the current stream; arguments and result as `resize_plainly`.
 
     Another resolution needs no new compilation.
     """

@@ -1,5 +1,8 @@
 """FFCV's native library, and compiled functions that stay on disk."""
 
+# numba.config makes its attributes when it is imported.
+# mypy: disable-error-code="attr-defined"
+
 import importlib.util
 import os
 import tempfile

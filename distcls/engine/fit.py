@@ -10,7 +10,7 @@ from distcls.data.dataset import BetonDataset
 from distcls.data.resolution import Progressive
 from distcls.errors import UserError
 from distcls.models.classifier import ImageClassifier, at_rest
-from distcls.recipe.errors import KeyPath, Problem, RecipeError
+from distcls.recipe.errors import KeyPath, Problem
 from distcls.recipe.schema import Recipe
 from distcls.recipe.source import Source
 from distcls.registry import HEADS
@@ -94,29 +94,6 @@ def _raised(call: Callable[..., Any], *arguments: Any) -> str | None:
         said = str(error).partition("\n")[0]
         return said if isinstance(error, UserError) else f"{type(error).__name__}: {said}"
     return None
-
-
-def check_ranks(recipe: Recipe, source: Source, ranks: int) -> None:
-    """The global batch must divide into equal micro-batches, with mixing into even ones.
-
-    Raises:
-        RecipeError: it does not on this many ranks.
-    """
-    batch, accumulation = recipe.train.global_batch_size, recipe.train.accumulation_steps
-    if batch % (ranks * accumulation):
-        path: KeyPath = ("train", "global_batch_size")
-        text = (
-            f"{ranks} ranks x {accumulation} accumulation steps do not divide it: got {batch}, "
-            f"expected a multiple of {ranks * accumulation}"
-        )
-        raise RecipeError(source.recipe, [Problem(source.at(path), path, text)])
-    if recipe.data.mix and (batch // (ranks * accumulation)) % 2:
-        path = ("data", "mix")
-        text = (
-            f"images are mixed in pairs: got micro-batches of {batch // (ranks * accumulation)} images "
-            f"({ranks} ranks x {accumulation} accumulation steps), expected an even number"
-        )
-        raise RecipeError(source.recipe, [Problem(source.at(path), path, text)])
 
 
 def _labels(head: Any, train: BetonDataset, val: BetonDataset) -> list[tuple[KeyPath, str]]:

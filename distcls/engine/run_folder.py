@@ -72,6 +72,7 @@ class RunFolder:
         fingerprints: Mapping[str, str],
         world_size: int,
         threads: int,
+        versions: Mapping[str, str] | None = None,
         resume: Literal["auto", "never", "must"] = "auto",
         wait_s: float = 10.0,
     ) -> Start:
@@ -82,6 +83,7 @@ class RunFolder:
             recipe_yaml: the same as text, for `recipe.yaml`; written by the first attempt only.
             fingerprints: of the data sets: `{"data.train": ..., "data.val": ...}`.
             world_size: ranks. threads: per rank.
+            versions: recorded beside those of packages.
             resume: `checkpoint.resume` of the recipe.
             wait_s: how long to wait for another process to leave: a preempted run may be saving still.
 
@@ -91,9 +93,8 @@ class RunFolder:
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             self._lock.take(wait_s)
-            return self._begin(
-                json.loads(json.dumps(recipe)), recipe_yaml, dict(fingerprints), world_size, threads, resume
-            )
+            attempt = {"world_size": world_size, "threads": threads, "versions": {**_versions(), **(versions or {})}}
+            return self._begin(json.loads(json.dumps(recipe)), recipe_yaml, dict(fingerprints), attempt, resume)
         except OSError as error:
             self.close()
             raise UserError(f"output_dir {self.path} cannot be used: {error.strerror} ({error.filename})") from error
@@ -118,8 +119,7 @@ class RunFolder:
         recipe: dict[str, Any],
         recipe_yaml: str,
         fingerprints: dict[str, str],
-        world_size: int,
-        threads: int,
+        facts: dict[str, Any],
         resume: str,
     ) -> Start:
         run = self._read()
@@ -147,7 +147,7 @@ class RunFolder:
 
         now = _now()
         attempt = {"status": "running", "started": now, "host": socket.gethostname(), "pid": os.getpid()}
-        attempt |= {"world_size": world_size, "threads": threads, "versions": _versions()}
+        attempt |= facts
         changed: dict[str, list[Any]] = {}
         if run is None:
             run = {"run_id": secrets.token_hex(4), "created": now, "attempts": []}
@@ -155,9 +155,8 @@ class RunFolder:
             before = run["attempts"][-1]
             if before["status"] == "running":
                 before["status"] = "killed"
-            shared = ("world_size", "threads", "versions")
-            old = {**run["recipe"], **{key: before[key] for key in shared}}
-            new = {**recipe, **{key: attempt[key] for key in shared}}
+            old = {**run["recipe"], **{key: before[key] for key in facts}}
+            new = {**recipe, **facts}
             changed = {key: [_plain(was), _plain(now)] for key, was, now in differences(old, new)}
         run |= {"status": "running", "fingerprints": fingerprints, "recipe": recipe}
         run["attempts"].append(attempt)

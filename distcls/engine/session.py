@@ -1,5 +1,6 @@
 """One attempt at a run, on every rank: check, meet the other ranks, open the folder, build, restore, train, close."""
 
+import math
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,10 +10,11 @@ from typing import Any, Literal
 import torch
 from accelerate import Accelerator
 
+from distcls.data.jpeg_window import window_decoder
 from distcls.engine.build import Datasets, Job, build_job, open_datasets
 from distcls.engine.checkpoints.snapshot import Progress, Snapshots, criterion
 from distcls.engine.checkpoints.store import CheckpointStore
-from distcls.engine.fit import check_ranks
+from distcls.engine.fit_ranks import check_device, check_ranks
 from distcls.engine.initial_weights import InitialWeights
 from distcls.engine.metrics import Totals
 from distcls.engine.plugins import Plugin, import_parts
@@ -30,6 +32,8 @@ from distcls.tracking.jsonl import MetricsLog
 from distcls.tracking.report import render
 from distcls.tracking.trackers import Trackers
 from distcls.tracking.wandb import WandbTracker
+
+LAST_SAVE_S = 60.0  # how long a run that failed waits for the save that it had begun
 
 
 @dataclass
@@ -75,7 +79,8 @@ def run(recipe_path: Path, overrides: Sequence[str], stop: StopRequest) -> Outco
     """See `distcls.engine.run.train`."""
     _, world_size, _, local_world_size = topology.launched_ranks()
     plan = prepare(recipe_path, overrides, world_size)
-    accelerator = make_accelerator(precision=plan.recipe.train.precision)
+    sharded = plan.recipe.distributed.strategy != "ddp"
+    accelerator = make_accelerator(precision=plan.recipe.train.precision, sharded=sharded)
     try:
         return _attempt(plan, accelerator, local_world_size, stop)
     finally:
@@ -85,11 +90,13 @@ def run(recipe_path: Path, overrides: Sequence[str], stop: StopRequest) -> Outco
 
 def _attempt(plan: Plan, accelerator: Accelerator, local_world_size: int, stop: StopRequest) -> Outcome:
     recipe, rank, ranks = plan.recipe, accelerator.process_index, accelerator.num_processes
+    check_device(recipe, plan.source, accelerator.device)
     collectives.same_on_all_ranks(
         {
             "recipe": recipe.resolved(),
             "plug-ins": {plugin.name: plugin.sha256 for plugin in plan.plugins},
             "data": plan.fingerprints(),
+            "JPEG decoding (launch/setup.sh compiles it)": window_decoder().name,
         }
     )
     console = Console(rank)
@@ -105,8 +112,10 @@ def _attempt(plan: Plan, accelerator: Accelerator, local_world_size: int, stop: 
     trackers = Trackers([], warn=console.warn)
     status: Literal["finished", "preempted", "failed"] = "failed"
     message: str | None = None
+    snapshots: Snapshots | None = None
     try:
-        store = CheckpointStore(folder.checkpoints, recipe.checkpoint.keep, rank, ranks, gather=collectives.gather)
+        gather = collectives.gather_apart(ranks)
+        store = CheckpointStore(folder.checkpoints, recipe.checkpoint.keep, rank, ranks, gather=gather)
         found = store.latest()
         with collectives.together(rank, ranks):
             if rank == 0:
@@ -137,6 +146,8 @@ def _attempt(plan: Plan, accelerator: Accelerator, local_world_size: int, stop: 
         message = f"{type(error).__name__}: {error}"
         raise
     finally:
+        if snapshots is not None:
+            _finish_save(snapshots, console)
         # Trackers first: a preempted job is killed soon, and what run.json says must come last.
         trackers.finish(status, message)
         if rank == 0:
@@ -149,6 +160,14 @@ def _attempt(plan: Plan, accelerator: Accelerator, local_world_size: int, stop: 
             torch.distributed.barrier()  # a launcher kills all ranks as soon as the first has left
     console.finish(_last_words(status, folder, progress))
     return Outcome(status, folder.path, progress.last, progress.best)
+
+
+def _finish_save(snapshots: Snapshots, console: Console) -> None:
+    """A run that ends in an error still gets the checkpoint that it had begun, unless another rank is in its way."""
+    try:
+        snapshots.settle(seconds=LAST_SAVE_S)
+    except Exception as error:
+        console.warn(f"a checkpoint was not completed: {type(error).__name__}: {error}")
 
 
 def _end(folder: RunFolder, status: Status, message: str | None, console: Console) -> None:
@@ -176,6 +195,7 @@ def _begin(folder: RunFolder, plan: Plan, ranks: int) -> Start:
         fingerprints=plan.fingerprints(),
         world_size=ranks,
         threads=torch.get_num_threads(),
+        versions={"jpeg": window_decoder().name},
         resume=plan.recipe.checkpoint.resume,
     )
     for plugin in plan.plugins:
@@ -218,7 +238,7 @@ def _identity(plan: Plan, start: Start) -> dict[str, Any]:
 
 
 def _announce(job: Job, plan: Plan, folder: RunFolder, start: Start, found: Path | None, progress: Progress) -> None:
-    parameters = sum(parameter.numel() for parameter in job.classifier.parameters())
+    parameters = sum(math.prod(run.shape) for _, run in job.strategy.weights())
     job.console.note(
         f"{plan.recipe.name}: {parameters / 1e6:.2f} M parameters, {len(plan.datasets.train)} training and "
         f"{len(plan.datasets.val)} validation images, {job.total_steps} steps of {job.global_batch_size} images on "

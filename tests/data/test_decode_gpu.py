@@ -8,7 +8,8 @@ from distcls.data.augment import RandomCrop, RandomHorizontalFlip, RandomResized
 from distcls.data.convert import convert
 from distcls.data.dataset import BetonDataset
 from distcls.data.loader import EvalLoader, TrainLoader
-from distcls.data.packed import resize_on_gpu, resize_plainly
+from distcls.data.packed import resize_on_gpu
+from distcls.data.resize_plain import resize_plainly
 from tests.data.conftest import Arrays, smooth
 from tests.data.test_packed import example
 

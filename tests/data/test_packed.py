@@ -16,7 +16,8 @@ from distcls.data.dataset import BetonDataset
 from distcls.data.errors import DataError
 from distcls.data.jpeg_window import window_decoder
 from distcls.data.loader import EvalLoader, TrainLoader
-from distcls.data.packed import PackedSlot, resize_plainly
+from distcls.data.packed import PackedSlot
+from distcls.data.resize_plain import resize_plainly
 
 
 class HostTransfer:
@@ -168,7 +169,7 @@ def example():
 INTERPRETED = """
 import torch
 from distcls.data.decode_gpu import resize_windows
-from distcls.data.packed import resize_plainly
+from distcls.data.resize_plain import resize_plainly
 from tests.data.test_packed import example
 packed, table = example()
 normal = ((0.4, 0.5, 0.6), (0.2, 0.3, 0.25))

@@ -123,7 +123,7 @@ def test_without_root_it_prints_the_apt_line(checkout: Path) -> None:
         1,
         [
             "set-up: these system packages are missing, and installing them needs root. Run this, then start again:",
-            "set-up:     sudo apt-get update && sudo apt-get install --no-install-recommends pkg-config libopencv-dev libturbojpeg0-dev",
+            "set-up:     sudo apt-get update && sudo apt-get install --no-install-recommends pkg-config libopencv-dev libturbojpeg0-dev libjpeg-dev",
         ],
     )
 
@@ -140,7 +140,7 @@ def test_through_sudo_it_installs_what_is_missing_and_no_more(checkout: Path) ->
     }
     status, lines = set_up(checkout, commands=commands, OTHER_USER="1000")
     apt = "-n env DEBIAN_FRONTEND=noninteractive apt-get -qq -o DPkg::Lock::Timeout=600"
-    missing = "pkg-config libopencv-dev libturbojpeg0-dev"
+    missing = "pkg-config libopencv-dev libturbojpeg0-dev libjpeg-dev"
     assert log.read_text().splitlines() == [
         "-n true",
         f"{apt} update",
@@ -157,7 +157,7 @@ def test_without_apt_it_names_the_libraries(checkout: Path) -> None:
     assert status == 1
     assert lines[0] == (
         "set-up: FFCV cannot be compiled yet, and this system has no apt-get. "
-        "Missing, by their Debian names: g++ pkg-config libopencv-dev libturbojpeg0-dev"
+        "Missing, by their Debian names: g++ pkg-config libopencv-dev libturbojpeg0-dev libjpeg-dev"
     )
 
 

@@ -5,9 +5,11 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
+import torch
 from accelerate.utils import broadcast_object_list, gather_object
 
 from distcls.engine.run_folder import differences
+from distcls.engine.strategies.accelerator import COLLECTIVE_TIMEOUT
 from distcls.errors import UserError
 
 
@@ -19,6 +21,25 @@ def gather(value: Any) -> list:
 def broadcast(value: Any) -> Any:
     """Rank 0's value on every rank."""
     return broadcast_object_list([value])[0]
+
+
+def gather_apart(world_size: int) -> Callable[[Any], list]:
+    """A `gather` for a thread beside the training, over a process group of its own.
+
+    All ranks must issue the collectives of one group in one order, which a thread's among the training's would not
+    have. gloo serves it on GPUs, too: what is gathered are small objects. All ranks call this together.
+    """
+    if world_size == 1:
+        return lambda value: [value]
+    group = torch.distributed.new_group(backend="gloo", timeout=COLLECTIVE_TIMEOUT)
+    assert not isinstance(group, int)  # torch's sign for a rank outside the group
+
+    def gather_in_group(value: Any) -> list:
+        everyone: list[Any] = [None] * world_size
+        torch.distributed.all_gather_object(everyone, value, group=group)
+        return everyone
+
+    return gather_in_group
 
 
 @contextmanager
