@@ -16,6 +16,7 @@ from distcls.engine.fit_ranks import reported_at
 from distcls.engine.initial_weights import InitialWeights
 from distcls.engine.predictions import Predictions
 from distcls.engine.preemption import StopRequest
+from distcls.engine.ranks.heartbeat import Heartbeat
 from distcls.engine.ranks.topology import cores_per_rank
 from distcls.engine.sampling import resolution_of, sampling_of
 from distcls.engine.seeding import seed_building
@@ -60,6 +61,7 @@ class Job:
     trackers: Trackers
     console: Console
     stop: StopRequest
+    heart: Heartbeat
     metrics: ClassMetrics | None
     predictions: Predictions | None
     total_steps: int
@@ -162,6 +164,7 @@ def build_job(
     trackers: Trackers,
     console: Console,
     stop: StopRequest,
+    heart: Heartbeat,
 ) -> Job:
     """Build model, optimizer, schedule and loaders for this rank; see `build_model` for the weights.
 
@@ -243,6 +246,7 @@ def build_job(
         trackers=trackers,
         console=console,
         stop=stop,
+        heart=heart,
         metrics=_class_metrics(recipe, datasets, classifier, accelerator),
         predictions=Predictions(
             head=classifier.head,

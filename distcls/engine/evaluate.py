@@ -25,6 +25,7 @@ def evaluate(
     autocast: Callable[[], AbstractContextManager],
     tta: Literal["flip"] | None = None,
     stop_requested: Callable[[], bool] = lambda: False,
+    beat: Callable[[], None] = lambda: None,
     metrics: ClassMetrics | None = None,
     predictions: Predictions | None = None,
 ) -> dict[str, float] | None:
@@ -39,6 +40,7 @@ def evaluate(
         tta: flip: an image's logits are the mean of its own and its mirror image's. ffcv-imagenet takes their sum,
             which ranks classes alike; the mean keeps the scale on which the loss and probabilities were trained.
         stop_requested: this rank's wish to end early; all ranks agree on it between batches.
+        beat: called once a batch, for whoever watches that this goes on.
         metrics: what to measure beside them.
         predictions: gets to see every batch; what it collects is for the caller.
 
@@ -71,6 +73,7 @@ def evaluate(
                 totals.add(values, batch.count)
                 for collector in collectors:
                     collector.add(logits, batch.target, batch.index)
+                beat()
                 agreement.post(number, stop=stop_requested(), loss=quiet)
                 agreement.update()
                 if agreement.stop:

@@ -57,7 +57,9 @@ def train(job: Job, snapshots: Snapshots, progress: Progress, window: Totals) ->
                 group["lr"] = group["initial_lr"] * factor
 
             for micro in range(job.accumulation_steps):
+                job.heart.beat(step + 1, "waiting for data")
                 batch = next(batches)
+                job.heart.beat(step + 1, "training")
                 seed_micro_batch(job.seed, step, micro * job.world_size + job.rank)
                 with strategy.micro_batch(last=micro == job.accumulation_steps - 1):
                     with strategy.autocast():
@@ -85,6 +87,7 @@ def train(job: Job, snapshots: Snapshots, progress: Progress, window: Totals) ->
                 if evaluating and not stopping:
                     stopping = not _evaluated(job, snapshots, progress)
                 if saving or stopping:
+                    job.heart.beat(progress.step, "saving")
                     required = stopping or progress.step == job.total_steps
                     rows.add_stall(snapshots.save(progress, window, required=required))
             if stopping:
@@ -95,6 +98,7 @@ def train(job: Job, snapshots: Snapshots, progress: Progress, window: Totals) ->
 def _evaluated(job: Job, snapshots: Snapshots, progress: Progress) -> bool:
     """Evaluate, log, keep the best weights. False when a stop request cut it short: the next attempt does it then."""
     began = time.perf_counter()
+    job.heart.beat(progress.step, "evaluating")
     predictions = job.predictions if progress.step == job.total_steps else None
     with averaged_buffers(job.classifier, job.world_size):
         means = _means(job, predictions)
@@ -129,6 +133,7 @@ def _means(job: Job, predictions: Predictions | None) -> dict[str, float] | None
         autocast=job.strategy.autocast,
         tta=job.tta,
         stop_requested=lambda: job.stop.requested is not None,
+        beat=job.heart.again,
         metrics=job.metrics,
         predictions=predictions,
     )

@@ -167,6 +167,8 @@ class Checkpoint(Part):
     """Newest checkpoints to keep; at least 2, so that a damaged one has a predecessor."""
     resume: Literal["auto", "never", "must"] = "auto"
     """auto: go on if there is a checkpoint. never: refuse a used folder. must: fail without a checkpoint."""
+    allow_changes: list[str] = []
+    """Keys that may differ from what the run was before, with all below them: optimizer.lr, train.epochs, data."""
 
 
 class Tracking(Part):
@@ -199,6 +201,10 @@ class Distributed(Part):
     """Compute the activations within blocks again in backward instead of keeping them: less memory, a third slower."""
     wrap: list[str] = []
     """Classes of modules that are blocks (fsdp2, activation_checkpointing), by name; empty: the backbone's own."""
+    timeout_s: Annotated[float, Field(gt=0)] | Count = 1800
+    """Seconds without progress after which the run ends and names the rank that is behind; saving must fit within."""
+    warn_after_s: Annotated[float, Field(gt=0)] | Count = 300
+    """Seconds without progress after which a warning names the rank that is behind."""
 
 
 class Recipe(Part):
