@@ -1,6 +1,6 @@
 """The recipe's keys, their types and their defaults; and `check`, which finds every mistake of a recipe at once."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr
@@ -8,9 +8,9 @@ from pydantic import BaseModel, ConfigDict, Field, PrivateAttr
 from distcls.recipe import editor
 from distcls.recipe.checker import Checker, filled
 from distcls.recipe.errors import RecipeError
+from distcls.recipe.key_pairs import check_together
 from distcls.recipe.signature import keys_of_part
 from distcls.recipe.source import Source
-from distcls.recipe.values import show
 from distcls.registry import BACKBONES, HEADS, MIXES, NECKS, OPTIMIZERS, ROLES, SCHEDULES, TRANSFORMS, Registry
 
 Count = Annotated[int, Field(gt=0)]
@@ -257,9 +257,7 @@ def check(source: Source, registries: Sequence[Registry] = ROLES) -> Recipe:
     """
     checker = Checker(source, registries)
     values = checker.mapping(keys_of_part(Recipe), source.tree)
-    _check_length(checker, source.tree.get("train"))
-    _check_batch(checker, source.tree.get("train"))
-    _check_ramp(checker, source.tree.get("data"))
+    check_together(checker, source.tree)
     if checker.problems:
         raise RecipeError(source.recipe, checker.problems)
     values["name"] = values.get("name") or source.name
@@ -270,32 +268,3 @@ def check(source: Source, registries: Sequence[Registry] = ROLES) -> Recipe:
 def json_schema(registries: Sequence[Registry] = ROLES) -> dict[str, Any]:
     """A JSON schema for editors: completion, descriptions and defaults of every key and every registered class."""
     return editor.json_schema(Recipe, registries)
-
-
-def _check_length(checker: Checker, train: Any) -> None:
-    if not isinstance(train, dict):
-        return
-    epochs, max_steps = train.get("epochs"), train.get("max_steps")
-    if epochs is not None and max_steps is not None:
-        got = f"epochs {show(epochs)} and max_steps {show(max_steps)}"
-        checker.problem(("train", "max_steps"), f"two lengths: got {got}, expected one of them; set the other to null")
-    written = checker.meant | {("train", key) for key in ("epochs", "max_steps") if train.get(key) is not None}
-    if written.isdisjoint({("train", "epochs"), ("train", "max_steps")}) and checker.source.complete:
-        checker.problem(("train",), "no length: expected epochs or max_steps")
-
-
-def _check_batch(checker: Checker, train: Mapping[str, Any] | Any) -> None:
-    batch, parts = (
-        (train.get("global_batch_size"), train.get("accumulation_steps", 1)) if isinstance(train, dict) else (0, 1)
-    )
-    if type(batch) is int and type(parts) is int and parts > 0 and batch % parts:
-        text = f"not divisible: got {batch}, expected a multiple of train.accumulation_steps, which is {parts}"
-        checker.problem(("train", "global_batch_size"), text)
-
-
-def _check_ramp(checker: Checker, data: Any) -> None:
-    resolution = data.get("resolution") if isinstance(data, dict) else None
-    ramp = resolution.get("ramp") if isinstance(resolution, dict) else None
-    if isinstance(ramp, list) and [type(epoch) for epoch in ramp] == [int, int] and ramp[0] > ramp[1]:
-        text = f"ends before it begins: got {show(ramp)}, expected the last epoch of start, then the first of end"
-        checker.problem(("data", "resolution", "ramp"), text)

@@ -60,8 +60,9 @@ def checkout(tmp_path: Path) -> Path:
     """A checkout without .venv, in a folder with a space in its name."""
     folder = tmp_path / "a checkout"
     shutil.copytree(ROOT / "launch", folder / "launch")
-    for name in ("setup.cfg", "pyproject.toml"):
-        shutil.copy(ROOT / name, folder)
+    (folder / "distcls/data").mkdir(parents=True)
+    for name in ("setup.cfg", "pyproject.toml", "distcls/data/jpeg_window.c"):
+        shutil.copy(ROOT / name, folder / name)
     return folder
 
 
@@ -172,7 +173,13 @@ def test_nothing_is_done_twice(checkout: Path) -> None:
     """A .venv that was made from these files is left alone: no Python is looked for, no package asked for."""
     made_from = b"".join(
         (checkout / name).read_bytes()
-        for name in ("setup.cfg", "pyproject.toml", "launch/constraints.txt", "launch/apt_test.txt")
+        for name in (
+            "setup.cfg",
+            "pyproject.toml",
+            "launch/constraints.txt",
+            "launch/apt_test.txt",
+            "distcls/data/jpeg_window.c",
+        )
     )
     stamp = subprocess.run(["sha256sum"], input=made_from + f"{checkout} \n".encode(), capture_output=True).stdout
     (checkout / ".venv/bin").mkdir(parents=True)
