@@ -1,6 +1,5 @@
 """Recipe -> objects. The only file that does it: nothing below receives the recipe, only plain values from here."""
 
-import os
 from dataclasses import dataclass
 
 import torch
@@ -11,20 +10,28 @@ from distcls.data.dataset import BetonDataset
 from distcls.data.errors import DataError
 from distcls.data.loader import EvalLoader, TrainLoader
 from distcls.data.resolution import Progressive
+from distcls.engine.bottleneck import Settings
 from distcls.engine.class_metrics import ClassMetrics
+from distcls.engine.device_facts import device_facts
 from distcls.engine.fit import misfits
+from distcls.engine.fit_ranks import reported_at
 from distcls.engine.initial_weights import InitialWeights
+from distcls.engine.job import Job
 from distcls.engine.predictions import Predictions
 from distcls.engine.preemption import StopRequest
+from distcls.engine.ranks.heartbeat import Heartbeat
+from distcls.engine.ranks.topology import cores_per_rank
 from distcls.engine.sampling import sampling_of
 from distcls.engine.seeding import seed_building
+from distcls.engine.strategies.blocks import checkpoint_activations, find_blocks
 from distcls.engine.strategies.buffers import same_start
+from distcls.engine.strategies.choose import make_strategy
 from distcls.errors import UserError
 from distcls.models.classifier import ImageClassifier, build_classifier
 from distcls.models.freezing import freeze
 from distcls.models.weights import Report
 from distcls.optim.ema import Ema
-from distcls.optim.schedules import Schedule
+from distcls.optim.param_groups import learning_rates
 from distcls.recipe.errors import KeyPath, Problem, RecipeError
 from distcls.recipe.schema import ProgressiveResolution, Recipe
 from distcls.recipe.source import Source
@@ -39,64 +46,6 @@ HALF = {"bf16": torch.bfloat16, "fp16": torch.float16}
 class Datasets:
     train: BetonDataset
     val: BetonDataset
-
-
-@dataclass
-class Job:
-    """Everything that the train loop uses, built and ready. `model` is the wrapped `classifier`."""
-
-    accelerator: Accelerator
-    classifier: ImageClassifier
-    model: nn.Module
-    optimizer: torch.optim.Optimizer
-    schedule: Schedule
-    ema: Ema | None
-    train_loader: TrainLoader
-    val_loader: EvalLoader
-    trackers: Trackers
-    console: Console
-    stop: StopRequest
-    metrics: ClassMetrics | None
-    predictions: Predictions | None
-    total_steps: int
-    steps_per_epoch: int
-    global_batch_size: int
-    accumulation_steps: int
-    clip_grad_norm: float | None
-    seed: int
-    log_every_steps: int
-    checkpoint_every_steps: int
-    evaluate_every_epochs: float
-
-    @property
-    def device(self) -> torch.device:
-        return self.accelerator.device
-
-    @property
-    def rank(self) -> int:
-        return self.accelerator.process_index
-
-    @property
-    def world_size(self) -> int:
-        return self.accelerator.num_processes
-
-    def position(self, step: int) -> dict[str, float]:
-        """The counters of every logged row."""
-        return {"step": step, "epoch": round(step / self.steps_per_epoch, 6), "samples": step * self.global_batch_size}
-
-    def log(self, row: dict[str, float]) -> None:
-        """One row to the trackers and to the person at the terminal."""
-        self.trackers.log(row)
-        (self.console.val_row if "val/loss" in row else self.console.train_row)(row)
-
-    def evaluation_due(self, step: int) -> bool:
-        """After each `eval.every_epochs` epochs, at the nearest step, and at the end."""
-        period = self.evaluate_every_epochs * self.steps_per_epoch
-        nearest = round(step / period)
-        return step == self.total_steps or (nearest > 0 and step == max(1, round(nearest * period)))
-
-    def checkpoint_due(self, step: int) -> bool:
-        return step == self.total_steps or (step > 0 and step % self.checkpoint_every_steps == 0)
 
 
 def open_datasets(recipe: Recipe, source: Source) -> Datasets:
@@ -120,34 +69,6 @@ def open_datasets(recipe: Recipe, source: Source) -> Datasets:
     if problems:
         raise RecipeError(source.recipe, problems)
     return Datasets(train, val)
-
-
-def check_ranks(recipe: Recipe, source: Source, ranks: int) -> None:
-    """The global batch must divide into equal micro-batches, with mixing into even ones.
-
-    Raises:
-        RecipeError: it does not on this many ranks.
-    """
-    batch, accumulation = recipe.train.global_batch_size, recipe.train.accumulation_steps
-    if batch % (ranks * accumulation):
-        path: KeyPath = ("train", "global_batch_size")
-        text = (
-            f"{ranks} ranks x {accumulation} accumulation steps do not divide it: got {batch}, "
-            f"expected a multiple of {ranks * accumulation}"
-        )
-        raise RecipeError(source.recipe, [Problem(source.at(path), path, text)])
-    if recipe.data.mix and (batch // (ranks * accumulation)) % 2:
-        path = ("data", "mix")
-        text = (
-            f"images are mixed in pairs: got micro-batches of {batch // (ranks * accumulation)} images "
-            f"({ranks} ranks x {accumulation} accumulation steps), expected an even number"
-        )
-        raise RecipeError(source.recipe, [Problem(source.at(path), path, text)])
-
-
-def cores_per_rank(local_world_size: int) -> int:
-    """Cores that this process may use, shared between its node's ranks; SLURM gives fewer than the machine has."""
-    return max(1, len(os.sched_getaffinity(0)) // local_world_size)
 
 
 def resolution_of(key: int | ProgressiveResolution) -> tuple[int | Progressive, int]:
@@ -174,11 +95,8 @@ def build_model(
     _, size = resolution_of(recipe.data.resolution)
     model = build_classifier(recipe.model.model_dump(), image_size=(size, size), init_weights=not resuming)
     report = None if resuming or initial_weights is None else initial_weights.load_into(model)
-    try:
+    with reported_at(source, ("model", "freeze")):
         freeze(model, recipe.model.freeze)
-    except UserError as error:
-        path: KeyPath = ("model", "freeze")
-        raise RecipeError(source.recipe, [Problem(source.at(path), path, str(error))]) from error
     return model, report
 
 
@@ -194,6 +112,7 @@ def build_job(
     trackers: Trackers,
     console: Console,
     stop: StopRequest,
+    heart: Heartbeat,
 ) -> Job:
     """Build model, optimizer, schedule and loaders for this rank; see `build_model` for the weights.
 
@@ -216,19 +135,28 @@ def build_job(
     for part in classifier.modules():
         if (weigh := getattr(part, "set_class_counts", None)) is not None:  # a loss that weighs frequent classes less
             weigh(datasets.train.class_counts.tolist())
-    if train.channels_last:
+    sharded = recipe.distributed.strategy != "ddp"
+    if train.channels_last and not sharded:
         classifier.to(memory_format=torch.channels_last)
     same_start(classifier, ranks)
-    model: nn.Module = classifier
     if recipe.distributed.sync_bn and accelerator.device.type == "cuda":
-        model = nn.SyncBatchNorm.convert_sync_batchnorm(classifier)
-    optimizer = OPTIMIZERS.build(recipe.optimizer, model=classifier)
-    for group in optimizer.param_groups:
-        group["initial_lr"] = group["lr"]
-    ema = Ema(classifier, decay=train.ema.decay) if train.ema else None
+        nn.SyncBatchNorm.convert_sync_batchnorm(classifier)  # in place: the classifier itself is no BatchNorm
+    facts = device_facts(accelerator, classifier, train.precision, resolution)  # of the model as it is written
+    blocks = _blocks(recipe, source, classifier)
+    if recipe.distributed.activation_checkpointing:
+        checkpoint_activations(blocks)
     if train.compile:
         classifier.compile()  # in place: names of weights stay what they are
-    model, optimizer = accelerator.prepare(model, optimizer)
+    strategy = make_strategy(
+        recipe.distributed.strategy,
+        accelerator,
+        classifier,
+        lambda: _optimizer(recipe, classifier),
+        blocks=blocks,
+        clip_grad_norm=train.clip_grad_norm,
+    )
+    weights_in_place, changed = strategy.local_weights(), strategy.weights_changed
+    ema = Ema(weights_in_place, decay=train.ema.decay, changed=changed) if train.ema else None
 
     shape = {"rank": accelerator.process_index, "world_size": ranks, "device": accelerator.device, "dtype": images}
     shape["workers"] = recipe.data.workers or cores_per_rank(local_world_size)
@@ -252,13 +180,14 @@ def build_job(
         std=datasets.train.std,
         **shape,
     )
+    base_rate = strategy.torch_optimizer.defaults["lr"]
     steps_per_epoch = train_loader.steps_per_epoch
     total_steps = train.max_steps or round((train.epochs or 0) * steps_per_epoch)
     return Job(
         accelerator=accelerator,
         classifier=classifier,
-        model=model,
-        optimizer=optimizer,
+        strategy=strategy,
+        base_rate=base_rate,
         schedule=SCHEDULES.build(recipe.schedule, total_steps=total_steps, steps_per_epoch=steps_per_epoch),
         ema=ema,
         train_loader=train_loader,
@@ -266,6 +195,7 @@ def build_job(
         trackers=trackers,
         console=console,
         stop=stop,
+        heart=heart,
         metrics=_class_metrics(recipe, datasets, classifier, accelerator),
         predictions=Predictions(
             head=classifier.head,
@@ -278,12 +208,40 @@ def build_job(
         steps_per_epoch=steps_per_epoch,
         global_batch_size=train.global_batch_size,
         accumulation_steps=train.accumulation_steps,
-        clip_grad_norm=train.clip_grad_norm,
         seed=train.seed,
         log_every_steps=train.log_every_steps,
         checkpoint_every_steps=recipe.checkpoint.every_steps,
         evaluate_every_epochs=recipe.eval.every_epochs,
+        learning_rates=learning_rates(strategy.torch_optimizer.param_groups, base_rate),
+        device_facts=facts,
+        settings=Settings(
+            workers=shape["workers"],
+            cores=cores_per_rank(local_world_size),
+            precision=train.precision,
+            compiled=train.compile,
+            accumulation_steps=train.accumulation_steps,
+            global_batch_size=train.global_batch_size,
+            evaluate_every_epochs=recipe.eval.every_epochs,
+            checkpoint_every_steps=recipe.checkpoint.every_steps,
+            gpu=accelerator.device.type == "cuda",
+        ),
     )
+
+
+def _optimizer(recipe: Recipe, classifier: ImageClassifier) -> torch.optim.Optimizer:
+    optimizer = OPTIMIZERS.build(recipe.optimizer, model=classifier)
+    for group in optimizer.param_groups:
+        group["initial_lr"] = group["lr"]
+    return optimizer
+
+
+def _blocks(recipe: Recipe, source: Source, classifier: ImageClassifier) -> list[nn.Module]:
+    with reported_at(source, ("distributed", "wrap")):
+        blocks = find_blocks(classifier, recipe.distributed.wrap)
+        if not blocks and recipe.distributed.activation_checkpointing:
+            name = type(classifier.backbone).__name__
+            raise UserError(f"needed for activation_checkpointing: {name} has no blocks that repeat, name classes here")
+    return blocks
 
 
 def _class_metrics(

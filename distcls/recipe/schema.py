@@ -161,6 +161,8 @@ class Checkpoint(Part):
     """Newest checkpoints to keep; at least 2, so that a damaged one has a predecessor."""
     resume: Literal["auto", "never", "must"] = "auto"
     """auto: go on if there is a checkpoint. never: refuse a used folder. must: fail without a checkpoint."""
+    allow_changes: list[str] = []
+    """Keys that may differ from what the run was before, with all below them: optimizer.lr, train.epochs, data."""
 
 
 class Tracking(Part):
@@ -185,10 +187,18 @@ class Tracking(Part):
 class Distributed(Part):
     """How ranks work together."""
 
-    strategy: Literal["ddp"] = "ddp"
-    """ddp: every rank holds the whole model."""
+    strategy: Literal["ddp", "fsdp2"] = "ddp"
+    """ddp: every rank holds the whole model. fsdp2: it holds its share of weights, gradients and optimizer."""
     sync_bn: bool = False
-    """BatchNorm statistics over all ranks instead of each micro-batch."""
+    """BatchNorm statistics over all ranks instead of each micro-batch; GPUs only."""
+    activation_checkpointing: bool = False
+    """Compute the activations within blocks again in backward instead of keeping them: less memory, a third slower."""
+    wrap: list[str] = []
+    """Classes of modules that are blocks (fsdp2, activation_checkpointing), by name; empty: the backbone's own."""
+    timeout_s: Annotated[float, Field(gt=0)] | Count = 1800
+    """Seconds without progress after which the run ends and names the rank that is behind; saving must fit within."""
+    warn_after_s: Annotated[float, Field(gt=0)] | Count = 300
+    """Seconds without progress after which a warning names the rank that is behind."""
 
 
 class Recipe(Part):
