@@ -216,7 +216,7 @@ def test_patterns(partial, tmp_path):
         f"{tmp_path}/val-*.beton: no such files. `distcls data convert SOURCE NAME.beton --shards N` writes shards."
     )
     assert refusal("train-*.beton") == (
-        f"{tmp_path}/train-*.beton: 3 of 6 shards are missing, train-00002-of-00003.beton first. Finish the "
+        f"{tmp_path}/train-*.beton: 1 of 3 shards are missing, train-00002-of-00003.beton first. Finish the "
         "conversion, or name the shards that you want as a list."
     )
     assert len(BetonDataset(sorted(tmp_path.glob("*.beton")))) == 30
