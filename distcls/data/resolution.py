@@ -29,10 +29,9 @@ class Progressive:
     def largest(self) -> int:
         return max(self.start, self.end)
 
-    @property
-    def sizes(self) -> list[int]:
-        """Every side that some epoch has, the smallest first."""
-        return sorted({self.at(epoch) for epoch in range(self.ramp[0], self.ramp[1] + 1)})
+    def sides(self) -> set[int]:
+        """All that `at` gives."""
+        return {self.at(epoch) for epoch in range(self.ramp[0], self.ramp[1] + 1)}
 
     def at(self, epoch: int) -> int:
         """Pixels a side in an epoch."""

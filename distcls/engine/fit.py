@@ -52,7 +52,7 @@ def model_misfits(
     so itself. Costs nothing where a recipe has one size and no mixing.
     """
     found: list[tuple[KeyPath, str]] = []
-    sizes = resolution.sizes if isinstance(resolution, Progressive) else [resolution]
+    sizes = sorted(resolution.sides()) if isinstance(resolution, Progressive) else [resolution]
     usual = sizes[-1]
     expected = "or a model for any size, such as timm's with dynamic_img_size: true"
     with at_rest(model):
