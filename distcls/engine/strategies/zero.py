@@ -79,9 +79,9 @@ class ZeRO(Strategy):
     def backward(self, loss: Tensor) -> None:
         self.model.backward(loss, scale_wrt_gas=False)
 
-    def update(self) -> Tensor | None:
+    def update(self, *, measure: bool) -> Tensor | None:
         self.model.step()  # clips, steps and clears
-        return self.model.get_global_grad_norm() if self.config["gradient_clipping"] else None
+        return self.model.get_global_grad_norm() if measure or self.config["gradient_clipping"] else None
 
     def weights(self) -> list[tuple[Tensor, Run]]:
         if self.replicated:
