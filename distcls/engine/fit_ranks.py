@@ -4,6 +4,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
 
+import torch
+from torchvision.io import decode_jpeg, encode_jpeg
+
 from distcls.engine.strategies.deepspeed_config import refused_overrides
 from distcls.errors import UserError
 from distcls.recipe.errors import KeyPath, Problem, RecipeError
@@ -47,10 +50,8 @@ def _strategy(recipe: Recipe) -> Iterator[tuple[KeyPath, str]]:
     strategy, precision = recipe.distributed.strategy, recipe.train.precision
     zero = strategy.startswith("zero")
     if zero and find_spec("deepspeed") is None:
-        yield (
-            ("distributed", "strategy"),
-            f"{strategy} needs DeepSpeed, which is not installed: pip install deepspeed",
-        )
+        text = f"{strategy} needs DeepSpeed, which is not installed: pip install deepspeed"
+        yield ("distributed", "strategy"), text
     if zero and precision not in ("fp32", "bf16"):
         text = f"{strategy} computes in fp32 or bf16: got {precision}; set one of them, or the strategy ddp or fsdp2"
         yield ("train", "precision"), text
@@ -70,6 +71,27 @@ def _strategy(recipe: Recipe) -> Iterator[tuple[KeyPath, str]]:
 def _sync_bn(recipe: Recipe, ranks: int, gpu: bool) -> Iterator[tuple[KeyPath, str]]:
     if recipe.distributed.sync_bn and ranks > 1 and not gpu:
         yield ("distributed", "sync_bn"), "torch has SyncBatchNorm for GPUs only: expected false on CPUs"
+
+
+def check_device(recipe: Recipe, source: Source, device: torch.device) -> None:
+    """A share of the images decoded by the GPU needs one that can.
+
+    Raises:
+        RecipeError: the run trains on a CPU, or torchvision has no nvJPEG.
+    """
+    share = recipe.data.gpu_decode_share
+    if not share:
+        return
+    path: KeyPath = ("data", "gpu_decode_share")
+    if device.type != "cuda":
+        text = f"there is no GPU to decode with: got {share}, expected 0 for a run on a CPU"
+        raise RecipeError(source.recipe, [Problem(source.at(path), path, text)])
+    try:
+        decode_jpeg(encode_jpeg(torch.zeros(3, 16, 16, dtype=torch.uint8)), device=device)
+    except RuntimeError as error:
+        said = str(error).partition("\n")[0]
+        text = f"torchvision cannot decode on this GPU: got {share} ({said}), expected 0, or a torchvision with nvJPEG"
+        raise RecipeError(source.recipe, [Problem(source.at(path), path, text)]) from error
 
 
 @contextmanager
