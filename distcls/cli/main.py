@@ -6,13 +6,14 @@ import sys
 
 import typer
 
-from distcls.cli import bench, data, models, recipe, report
+from distcls.cli import bench, checkpoint, data, models, recipe, report
 from distcls.errors import UserError
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 app.add_typer(recipe.app, name="recipe")
 app.add_typer(data.app, name="data")
 app.add_typer(bench.app, name="bench")
+app.add_typer(checkpoint.app, name="checkpoint")
 app.command()(models.models)
 app.command()(report.report)
 

@@ -10,6 +10,7 @@ from distcls.data.loader import EvalLoader
 from distcls.engine.agreement import Agreement
 from distcls.engine.class_metrics import ClassMetrics
 from distcls.engine.metrics import Totals
+from distcls.engine.predictions import Predictions
 from distcls.models.classifier import ImageClassifier
 
 
@@ -22,7 +23,9 @@ def evaluate(
     world_size: int,
     autocast: Callable[[], AbstractContextManager],
     stop_requested: Callable[[], bool] = lambda: False,
+    beat: Callable[[], None] = lambda: None,
     metrics: ClassMetrics | None = None,
+    predictions: Predictions | None = None,
 ) -> dict[str, float] | None:
     """Loss and top-k of `model` over the whole set of `loader`.
 
@@ -33,7 +36,9 @@ def evaluate(
         model: the wrapped classifier, ``images (N, 3, H, W) -> logits (N, C)``.
         classifier: the same, unwrapped: its ``loss(logits, target)`` gives the losses and counts.
         stop_requested: this rank's wish to end early; all ranks agree on it between batches.
+        beat: called once a batch, for whoever watches that this goes on.
         metrics: what to measure beside them.
+        predictions: gets to see every batch; what it collects is for the caller.
 
     Returns:
         Means over the samples of all ranks and their number ``n``, or None when a stop request cut it short.
@@ -41,8 +46,9 @@ def evaluate(
     Raises:
         AssertionError: not every image was counted once.
     """
-    if metrics is not None:
-        metrics.start()
+    collectors = [collector for collector in (metrics, predictions) if collector is not None]
+    for collector in collectors:
+        collector.start()
     training = model.training
     model.eval()
     totals = Totals(device, world_size)
@@ -59,8 +65,9 @@ def evaluate(
                 if not batch.count:
                     values = {name: torch.zeros_like(value) for name, value in values.items()}
                 totals.add(values, batch.count)
-                if metrics is not None:
-                    metrics.add(logits, batch.target, batch.index)
+                for collector in collectors:
+                    collector.add(logits, batch.target, batch.index)
+                beat()
                 agreement.post(number, stop=stop_requested(), loss=quiet)
                 agreement.update()
                 if agreement.stop:

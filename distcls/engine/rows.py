@@ -36,6 +36,8 @@ class Rows:
             "perf/step_ms": 1000 * seconds / steps,
             "perf/data_wait_frac": (self._job.train_loader.wait_seconds - self._waited) / seconds,
         }
+        if self._stall:
+            speed["perf/checkpoint_stall_s"] = self._stall
         self._pending.append((step, means, speed, norm))
         self._mark(step)
 
@@ -56,7 +58,12 @@ class Rows:
         yield
         self._began += time.perf_counter() - began
 
+    def add_stall(self, seconds: float) -> None:
+        """Training stood still that long for a checkpoint; the next row says so."""
+        self._stall += seconds
+
     def _mark(self, step: int) -> None:
         self._first = step
+        self._stall = 0.0
         self._began = time.perf_counter()
         self._waited = self._job.train_loader.wait_seconds

@@ -12,7 +12,7 @@ import platform
 import re
 import secrets
 import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -26,7 +26,9 @@ from distcls.errors import UserError
 Status = Literal["running", "preempted", "finished", "failed"]
 
 SECTIONS = ("model", "data", "optimizer", "schedule", "train")  # what makes two runs the same run
-FREE = {"data.workers", "data.train.path", "data.val.path"}  # data is compared by content, and workers change no number
+# May change between attempts: data is compared by content; workers and rows change no number; accumulation changes how
+# the same global batch is cut, and with it only what belongs to a micro-batch (BatchNorm's statistics, dropout).
+FREE = {"data.workers", "data.train.path", "data.val.path", "train.log_every_steps", "train.accumulation_steps"}
 PACKAGES = ("torch", "torchvision", "accelerate", "deepspeed", "ffcv", "numpy", "safetensors", "wandb")
 MISSING = object()
 
@@ -39,8 +41,9 @@ class Start:
         run_id: made by the first attempt, 8 hex digits.
         attempt: 1 for the first.
         finished: there is nothing left to do; `message` says so. No attempt was added.
-        changed: key -> [before, now] of what differs from the attempt before, for an event: free recipe keys,
-            `world_size`, `threads`, `versions.*`.
+        changed: key -> [before, now] of what differs from the attempt before, for an event: free and allowed recipe
+            keys, `data.train (content)`, `world_size`, `threads`, `versions.*`.
+        allowed: those of them that only `checkpoint.allow_changes` let through.
     """
 
     run_id: str
@@ -48,6 +51,18 @@ class Start:
     finished: bool = False
     message: str | None = None
     changed: dict[str, list[Any]] = field(default_factory=dict)
+    allowed: list[str] = field(default_factory=list)
+
+    def notes(self) -> list[str]:
+        """What a person should know about the changes."""
+        lines = [f"{key}: was {_show(self.changed[key][0])}, is {_show(self.changed[key][1])}" for key in self.allowed]
+        if "train.accumulation_steps" in self.changed:
+            was, now = self.changed["train.accumulation_steps"]
+            lines.append(
+                f"train.accumulation_steps: was {was}, is {now}: the same batches, but BatchNorm and dropout see "
+                "micro-batches of another size"
+            )
+        return lines
 
 
 class RunFolder:
@@ -73,6 +88,8 @@ class RunFolder:
         world_size: int,
         threads: int,
         resume: Literal["auto", "never", "must"] = "auto",
+        allow_changes: Sequence[str] = (),
+        refill: Callable[[dict[str, Any]], dict[str, Any]] = lambda recorded: recorded,
         wait_s: float = 10.0,
     ) -> Start:
         """Take the folder for this process and add an attempt to its run.
@@ -82,7 +99,8 @@ class RunFolder:
             recipe_yaml: the same as text, for `recipe.yaml`; written by the first attempt only.
             fingerprints: of the data sets: `{"data.train": ..., "data.val": ...}`.
             world_size: ranks. threads: per rank.
-            resume: `checkpoint.resume` of the recipe.
+            resume, allow_changes: of the recipe's `checkpoint`.
+            refill: gives a recorded recipe the defaults of keys that are newer than it.
             wait_s: how long to wait for another process to leave: a preempted run may be saving still.
 
         Raises:
@@ -91,9 +109,11 @@ class RunFolder:
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             self._lock.take(wait_s)
-            return self._begin(
-                json.loads(json.dumps(recipe)), recipe_yaml, dict(fingerprints), world_size, threads, resume
-            )
+            plain = json.loads(json.dumps(recipe))
+            run = self._read()
+            if run is not None:
+                run["recipe"] = json.loads(json.dumps(refill(run["recipe"])))
+            return self._begin(run, plain, recipe_yaml, dict(fingerprints), world_size, threads, resume, allow_changes)
         except OSError as error:
             self.close()
             raise UserError(f"output_dir {self.path} cannot be used: {error.strerror} ({error.filename})") from error
@@ -109,20 +129,27 @@ class RunFolder:
         run["attempts"][-1] |= {"status": status, "ended": _now(), **({"message": message} if message else {})}
         self._write(run)
 
+    def end_for_rank_zero(self, attempt: int, message: str) -> None:
+        """The lowest rank that lives says how `attempt` ended, unless rank 0 could or another attempt has begun."""
+        run = self._read()
+        if run is not None and run["status"] == "running" and len(run["attempts"]) == attempt:
+            self.end("failed", message)
+
     def close(self) -> None:
         """Give the folder free."""
         self._lock.release()
 
     def _begin(
         self,
+        run: dict[str, Any] | None,
         recipe: dict[str, Any],
         recipe_yaml: str,
         fingerprints: dict[str, str],
         world_size: int,
         threads: int,
         resume: str,
+        allow_changes: Sequence[str],
     ) -> Start:
-        run = self._read()
         has_checkpoint = self.checkpoints.is_dir() and any(
             re.match(r"(\.replaced_)?step_\d+", path.name) for path in self.checkpoints.iterdir()
         )
@@ -137,9 +164,10 @@ class RunFolder:
                 f"output_dir {self.path} holds checkpoints but no run.json, so nothing says which recipe they "
                 "belong to: give another output_dir"
             )
+        allowed: dict[str, list[Any]] = {}
         if run is not None:
-            self._refuse_other_run(run, recipe, fingerprints)
-            if run["status"] == "finished":
+            allowed = self._allowed_changes(run, recipe, fingerprints, allow_changes)
+            if run["status"] == "finished" and not allowed:
                 text = f"the run in {self.path} is finished; to train again, give another output_dir"
                 return Start(run["run_id"], len(run["attempts"]), finished=True, message=text)
         if resume == "must" and not has_checkpoint:
@@ -158,31 +186,40 @@ class RunFolder:
             shared = ("world_size", "threads", "versions")
             old = {**run["recipe"], **{key: before[key] for key in shared}}
             new = {**recipe, **{key: attempt[key] for key in shared}}
-            changed = {key: [_plain(was), _plain(now)] for key, was, now in differences(old, new)}
+            changed = {key: [_plain(was), _plain(now)] for key, was, now in differences(old, new)} | allowed
         run |= {"status": "running", "fingerprints": fingerprints, "recipe": recipe}
         run["attempts"].append(attempt)
         if not (self.path / "recipe.yaml").exists():
             replace_file(self.path / "recipe.yaml", recipe_yaml.encode())
         self._write(run)
-        return Start(run["run_id"], len(run["attempts"]), changed=changed)
+        return Start(run["run_id"], len(run["attempts"]), changed=changed, allowed=list(allowed))
 
-    def _refuse_other_run(self, run: dict[str, Any], recipe: dict[str, Any], fingerprints: dict[str, str]) -> None:
-        old, new = run["recipe"], recipe
-        lines = [
-            f"  {key}: {_show(was)} there, {_show(now)} here"
+    def _allowed_changes(
+        self, run: dict[str, Any], recipe: dict[str, Any], fingerprints: dict[str, str], allow_changes: Sequence[str]
+    ) -> dict[str, list[Any]]:
+        """What makes this another run and is allowed all the same: key -> [before, now]."""
+        old = run["recipe"]
+        strict = [
+            (key, was, now)
             for section in SECTIONS
-            for key, was, now in differences(old.get(section), new.get(section), section)
+            for key, was, now in differences(old.get(section), recipe.get(section), section)
             if key not in FREE
         ]
-        lines += [
-            f"  {key} (content): {was} there, {now} here"
-            for key, was, now in differences(run["fingerprints"], fingerprints)
-        ]
+        content = [(f"{key} (content)", was, now) for key, was, now in differences(run["fingerprints"], fingerprints)]
+        allowed = {
+            key: [_plain(was), _plain(now)]
+            for key, was, now in strict + content
+            if any(f"{key.split()[0]}.".startswith(f"{one}.") for one in allow_changes)
+        }
+        lines = [f"  {key}: {_show(was)} there, {_show(now)} here" for key, was, now in strict if key not in allowed]
+        lines += [f"  {key}: {was} there, {now} here" for key, was, now in content if key not in allowed]
         if lines:
             raise UserError(
                 "\n".join([f"output_dir {self.path} holds the run of another recipe:", *lines])
-                + "\nGive another output_dir, or put these back to go on with that run."
+                + "\nGive another output_dir, or put these back to go on with that run. "
+                "What shall change in it all the same is named in checkpoint.allow_changes."
             )
+        return allowed
 
     def _read(self) -> dict[str, Any] | None:
         try:

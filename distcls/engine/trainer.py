@@ -5,7 +5,6 @@ learning rate, the seed of dropout. So a run that starts at step N after a kill 
 """
 
 import time
-from contextlib import nullcontext
 from typing import Literal
 
 from distcls.engine.agreement import Agreement
@@ -13,6 +12,8 @@ from distcls.engine.build import Job
 from distcls.engine.checkpoints.snapshot import Progress, Snapshots, criterion
 from distcls.engine.evaluate import evaluate
 from distcls.engine.metrics import Totals
+from distcls.engine.prediction_files import record_predictions
+from distcls.engine.predictions import Predictions
 from distcls.engine.rows import Rows
 from distcls.engine.seeding import seed_micro_batch
 from distcls.engine.strategies.buffers import averaged_buffers
@@ -28,7 +29,7 @@ def train(job: Job, snapshots: Snapshots, progress: Progress, window: Totals) ->
 
     Args:
         job: the built objects, see engine/build.py.
-        snapshots: writes checkpoints and weights.
+        snapshots: writes checkpoints, beside the training, and weights.
         progress: where to start; kept up to date.
         window: the sums of the logging window that is open at `progress.step`.
 
@@ -38,7 +39,7 @@ def train(job: Job, snapshots: Snapshots, progress: Progress, window: Totals) ->
     Raises:
         NonFiniteLoss: with the step, the learning rate and the last good checkpoint.
     """
-    accelerator, model, optimizer = job.accelerator, job.model, job.optimizer
+    strategy, model = job.strategy, job.strategy.model
     agreement = Agreement(job.device, job.world_size)
     rows = Rows(job, progress.step)
     if (
@@ -52,21 +53,20 @@ def train(job: Job, snapshots: Snapshots, progress: Progress, window: Totals) ->
     with job.train_loader.stream(progress.step, job.total_steps) as batches:
         for step in range(progress.step, job.total_steps):
             factor = job.schedule(step)
-            for group in optimizer.param_groups:
+            for group in strategy.optimizer.param_groups:
                 group["lr"] = group["initial_lr"] * factor
 
             for micro in range(job.accumulation_steps):
+                job.heart.beat(step + 1, "waiting for data")
                 batch = next(batches)
+                job.heart.beat(step + 1, "training")
                 seed_micro_batch(job.seed, step, micro * job.world_size + job.rank)
-                last = micro == job.accumulation_steps - 1
-                with nullcontext() if last else accelerator.no_sync(model):
-                    with accelerator.autocast():
+                with strategy.micro_batch(last=micro == job.accumulation_steps - 1):
+                    with strategy.autocast():
                         values = model(batch.images, batch.target)
-                    accelerator.backward(values["loss"] / job.accumulation_steps)
+                    strategy.backward(values["loss"] / job.accumulation_steps)
                 window.add(values, batch.count)
-            norm = accelerator.clip_grad_norm_(model.parameters(), job.clip_grad_norm) if job.clip_grad_norm else None
-            optimizer.step()
-            optimizer.zero_grad()
+            norm = strategy.update()
             if job.ema is not None:
                 job.ema.update()
 
@@ -77,8 +77,9 @@ def train(job: Job, snapshots: Snapshots, progress: Progress, window: Totals) ->
             if agreement.broken_at is not None:
                 raise _non_finite(job, snapshots, agreement.broken_at)
             if progress.step % job.log_every_steps == 0 or progress.step == job.total_steps:
-                rows.begin(progress.step, window.reduce(), optimizer.defaults["lr"] * factor, norm)
+                rows.begin(progress.step, window.reduce(), job.base_rate * factor, norm)
             rows.write(all_now=evaluating or saving or agreement.stop)
+            snapshots.poll()
             job.console.advance(progress.step)
 
             stopping = agreement.stop
@@ -86,7 +87,9 @@ def train(job: Job, snapshots: Snapshots, progress: Progress, window: Totals) ->
                 if evaluating and not stopping:
                     stopping = not _evaluated(job, snapshots, progress)
                 if saving or stopping:
-                    snapshots.save(progress, window, required=stopping or progress.step == job.total_steps)
+                    job.heart.beat(progress.step, "saving")
+                    required = stopping or progress.step == job.total_steps
+                    rows.add_stall(snapshots.save(progress, window, required=required))
             if stopping:
                 return "preempted"
     return "finished"
@@ -95,14 +98,16 @@ def train(job: Job, snapshots: Snapshots, progress: Progress, window: Totals) ->
 def _evaluated(job: Job, snapshots: Snapshots, progress: Progress) -> bool:
     """Evaluate, log, keep the best weights. False when a stop request cut it short: the next attempt does it then."""
     began = time.perf_counter()
+    job.heart.beat(progress.step, "evaluating")
+    predictions = job.predictions if progress.step == job.total_steps else None
     with averaged_buffers(job.classifier, job.world_size):
-        means = _means(job)
+        means = _means(job, predictions)
         if means is None:
             return False
         values = {f"val/{name}": value for name, value in means.items()}
         if job.ema is not None:
             with job.ema.applied():
-                means = _means(job)
+                means = _means(job, predictions)
             if means is None:
                 return False
             values |= {f"val_ema/{name}": value for name, value in means.items()}
@@ -113,24 +118,28 @@ def _evaluated(job: Job, snapshots: Snapshots, progress: Progress) -> bool:
     name = criterion(means)
     best = {"best/step": progress.best["step"], f"best/val_{name}": progress.best[name]}
     job.log({**job.position(progress.step), **values, **best, "perf/eval_s": time.perf_counter() - began})
+    if predictions is not None:
+        record_predictions(predictions.result(), job, snapshots.run_folder, progress.step)
     return True
 
 
-def _means(job: Job) -> dict[str, float] | None:
+def _means(job: Job, predictions: Predictions | None) -> dict[str, float] | None:
     return evaluate(
-        job.model,
+        job.strategy.model,
         job.classifier,
         job.val_loader,
         device=job.device,
         world_size=job.world_size,
-        autocast=job.accelerator.autocast,
+        autocast=job.strategy.autocast,
         stop_requested=lambda: job.stop.requested is not None,
+        beat=job.heart.again,
         metrics=job.metrics,
+        predictions=predictions,
     )
 
 
 def _non_finite(job: Job, snapshots: Snapshots, step: int) -> NonFiniteLoss:
-    rate = job.optimizer.defaults["lr"] * job.schedule(step - 1)
+    rate = job.base_rate * job.schedule(step - 1)
     return NonFiniteLoss(
         f"the loss is not finite at step {step} (epoch {step / job.steps_per_epoch:.2f}), at learning rate {rate:.6g}; "
         f"the last good checkpoint is {snapshots.newest() or 'none: no checkpoint was written before'}. "

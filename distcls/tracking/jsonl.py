@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -105,13 +106,16 @@ class _Lines:
         self.warn = warn
         self._waiting = b""
         self._warned = False
+        self._lock = threading.Lock()
         self._file = FileIO(path, "a+")
         _trim_torn_line(self._file)
 
     def append(self, value: Mapping[str, Any]) -> None:
-        self._waiting += json.dumps(strict(value), allow_nan=False, ensure_ascii=False).encode() + b"\n"
+        line = json.dumps(strict(value), allow_nan=False, ensure_ascii=False).encode() + b"\n"
         try:
-            self._write()
+            with self._lock:
+                self._waiting += line
+                self._write()
         except OSError as error:
             if not self._warned:
                 self.warn(f"{self.path}: {error.strerror}: rows wait in memory until it can be written")
@@ -123,7 +127,9 @@ class _Lines:
             self._waiting = self._waiting[os.write(self._file.fileno(), self._waiting) :]
 
     def sync(self) -> None:
-        self._write()
+        """May be called from another thread: a checkpoint's."""
+        with self._lock:
+            self._write()
         os.fsync(self._file.fileno())
 
     def close(self) -> None:

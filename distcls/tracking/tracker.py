@@ -16,6 +16,8 @@ class Tracker(Protocol):
     def event(self, kind: str, **fields: Any) -> None:
         """Something that happened: ``resumed``, ``preempted``, ``checkpoint``, ..."""
 
+    # A backend that shows images may have `predictions(row, content)` too: see `Trackers.predictions`.
+
     def finish(self, status: Status, message: str | None = None) -> None:
         """The last call. `message` says why a run was preempted or failed."""
 

@@ -40,6 +40,15 @@ class Trackers:
     def event(self, kind: str, **fields: Any) -> None:
         self._each(lambda backend: backend.event(kind, **fields))
 
+    def predictions(self, row: Row, content: Mapping[str, Any]) -> None:
+        """The last evaluation's predictions, to the backends that show such things.
+
+        Args:
+            row: `step`, `epoch`, `samples` of the evaluation.
+            content: of `val_predictions.json`; its pictures lie in the run folder.
+        """
+        self._each(lambda backend: getattr(backend, "predictions", lambda row, content: None)(row, content))
+
     def sync(self) -> None:
         """Wait until every backend that keeps files has them on the disk."""
         self._each(lambda backend: getattr(backend, "sync", lambda: None)())

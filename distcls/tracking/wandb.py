@@ -12,6 +12,7 @@ from distcls.tracking.redact import redact
 from distcls.tracking.tracker import Row, Status, kind_of
 from distcls.tracking.wandb_access import Mode, first_line, wanted_mode
 from distcls.tracking.wandb_file import history
+from distcls.tracking.wandb_pictures import pictures
 from distcls.tracking.wandb_service import close_service, end_service, redacted_argv
 
 INIT_SECONDS = 30.0  # wandb waits up to twice as long for an online run
@@ -88,6 +89,11 @@ class WandbTracker:
     def event(self, kind: str, **fields: Any) -> None:
         """The latest event of each kind stands in the run's summary."""
         self._try(lambda: self.run.summary.update({f"event/{kind}": redact(strict(fields))}))
+
+    def predictions(self, row: Row, content: Mapping[str, Any]) -> None:
+        """Images, tables and the confusion picture of the last evaluation, in a history row of their own."""
+        at = {"progress/samples": row["samples"]}  # no step: it is not one of metrics.jsonl's rows
+        self._try(lambda: self.run.log({**at, **pictures(self.run_folder, content)}))
 
     def finish(self, status: Status, message: str | None = None) -> None:
         """Close the run: W&B shows it as finished, preempted (it goes on) or failed.

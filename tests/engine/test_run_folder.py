@@ -124,7 +124,8 @@ def test_another_recipe_is_refused_key_by_key(used):
         "  train.epochs: 3 there, null here\n"
         "  train.max_steps: null there, not set here\n"
         "  data.val (content): f2 there, other here\n"
-        "Give another output_dir, or put these back to go on with that run."
+        "Give another output_dir, or put these back to go on with that run. "
+        "What shall change in it all the same is named in checkpoint.allow_changes."
     )
     assert len(run_json(used)["attempts"]) == 1
 
@@ -143,6 +144,69 @@ def test_what_may_change_is_recorded(used):
     assert (used / "recipe.yaml").read_text() == "name: quick\n"
     folder = RunFolder(used)
     assert begin(folder, recipe, world_size=1).changed == {}, "compared with the attempt before"
+    folder.close()
+
+
+def test_rows_and_accumulation_may_change_and_batchnorm_is_mentioned(used):
+    first = changed(train={"log_every_steps": 50, "accumulation_steps": 1, "global_batch_size": 64})
+    folder = RunFolder(used.with_name("other"))
+    begin(folder, first)
+    folder.close()
+    start = begin(folder, changed(train={"log_every_steps": 1, "accumulation_steps": 2, "global_batch_size": 64}))
+    folder.close()
+    assert start.changed == {"train.log_every_steps": [50, 1], "train.accumulation_steps": [1, 2]}
+    assert start.allowed == []
+    assert start.notes() == [
+        "train.accumulation_steps: was 1, is 2: the same batches, but BatchNorm and dropout see micro-batches of another size"
+    ]
+
+
+def test_what_is_named_may_change_and_the_rest_may_not(used):
+    recipe = changed(optimizer__lr=0.1, train__epochs=5)
+    prints = {"data.train": "f1", "data.val": "other"}
+    assert refusal(used, recipe, allow_changes=["optimizer"], fingerprints=prints).splitlines()[1:-1] == [
+        "  train.epochs: 3 there, 5 here",
+        "  data.val (content): f2 there, other here",
+    ]
+    assert "optimizer.lr" in refusal(used, recipe, allow_changes=["train.epochs", "data", "optimizer.l"])
+    folder = RunFolder(used)
+    start = begin(folder, recipe, allow_changes=["optimizer.lr", "train", "data.val"], fingerprints=prints)
+    folder.close()
+    assert start.changed == {
+        "optimizer.lr": [0.5, 0.1],
+        "train.epochs": [3, 5],
+        "data.val (content)": ["f2", "other"],
+    }
+    assert start.notes() == [
+        "optimizer.lr: was 0.5, is 0.1",
+        "train.epochs: was 3, is 5",
+        'data.val (content): was "f2", is "other"',
+    ]
+    start = begin(folder, recipe, fingerprints=prints)
+    folder.close()
+    assert start.changed == {}, "from then on that is what the run is"
+
+
+def test_a_finished_run_goes_on_when_it_is_told_to_be_longer(used):
+    folder = RunFolder(used)
+    begin(folder)
+    folder.end("finished")
+    folder.close()
+    start = begin(folder, changed(train__epochs=6), allow_changes=["train.epochs"])
+    folder.close()
+    assert not start.finished
+    assert start.allowed == ["train.epochs"]
+
+
+def test_a_key_that_a_later_version_adds_is_no_other_recipe(used):
+    newer = changed(train__ema=None, optimizer__foreach=True)
+    assert "train.ema: not set there, null here" in refusal(used, newer)
+
+    def refill(recorded):
+        return {**recorded, "train": {"ema": None, **recorded["train"]}, "optimizer": newer["optimizer"]}
+
+    folder = RunFolder(used)
+    assert begin(folder, newer, refill=refill).changed == {}
     folder.close()
 
 

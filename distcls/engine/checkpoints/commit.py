@@ -25,7 +25,7 @@ from distcls.engine.durable_file import create, fsync_folder, write_all
 from distcls.errors import UserError
 
 MANIFEST = "MANIFEST.json"
-SCHEMA = 1
+SCHEMA = 2  # 1 kept the optimizer whole; nothing reads it any more
 STEP = re.compile(r"step_(\d+)")
 NO_VALID_CHECKPOINT = 76  # exit code: fail, do not requeue
 
@@ -140,11 +140,16 @@ def read_manifest(path: Path) -> dict[str, Any]:
             f"{path} was written by a newer distcls (checkpoint schema {manifest['schema']}; "
             f"this one reads {SCHEMA}): update distcls"
         )
+    if manifest["schema"] < SCHEMA:
+        raise CheckpointError(
+            f"{path} was written by an older distcls (checkpoint schema {manifest['schema']}; "
+            f"this one reads {SCHEMA}): go on with that version, or give another output_dir"
+        )
     return manifest
 
 
-def check_file(path: Path, entry: dict[str, Any]) -> None:
-    """Compare a file's size and sha256 with its manifest entry.
+def check_file(path: Path, entry: dict[str, Any], *, hashed: bool = True) -> None:
+    """Compare a file's size and, if `hashed`, its sha256 with its manifest entry.
 
     Raises:
         Damaged: they differ, or the disk reports an error for the file's bytes.
@@ -156,6 +161,8 @@ def check_file(path: Path, entry: dict[str, Any]) -> None:
         raise Damaged(f"{path.name} is missing") from error
     if size != entry["size"]:
         raise Damaged(f"{path.name} has {size} bytes, {entry['size']} were written")
+    if not hashed:
+        return
     with open(path, "rb") as file:
         try:
             sha256 = hashlib.file_digest(file, "sha256").hexdigest()

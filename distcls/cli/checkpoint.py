@@ -1,0 +1,69 @@
+"""`distcls checkpoint ...`: what a run has saved."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from distcls.errors import UserError
+
+app = typer.Typer(no_args_is_help=True, help=__doc__)
+Source = Annotated[Path, typer.Argument(metavar="RUN_OR_CHECKPOINT", help="A run folder, or checkpoints/step_N in it.")]
+
+
+@app.command(name="list")
+def list_checkpoints(run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")]) -> None:
+    """List a run's checkpoints. Sizes are checked; `verify` checks every byte."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from distcls.engine.checkpoints.inventory import inventory
+
+    table = Table(box=None, header_style="bold")
+    for title in ("checkpoint", "epoch", "samples", "size", "processes"):
+        table.add_column(title, justify="left" if title == "checkpoint" else "right", no_wrap=True)
+    table.add_column("best")
+    table.add_column("state")
+    everything = inventory(run)
+    for found in everything:
+        head = found.manifest
+        table.add_row(
+            found.path.name,
+            *(_figure(head.get(key)) for key in ("epoch", "samples")),
+            _bytes(found.bytes),
+            _figure(head.get("world_size")),
+            "best" if head.get("best") else "",
+            "damaged" if found.harm else "whole",
+        )
+    Console(soft_wrap=True).print(table)
+    for found in everything:
+        if found.harm:
+            print(f"{found.path.name}: {found.harm}")
+
+
+@app.command()
+def verify(source: Source) -> None:
+    """Hash every file; status 1 if one is not what was written."""
+    from distcls.engine.checkpoints.inventory import checkpoints_of, harm_of
+
+    damaged = []
+    for path in checkpoints_of(source):
+        harm = harm_of(path)
+        if harm is not None and not path.exists():
+            continue  # a live run has pruned it meanwhile
+        print(f"{path.name}: {harm or 'every byte is what was written'}")
+        damaged += [path.name] if harm else []
+    if damaged:
+        raise UserError(f"{', '.join(damaged)} in {source}: damaged. A run that goes on takes the newest that is not")
+
+
+def _figure(value: float | None) -> str:
+    return "?" if value is None else f"{value:,.3f}".rstrip("0").rstrip(".")
+
+
+def _bytes(number: float) -> str:
+    for unit in ("B", "kB", "MB"):
+        if number < 1000:
+            return f"{number:.3g} {unit}"
+        number /= 1000
+    return f"{number:.3g} GB"

@@ -1,0 +1,142 @@
+"""What a model makes of every validation image: for per-class accuracy, confused pairs and the worst mistakes.
+
+Kept on the device, gathered over the ranks once at the end, put in the data set's order: the same scores give the same
+answer on any number of ranks. An image costs 16 bytes until then; a batch some small kernels, none of which waits.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+WORST = 64  # images of highest loss that are kept
+GUESSES = 5  # classes that each of them is shown with
+SMALLEST = 1e-30  # of a probability, so that its logarithm is a number
+
+
+@dataclass(frozen=True)
+class Worst:
+    """One of the images of highest loss.
+
+    Attributes:
+        index: its number in the data set.
+        loss: cross entropy, minus the logarithm of the label's probability; of several labels the mean over classes.
+        guesses: the most probable classes with their probabilities, highest first.
+    """
+
+    index: int
+    loss: float
+    guesses: list[tuple[int, float]]
+
+
+@dataclass(frozen=True)
+class Predicted:
+    """A whole evaluation.
+
+    Attributes:
+        best: (N,) class predicted for each image of the data set; None of several labels per image.
+        counts: (2, C) of several labels per image: images rightly predicted as each class, and predicted as it; else
+            None.
+        worst: up to WORST images, the highest loss first, of equal ones the first of the data set.
+    """
+
+    best: np.ndarray | None
+    counts: np.ndarray | None
+    worst: list[Worst]
+
+
+class Predictions:
+    """Collects one evaluation after the other: `start`, `add` for each batch, `result` on all ranks.
+
+    Args:
+        head: its `scores` gives probabilities and its `decide` what is predicted; logits of a head without them are
+            taken through softmax, or of several labels through sigmoid.
+        num_classes: C.
+        multi_label: whether an image may have any number of classes.
+        device: of the logits.
+        world_size: number of ranks.
+    """
+
+    def __init__(
+        self, *, head: Any, num_classes: int, multi_label: bool, device: torch.device, world_size: int
+    ) -> None:
+        self._head = head
+        self._classes = num_classes
+        self._multi_label = multi_label
+        self._device = device
+        self._world_size = world_size
+        self.start()
+
+    def start(self) -> None:
+        """Forget what was added."""
+        width = 2 + 2 * min(GUESSES, self._classes)
+        # loss, index, then probabilities and classes of the guesses; float64 holds every index exactly
+        self._worst = torch.full((WORST, width), -torch.inf, dtype=torch.float64, device=self._device)
+        self._best: list[Tensor] = []
+        self._counts = torch.zeros(2, self._classes, dtype=torch.int64, device=self._device)
+
+    def add(self, logits: Tensor, target: Tensor, index: Tensor) -> None:
+        """A batch, padding and all: every rank adds as many batches of the same size.
+
+        Args:
+            logits: (N, C).
+            target: (N,) class numbers, or (N, C) of 1, 0 and -1 for what is not to count.
+            index: (N,) positions in the data set, -1 for padding.
+        """
+        scores = self._scores(logits)
+        index = index.to(self._device, non_blocking=True)
+        real = index >= 0
+        if self._multi_label:
+            known = (target >= 0) & real[:, None]
+            decided = self._decided(scores) & known
+            self._counts += torch.stack([(decided & (target == 1)).sum(0), decided.sum(0)])
+            of_truth = torch.where(target == 1, scores, 1 - scores).clamp(min=SMALLEST).log().where(known, 0)
+            loss = -of_truth.sum(1) / known.sum(1).clamp(min=1)
+        else:
+            self._best.append(torch.stack([index, scores.argmax(dim=1)], dim=1))
+            loss = -scores.gather(1, target.clamp(min=0)[:, None])[:, 0].clamp(min=SMALLEST).log()
+        guesses = scores.topk(min(GUESSES, self._classes), dim=1)
+        rows = torch.cat([loss[:, None], index[:, None], guesses.values, guesses.indices], dim=1).double()
+        rows[:, 0] = rows[:, 0].where(real, -torch.inf)
+        self._worst = _highest(torch.cat([self._worst, rows]))
+
+    def result(self) -> Predicted:
+        """What the images added since `start` come to. The same on all ranks; every rank has to call it."""
+        worst = [_worst(row) for row in _highest(self._from_all_ranks(self._worst)).tolist() if row[0] > -torch.inf]
+        if self._multi_label:
+            counts = self._from_all_ranks(self._counts[None]).sum(0).cpu().numpy()
+            return Predicted(None, counts, worst)
+        index, best = self._from_all_ranks(torch.cat(self._best)).cpu().numpy().T
+        order = index.argsort()[(index < 0).sum() :]  # padding comes first
+        return Predicted(best[order], None, worst)
+
+    def _scores(self, logits: Tensor) -> Tensor:
+        if hasattr(self._head, "scores"):
+            return self._head.scores(logits)
+        return logits.float().sigmoid() if self._multi_label else logits.float().softmax(dim=1)
+
+    def _decided(self, scores: Tensor) -> Tensor:
+        return self._head.decide(scores) if hasattr(self._head, "decide") else scores >= 0.5
+
+    def _from_all_ranks(self, own: Tensor) -> Tensor:
+        if self._world_size == 1:
+            return own
+        everyone = [torch.empty_like(own) for _ in range(self._world_size)]
+        torch.distributed.all_gather(everyone, own)
+        return torch.cat(everyone)
+
+
+def _highest(rows: Tensor) -> Tensor:
+    """The WORST rows of highest loss, the first column; of equal ones those of the lowest index, the second."""
+    rows = rows[rows[:, 1].argsort(stable=True)]
+    return rows[rows[:, 0].argsort(descending=True, stable=True)[:WORST]]
+
+
+def _worst(row: list[float]) -> Worst:
+    loss, index, *guesses = row
+    half = len(guesses) // 2
+    return Worst(
+        int(index), loss, [(int(best), score) for score, best in zip(guesses[:half], guesses[half:], strict=True)]
+    )
