@@ -3,8 +3,8 @@
 import math
 from pathlib import Path
 
-from distcls.engine.build import Job
 from distcls.engine.checkpoints.snapshot import Progress, criterion
+from distcls.engine.job import Job
 from distcls.engine.run_folder import RunFolder, Start
 
 

@@ -11,9 +11,11 @@ from distcls.data.errors import DataError
 from distcls.data.loader import EvalLoader, TrainLoader
 from distcls.data.resolution import Progressive
 from distcls.engine.class_metrics import ClassMetrics
+from distcls.engine.cuda_graphs import capture_backbone
 from distcls.engine.fit import misfits
 from distcls.engine.fit_ranks import reported_at
 from distcls.engine.initial_weights import InitialWeights
+from distcls.engine.job import Job
 from distcls.engine.predictions import Predictions
 from distcls.engine.preemption import StopRequest
 from distcls.engine.ranks.heartbeat import Heartbeat
@@ -23,13 +25,11 @@ from distcls.engine.seeding import seed_building
 from distcls.engine.strategies.blocks import checkpoint_activations, find_blocks
 from distcls.engine.strategies.buffers import same_start
 from distcls.engine.strategies.choose import make_strategy
-from distcls.engine.strategies.strategy import Strategy
 from distcls.errors import UserError
 from distcls.models.classifier import ImageClassifier, build_classifier
 from distcls.models.freezing import freeze
 from distcls.models.weights import Report
 from distcls.optim.ema import Ema
-from distcls.optim.schedules import Schedule
 from distcls.recipe.errors import KeyPath, Problem, RecipeError
 from distcls.recipe.schema import ProgressiveResolution, Recipe
 from distcls.recipe.source import Source
@@ -44,64 +44,6 @@ HALF = {"bf16": torch.bfloat16, "fp16": torch.float16}
 class Datasets:
     train: BetonDataset
     val: BetonDataset
-
-
-@dataclass
-class Job:
-    """Everything that the train loop uses, built and ready. `strategy` has the wrapped classifier and the optimizer."""
-
-    accelerator: Accelerator
-    classifier: ImageClassifier
-    strategy: Strategy
-    base_rate: float
-    schedule: Schedule
-    ema: Ema | None
-    train_loader: TrainLoader
-    val_loader: EvalLoader
-    trackers: Trackers
-    console: Console
-    stop: StopRequest
-    heart: Heartbeat
-    metrics: ClassMetrics | None
-    predictions: Predictions | None
-    total_steps: int
-    steps_per_epoch: int
-    global_batch_size: int
-    accumulation_steps: int
-    seed: int
-    log_every_steps: int
-    checkpoint_every_steps: int
-    evaluate_every_epochs: float
-
-    @property
-    def device(self) -> torch.device:
-        return self.accelerator.device
-
-    @property
-    def rank(self) -> int:
-        return self.accelerator.process_index
-
-    @property
-    def world_size(self) -> int:
-        return self.accelerator.num_processes
-
-    def position(self, step: int) -> dict[str, float]:
-        """The counters of every logged row."""
-        return {"step": step, "epoch": round(step / self.steps_per_epoch, 6), "samples": step * self.global_batch_size}
-
-    def log(self, row: dict[str, float]) -> None:
-        """One row to the trackers and to the person at the terminal."""
-        self.trackers.log(row)
-        (self.console.val_row if "val/loss" in row else self.console.train_row)(row)
-
-    def evaluation_due(self, step: int) -> bool:
-        """After each `eval.every_epochs` epochs, at the nearest step, and at the end."""
-        period = self.evaluate_every_epochs * self.steps_per_epoch
-        nearest = round(step / period)
-        return step == self.total_steps or (nearest > 0 and step == max(1, round(nearest * period)))
-
-    def checkpoint_due(self, step: int) -> bool:
-        return step == self.total_steps or (step > 0 and step % self.checkpoint_every_steps == 0)
 
 
 def open_datasets(recipe: Recipe, source: Source) -> Datasets:
@@ -202,6 +144,8 @@ def build_job(
         checkpoint_activations(blocks)
     if train.compile:
         classifier.compile()  # in place: names of weights stay what they are
+    if train.cuda_graphs:
+        capture_backbone(classifier.backbone, train.global_batch_size // ranks, size, images, accelerator)
     strategy = make_strategy(
         recipe.distributed.strategy,
         accelerator,
@@ -210,11 +154,11 @@ def build_job(
         blocks=blocks,
         clip_grad_norm=train.clip_grad_norm,
     )
-    weights_in_place, changed = strategy.local_weights(), strategy.weights_changed
-    ema = Ema(weights_in_place, decay=train.ema.decay, changed=changed) if train.ema else None
+    changed = strategy.weights_changed
+    ema = Ema(strategy.local_weights(), decay=train.ema.decay, changed=changed) if train.ema else None
 
     shape = {"rank": accelerator.process_index, "world_size": ranks, "device": accelerator.device, "dtype": images}
-    shape["workers"] = recipe.data.workers or cores_per_rank(local_world_size)
+    shape |= {"workers": recipe.data.workers or cores_per_rank(local_world_size)}
     train_loader = TrainLoader(
         datasets.train,
         resolution=resolution,

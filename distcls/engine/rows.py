@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import torch
 
 from distcls.engine.agreement import LAG
-from distcls.engine.build import Job
+from distcls.engine.job import Job
 from distcls.engine.metrics import Means
 
 

@@ -8,9 +8,9 @@ import time
 from typing import Literal
 
 from distcls.engine.agreement import Agreement
-from distcls.engine.build import Job
 from distcls.engine.checkpoints.snapshot import Progress, Snapshots, criterion
 from distcls.engine.evaluate import evaluate
+from distcls.engine.job import Job
 from distcls.engine.metrics import Totals
 from distcls.engine.prediction_files import record_predictions
 from distcls.engine.predictions import Predictions
