@@ -10,8 +10,10 @@ from distcls.data.dataset import BetonDataset
 from distcls.data.errors import DataError
 from distcls.data.loader import EvalLoader, TrainLoader
 from distcls.data.resolution import Progressive
+from distcls.engine.bottleneck import Settings
 from distcls.engine.class_metrics import ClassMetrics
 from distcls.engine.cuda_graphs import capture_backbone
+from distcls.engine.device_facts import device_facts
 from distcls.engine.fit import misfits
 from distcls.engine.fit_ranks import reported_at
 from distcls.engine.initial_weights import InitialWeights
@@ -30,6 +32,7 @@ from distcls.models.classifier import ImageClassifier, build_classifier
 from distcls.models.freezing import freeze
 from distcls.models.weights import Report
 from distcls.optim.ema import Ema
+from distcls.optim.param_groups import learning_rates
 from distcls.recipe.errors import KeyPath, Problem, RecipeError
 from distcls.recipe.schema import ProgressiveResolution, Recipe
 from distcls.recipe.source import Source
@@ -139,6 +142,7 @@ def build_job(
     same_start(classifier, ranks)
     if recipe.distributed.sync_bn and accelerator.device.type == "cuda":
         nn.SyncBatchNorm.convert_sync_batchnorm(classifier)  # in place: the classifier itself is no BatchNorm
+    facts = device_facts(accelerator, classifier, train.precision, resolution)  # of the model as it is written
     blocks = _blocks(recipe, source, classifier)
     if recipe.distributed.activation_checkpointing:
         checkpoint_activations(blocks)
@@ -154,11 +158,11 @@ def build_job(
         blocks=blocks,
         clip_grad_norm=train.clip_grad_norm,
     )
-    changed = strategy.weights_changed
-    ema = Ema(strategy.local_weights(), decay=train.ema.decay, changed=changed) if train.ema else None
+    weights_in_place, changed = strategy.local_weights(), strategy.weights_changed
+    ema = Ema(weights_in_place, decay=train.ema.decay, changed=changed) if train.ema else None
 
     shape = {"rank": accelerator.process_index, "world_size": ranks, "device": accelerator.device, "dtype": images}
-    shape |= {"workers": recipe.data.workers or cores_per_rank(local_world_size)}
+    shape["workers"] = recipe.data.workers or cores_per_rank(local_world_size)
     train_loader = TrainLoader(
         datasets.train,
         resolution=resolution,
@@ -179,13 +183,14 @@ def build_job(
         std=datasets.train.std,
         **shape,
     )
+    base_rate = strategy.torch_optimizer.defaults["lr"]
     steps_per_epoch = train_loader.steps_per_epoch
     total_steps = train.max_steps or round((train.epochs or 0) * steps_per_epoch)
     return Job(
         accelerator=accelerator,
         classifier=classifier,
         strategy=strategy,
-        base_rate=strategy.torch_optimizer.defaults["lr"],
+        base_rate=base_rate,
         schedule=SCHEDULES.build(recipe.schedule, total_steps=total_steps, steps_per_epoch=steps_per_epoch),
         ema=ema,
         train_loader=train_loader,
@@ -210,6 +215,19 @@ def build_job(
         log_every_steps=train.log_every_steps,
         checkpoint_every_steps=recipe.checkpoint.every_steps,
         evaluate_every_epochs=recipe.eval.every_epochs,
+        learning_rates=learning_rates(strategy.torch_optimizer.param_groups, base_rate),
+        device_facts=facts,
+        settings=Settings(
+            workers=shape["workers"],
+            cores=cores_per_rank(local_world_size),
+            precision=train.precision,
+            compiled=train.compile,
+            accumulation_steps=train.accumulation_steps,
+            global_batch_size=train.global_batch_size,
+            evaluate_every_epochs=recipe.eval.every_epochs,
+            checkpoint_every_steps=recipe.checkpoint.every_steps,
+            gpu=accelerator.device.type == "cuda",
+        ),
     )
 
 

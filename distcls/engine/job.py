@@ -1,4 +1,4 @@
-"""What the train loop uses, built and ready."""
+"""What the train loop works with: everything that a recipe asks for, built and ready."""
 
 from dataclasses import dataclass
 
@@ -6,7 +6,9 @@ import torch
 from accelerate import Accelerator
 
 from distcls.data.loader import EvalLoader, TrainLoader
+from distcls.engine.bottleneck import Settings
 from distcls.engine.class_metrics import ClassMetrics
+from distcls.engine.device_facts import DeviceFacts
 from distcls.engine.predictions import Predictions
 from distcls.engine.preemption import StopRequest
 from distcls.engine.ranks.heartbeat import Heartbeat
@@ -44,6 +46,9 @@ class Job:
     log_every_steps: int
     checkpoint_every_steps: int
     evaluate_every_epochs: float
+    learning_rates: dict[str, float]
+    device_facts: DeviceFacts
+    settings: Settings
 
     @property
     def device(self) -> torch.device:
@@ -71,6 +76,9 @@ class Job:
         period = self.evaluate_every_epochs * self.steps_per_epoch
         nearest = round(step / period)
         return step == self.total_steps or (nearest > 0 and step == max(1, round(nearest * period)))
+
+    def logging_due(self, step: int) -> bool:
+        return step == self.total_steps or step % self.log_every_steps == 0
 
     def checkpoint_due(self, step: int) -> bool:
         return step == self.total_steps or (step > 0 and step % self.checkpoint_every_steps == 0)

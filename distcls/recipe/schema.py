@@ -54,14 +54,14 @@ class TrainData(Part):
     """The images to train on."""
 
     path: str | Annotated[list[str], Field(min_length=1)]
-    """A .beton file or a list of shards, relative to the working directory."""
+    """A .beton file, a list of shards or a pattern such as data/train-*.beton, relative to the working directory."""
 
 
 class ValData(Part):
     """The images to evaluate on, each exactly once."""
 
     path: str | Annotated[list[str], Field(min_length=1)]
-    """A .beton file or a list of shards, relative to the working directory."""
+    """A .beton file, a list of shards or a pattern such as data/train-*.beton, relative to the working directory."""
     crop_ratio: Annotated[float, Field(gt=0, le=1)] = 0.875
     """Side of the centre crop, as a fraction of the shorter side of the image."""
     resolution: Count | None = None
