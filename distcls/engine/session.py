@@ -69,7 +69,7 @@ def prepare(recipe_path: Path, overrides: Sequence[str], world_size: int) -> Pla
     recipe = check(source)
     preflight.preflight(precision=recipe.train.precision, strategy=recipe.distributed.strategy)
     datasets = open_datasets(recipe, source)
-    check_ranks(recipe, source, world_size)
+    check_ranks(recipe, source, world_size, gpu=torch.cuda.is_available())
     initial_weights = InitialWeights(recipe.model.init, source) if recipe.model.init else None
     # a run that goes on does not need the file any more: it may be gone by then
     if initial_weights is not None and not _goes_on(recipe):
