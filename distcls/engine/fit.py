@@ -53,6 +53,8 @@ def _graphs(recipe: Recipe) -> list[tuple[KeyPath, str]]:
     if train.accumulation_steps > 1:
         # a graph writes its gradients to the same memory each time, where autograd would add them to themselves
         wrong.append(f"needs one micro-batch a step: got {train.accumulation_steps} accumulation steps, expected 1")
+    if recipe.distributed.activation_checkpointing:
+        wrong.append("keeps activations in fixed memory: got distributed.activation_checkpointing, expected false")
     if not isinstance(recipe.data.resolution, int):
         wrong.append(
             "needs images of one size: got a resolution schedule, expected a number, or train.cuda_graphs=false"

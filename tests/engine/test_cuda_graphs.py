@@ -20,6 +20,7 @@ BLOCK = {
         ("train.compile=true", "got true beside train.compile, expected one of them"),
         ("train.accumulation_steps=2", "needs one micro-batch a step: got 2 accumulation steps, expected 1"),
         ("data.resolution={start: 16, end: 28, ramp: [0, 1]}", "needs images of one size: got a resolution schedule"),
+        ("distributed.activation_checkpointing=true", "keeps activations in fixed memory"),
         ("distributed.strategy=fsdp2", "needs weights that stay in place: got strategy fsdp2, expected ddp"),
     ],
 )
