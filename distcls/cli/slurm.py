@@ -3,11 +3,14 @@
 import re
 import subprocess
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from distcls.errors import UserError
+
+if TYPE_CHECKING:
+    from distcls.engine.slurm.batch_script import Request
 
 
 def slurm(
@@ -58,7 +61,7 @@ def slurm(
         more=sbatch or (),
     )
     changes = list(overrides or [])
-    name, folder = _checked(recipe, changes, array, request.processes)
+    name, folder = _checked(recipe, changes, request)
     if array:
         if "%a" in folder.name:
             folder = folder.parent
@@ -83,20 +86,20 @@ def slurm(
     print(f"{done.stdout.strip()}: {script}, log {folder}/slurm-*.out")
 
 
-def _checked(recipe: Path, changes: list[str], array: str | None, processes: int) -> tuple[str, Path]:
+def _checked(recipe: Path, changes: list[str], request: "Request") -> tuple[str, Path]:
     """The recipe's name and output folder, `%a` in it as it is; all its mistakes are raised."""
     from distcls.engine.fit_ranks import check_ranks
     from distcls.engine.plugins import import_parts
     from distcls.recipe.schema import check
     from distcls.recipe.source import read
 
-    number = re.match(r"\d+", array or "")
-    if array and not number:
-        raise UserError(f"--array: got {array}, expected task numbers such as 0-3 or 1,5,9")
+    number = re.match(r"\d+", request.array or "")
+    if request.array and not number:
+        raise UserError(f"--array: got {request.array}, expected task numbers such as 0-3 or 1,5,9")
     example = [change.replace("%a", number[0]) for change in changes] if number else changes
     source = read(recipe, example)
     import_parts(source)
     checked = check(source)
-    check_ranks(checked, source, processes)
+    check_ranks(checked, source, request.processes, gpu=request.gpus > 0)
     written = [change.partition("=")[2] for change in changes if change.startswith("output_dir=")]
     return checked.name, Path(written[-1] if written else checked.output_dir)
