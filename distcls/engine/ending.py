@@ -6,7 +6,7 @@ from distcls.engine.run_folder import RunFolder, Status
 from distcls.errors import UserError
 from distcls.tracking.bounded import within
 from distcls.tracking.console import Console
-from distcls.tracking.report import render
+from distcls.tracking.report import write_report
 
 
 def finish_save(snapshots: Snapshots, console: Console, seconds: float) -> None:
@@ -35,9 +35,9 @@ def end_lost(folder: RunFolder, attempt: int, error: RankLost, console: Console)
             console.warn(f"{folder.path}/run.json still says running: {failure}")
 
 
-def draw_report(folder: RunFolder, console: Console) -> None:
-    """`report.html`; a run that trained well does not fail for its picture."""
+def draw_report(folder: RunFolder, console: Console, seconds: float) -> None:
+    """`report.html`; a run that trained well does not fail for its picture, nor wait for it."""
     try:
-        (folder.path / "report.html").write_text(render([folder.path]))
+        within(seconds, lambda: write_report([folder.path], folder.path / "report.html"))
     except Exception as error:
         console.warn(f"{folder.path}/report.html was not drawn: {type(error).__name__}: {error}")

@@ -9,12 +9,13 @@ from typing import Any, Literal
 import torch
 from accelerate import Accelerator
 
+from distcls.data.jpeg_window import window_decoder
 from distcls.engine.announce import announce, last_words
 from distcls.engine.build import Datasets, build_job, open_datasets
 from distcls.engine.checkpoints.snapshot import Progress, Snapshots
 from distcls.engine.checkpoints.store import CheckpointStore
 from distcls.engine.ending import draw_report, end_lost, end_run, finish_save
-from distcls.engine.fit_ranks import check_ranks
+from distcls.engine.fit_ranks import check_device, check_ranks
 from distcls.engine.initial_weights import InitialWeights
 from distcls.engine.metrics import Totals
 from distcls.engine.plugins import Plugin, import_parts
@@ -36,6 +37,7 @@ from distcls.recipe.source import Source, read
 from distcls.recipe.yaml12 import to_yaml
 from distcls.tracking.console import Console
 from distcls.tracking.jsonl import MetricsLog
+from distcls.tracking.live_report import LiveReport
 from distcls.tracking.trackers import Trackers
 from distcls.tracking.wandb import WandbTracker
 
@@ -68,7 +70,7 @@ def prepare(recipe_path: Path, overrides: Sequence[str], world_size: int) -> Pla
     recipe = check(source)
     preflight.preflight(precision=recipe.train.precision, strategy=recipe.distributed.strategy)
     datasets = open_datasets(recipe, source)
-    check_ranks(recipe, source, world_size)
+    check_ranks(recipe, source, world_size, gpu=torch.cuda.is_available())
     initial_weights = InitialWeights(recipe.model.init, source) if recipe.model.init else None
     # a run that goes on does not need the file any more: it may be gone by then
     if initial_weights is not None and not _goes_on(recipe):
@@ -125,12 +127,14 @@ def _form_group(recipe: Recipe, world_size: int) -> Accelerator:
 
 def _attempt(plan: Plan, accelerator: Accelerator, local_world_size: int, stop: StopRequest) -> Outcome:
     recipe, rank, ranks = plan.recipe, accelerator.process_index, accelerator.num_processes
+    check_device(recipe, plan.source, accelerator.device)
     collectives.same_on_all_ranks(
         {
             "code": code_version(),
             "recipe": recipe.resolved(),
             "plug-ins": {Path(plugin.name).name: plugin.sha256[:16] for plugin in plan.plugins},
             **plan.fingerprints(),
+            "JPEG decoding (launch/setup.sh compiles it)": window_decoder().name,
         }
     )
     console = Console(rank)
@@ -211,8 +215,7 @@ def _attempt(plan: Plan, accelerator: Accelerator, local_world_size: int, stop: 
             if status == "preempted":
                 stop.done()
             end_run(folder, status, message, console)
-            if status != "preempted":  # the grace period is short
-                draw_report(folder, console)
+            draw_report(folder, console, seconds=5 if status == "preempted" else 60)  # the grace period is short
         if status != "failed" and ranks > 1:
             torch.distributed.barrier()  # a launcher kills all ranks as soon as the first has left
     console.finish(last_words(status, folder, progress))
@@ -227,6 +230,7 @@ def _begin(folder: RunFolder, plan: Plan, ranks: int) -> Start:
         fingerprints=plan.fingerprints(),
         world_size=ranks,
         threads=torch.get_num_threads(),
+        versions={"jpeg": window_decoder().name},
         resume=plan.recipe.checkpoint.resume,
         allow_changes=plan.recipe.checkpoint.allow_changes,
         refill=refilled,
@@ -241,7 +245,7 @@ def _begin(folder: RunFolder, plan: Plan, ranks: int) -> Start:
 
 def _backends(plan: Plan, folder: RunFolder, start: Start, console: Console) -> list:
     log = MetricsLog(folder.path, start.attempt, warn=console.warn)
-    backends: list[Any] = [log]
+    backends: list[Any] = [log, LiveReport(folder.path)]
     tracking = plan.recipe.tracking
     if tracking.mode != "disabled":
         backends.append(

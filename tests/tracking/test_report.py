@@ -1,7 +1,5 @@
 import json
 import re
-import shutil
-import subprocess
 
 import pytest
 
@@ -9,7 +7,7 @@ from distcls.tracking.report import render
 from distcls.tracking.report_series import POINTS, lines_of, panels_of
 from distcls.tracking.report_tables import differing_keys
 from distcls.tracking.run_record import read_run
-from tests.tracking.example_runs import make_run
+from tests.tracking.example_runs import add_predictions, make_run
 
 ATTEMPTS = ((0, 250, "preempted"), (234, 10**9, "finished"))
 
@@ -49,7 +47,7 @@ def test_names_and_messages_are_text(tmp_path):
     )
     page = render([bad])
     assert "<b>" not in page.split("<header>")[1].split("</header>")[0]
-    assert '<p class="notice">&lt;i&gt;</p>' in page
+    assert '<p class="notice bad"><b>Crashed after step 50.</b> <code>&lt;i&gt;</code></p>' in page
     assert data_of(page)["runs"][0]["name"] == "<!--<script><b>"
 
 
@@ -74,7 +72,7 @@ def test_metrics_that_no_panel_knows_get_their_own(quick):
     run = read_run(quick)
     run.rows[0]["perf/mfu"] = 0.4
     titles = [panel.title for panel in panels_of([run])]
-    assert titles[:3] == ["Loss", "Top-1 accuracy", "Top-5 accuracy"]
+    assert titles[:4] == ["Loss", "Top-1 accuracy", "Where the time goes", "Top-5 accuracy"]
     assert titles[-1] == "perf/mfu"
 
 
@@ -97,19 +95,31 @@ def test_a_run_without_a_row_has_a_page(tmp_path):
     assert "No row has been written yet." in page
 
 
-@pytest.mark.skipif(shutil.which("chromium") is None, reason="needs chromium")
-@pytest.mark.parametrize("runs", [1, 2])
-def test_a_browser_draws_every_panel_and_complains_of_nothing(tmp_path, quick, runs):
-    crashed = make_run(tmp_path / "crashed", epochs=3, steps_per_epoch=234, nan_at=250, attempts=((0, 250, "failed"),))
-    page = tmp_path / "report.html"
-    page.write_text(render([quick, crashed][:runs]))
-    flags = "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking"
-    flags += " --disable-component-update --disable-sync --enable-logging=stderr --virtual-time-budget=2000 --dump-dom"
-    command = ["chromium", *flags.split(), f"--user-data-dir={tmp_path / 'profile'}", page.as_uri()]
-    browser = subprocess.run(command, capture_output=True, text=True, timeout=60)
-    assert "CONSOLE" not in browser.stderr
-    figures = re.findall(r"<figure.*?</figure>", browser.stdout, re.DOTALL)
-    assert len(figures) == len(data_of(page.read_text())["panels"]) == 8
-    assert all('<path style="--color' in figure for figure in figures)
-    assert sum(figure.count('class="restart"') for figure in figures) == 8
-    assert sum(figure.count('class="broken"') for figure in figures) == runs - 1
+def test_several_labels_have_classes_but_no_matrix(quick):
+    add_predictions(quick, ["day", "night", "rain"], 40, pictures=3)
+    file = quick / "val_predictions.json"
+    found = json.loads(file.read_text())
+    found |= {"multi_label": True, "pairs": []}
+    found["worst"][0] |= {"labels": [0, 2], "guesses": [[2, 0.8], [0, 0.1]]}
+    found["worst"][1] |= {"labels": []}
+    del found["worst"][2]["picture"]
+    file.write_text(json.dumps(found))
+    measured = {"step": 702, "classes": [{"name": name, "ap": 0.5} for name in found["classes"]["name"]]}
+    (quick / "val_per_class.json").write_text(json.dumps(measured))
+    page = render([quick])
+    assert "A confusion matrix is for one label per image" in page
+    assert '<canvas id="matrix"' not in page
+    assert '<b>rain</b><i>80 %</i></span><span class="label">is day, rain</span>' in page
+    assert "is no class</span>" in page
+    assert page.count("no picture") == 1
+    assert data_of(page)["predictions"]["classes"]["ap"] == [0.5, 0.5, 0.5]
+    (quick / "val_per_class.json").write_text(json.dumps({**measured, "step": 468}))  # of another evaluation
+    assert "ap" not in data_of(render([quick]))["predictions"]["classes"]
+
+
+def test_a_heartbeat_is_a_sign_of_life(tmp_path):
+    run = make_run(tmp_path / "r", epochs=1, steps_per_epoch=60, attempts=((0, 50, "running"),))
+    assert "Says running, but is silent since step 50" in render([run])
+    (run / "heartbeat").mkdir()
+    (run / "heartbeat" / "rank_00000").write_text("{}")
+    assert '<p class="notice busy"><b>Running: epoch 0.8333 of 1, about ' in render([run])

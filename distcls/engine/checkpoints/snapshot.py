@@ -14,11 +14,11 @@ from typing import Any
 import torch
 
 from distcls import __version__
-from distcls.engine.build import Job
 from distcls.engine.checkpoints.background import Background, cpu_copies
 from distcls.engine.checkpoints.reshard import shard_name
 from distcls.engine.checkpoints.store import CheckpointStore, SaveFailed, flatten_state, save_weights, unflatten_state
 from distcls.engine.durable_file import replace_file
+from distcls.engine.job import Job
 from distcls.engine.metrics import Totals
 from distcls.engine.strategies.buffers import averaged_buffers
 from distcls.engine.strategies.optimizer_state import once, restore_state, shards_of_state
@@ -240,6 +240,7 @@ class Snapshots:
                     "std": job.train_loader.dataset.std,
                     "step": progress.step,
                     "metrics": progress.last,
+                    "evaluation": {**job.val_loader.protocol, "tta": job.tta},
                     **self._identity,
                 }
                 metadata = {key: value if isinstance(value, str) else json.dumps(value) for key, value in facts.items()}

@@ -61,7 +61,7 @@ def make_plan(recipe: Recipe, source: Source, *, gpus: int, memory_gib: float) -
     Raises:
         RecipeError: the batch does not divide by the GPUs; the recipe does not fit its data, where it is there.
     """
-    check_ranks(recipe, source, gpus)
+    check_ranks(recipe, source, gpus, gpu=True)
     model, _ = build_model(recipe, source, resuming=True)
     train, distributed = recipe.train, recipe.distributed
     blocks = find_blocks(model, distributed.wrap)
@@ -79,7 +79,7 @@ def make_plan(recipe: Recipe, source: Source, *, gpus: int, memory_gib: float) -
         if name in offered
     ]
     advised = next((one.strategy for one in needs if one.total <= memory), None)
-    absent = missing(recipe, distributed.strategy)
+    absent = missing(recipe, advised or distributed.strategy)
     images = None if any(line.startswith("data.") for line in absent) else len(open_datasets(recipe, source).train)
     per_epoch = None if images is None else images // train.global_batch_size
     epochs_steps = None if per_epoch is None else round((train.epochs or 0) * per_epoch)
