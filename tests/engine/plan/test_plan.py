@@ -113,8 +113,8 @@ def test_what_fits_is_advised(tiny_recipe):
 def test_a_model_too_large_for_ddp_is_sharded(monkeypatch):
     plan = planned(R50, "optimizer={type: AdamW, lr: 1.0e-3}", "data.resolution=64", gpus=8, memory=2.1)
     assert plan.needs[0].total > 2.1 * GIB
-    assert plan.advised == "zero1"
-    assert plan.advice.startswith("zero1: ddp would need 2.")
+    assert plan.advised == "fsdp2"
+    assert plan.advice.startswith("fsdp2: ddp would need 2.")
 
 
 def test_steps_follow_from_the_data(tiny_recipe):
