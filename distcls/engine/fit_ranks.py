@@ -3,6 +3,9 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import torch
+from torchvision.io import decode_jpeg, encode_jpeg
+
 from distcls.errors import UserError
 from distcls.recipe.errors import KeyPath, Problem, RecipeError
 from distcls.recipe.schema import Recipe
@@ -30,6 +33,27 @@ def check_ranks(recipe: Recipe, source: Source, ranks: int) -> None:
             f"({ranks} ranks x {accumulation} accumulation steps), expected an even number"
         )
         raise RecipeError(source.recipe, [Problem(source.at(path), path, text)])
+
+
+def check_device(recipe: Recipe, source: Source, device: torch.device) -> None:
+    """A share of the images decoded by the GPU needs one that can.
+
+    Raises:
+        RecipeError: the run trains on a CPU, or torchvision has no nvJPEG.
+    """
+    share = recipe.data.gpu_decode_share
+    if not share:
+        return
+    path: KeyPath = ("data", "gpu_decode_share")
+    if device.type != "cuda":
+        text = f"there is no GPU to decode with: got {share}, expected 0 for a run on a CPU"
+        raise RecipeError(source.recipe, [Problem(source.at(path), path, text)])
+    try:
+        decode_jpeg(encode_jpeg(torch.zeros(3, 16, 16, dtype=torch.uint8)), device=device)
+    except RuntimeError as error:
+        said = str(error).partition("\n")[0]
+        text = f"torchvision cannot decode on this GPU: got {share} ({said}), expected 0, or a torchvision with nvJPEG"
+        raise RecipeError(source.recipe, [Problem(source.at(path), path, text)]) from error
 
 
 @contextmanager

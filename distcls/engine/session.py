@@ -9,11 +9,12 @@ from typing import Any, Literal
 import torch
 from accelerate import Accelerator
 
+from distcls.data.jpeg_window import window_decoder
 from distcls.engine.announce import announce, last_words
 from distcls.engine.build import Datasets, build_job, open_datasets
 from distcls.engine.checkpoints.snapshot import Progress, Snapshots
 from distcls.engine.checkpoints.store import CheckpointStore
-from distcls.engine.fit_ranks import check_ranks
+from distcls.engine.fit_ranks import check_device, check_ranks
 from distcls.engine.initial_weights import InitialWeights
 from distcls.engine.metrics import Totals
 from distcls.engine.plugins import Plugin, import_parts
@@ -116,12 +117,14 @@ def _meet(recipe: Recipe, world_size: int, local_world_size: int) -> Accelerator
 
 def _attempt(plan: Plan, accelerator: Accelerator, local_world_size: int, stop: StopRequest) -> Outcome:
     recipe, rank, ranks = plan.recipe, accelerator.process_index, accelerator.num_processes
+    check_device(recipe, plan.source, accelerator.device)
     collectives.same_on_all_ranks(
         {
             "code": code_version(),
             "recipe": recipe.resolved(),
             "plug-ins": {Path(plugin.name).name: plugin.sha256[:16] for plugin in plan.plugins},
             **plan.fingerprints(),
+            "JPEG decoding (launch/setup.sh compiles it)": window_decoder().name,
         }
     )
     console = Console(rank)
@@ -252,6 +255,7 @@ def _begin(folder: RunFolder, plan: Plan, ranks: int) -> Start:
         fingerprints=plan.fingerprints(),
         world_size=ranks,
         threads=torch.get_num_threads(),
+        versions={"jpeg": window_decoder().name},
         resume=plan.recipe.checkpoint.resume,
         allow_changes=plan.recipe.checkpoint.allow_changes,
         refill=refilled,
