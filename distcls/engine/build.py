@@ -147,7 +147,10 @@ def build_job(
         classifier,
         lambda: _optimizer(recipe, classifier),
         blocks=blocks,
+        micro_batch=train.global_batch_size // (ranks * train.accumulation_steps),
+        accumulation_steps=train.accumulation_steps,
         clip_grad_norm=train.clip_grad_norm,
+        deepspeed_overrides=recipe.distributed.deepspeed_overrides,
     )
     weights_in_place, changed = strategy.local_weights(), strategy.weights_changed
     ema = Ema(weights_in_place, decay=train.ema.decay, changed=changed) if train.ema else None

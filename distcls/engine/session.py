@@ -69,7 +69,7 @@ def prepare(recipe_path: Path, overrides: Sequence[str], world_size: int) -> Pla
     recipe = check(source)
     preflight.preflight(precision=recipe.train.precision, strategy=recipe.distributed.strategy)
     datasets = open_datasets(recipe, source)
-    check_ranks(recipe, source, world_size)
+    check_ranks(recipe, source, world_size, gpu=torch.cuda.is_available())
     initial_weights = InitialWeights(recipe.model.init, source) if recipe.model.init else None
     # a run that goes on does not need the file any more: it may be gone by then
     if initial_weights is not None and not _goes_on(recipe):
@@ -205,8 +205,7 @@ def _attempt(plan: Plan, accelerator: Accelerator, local_world_size: int, stop: 
             if status == "preempted":
                 stop.done()
             _end(folder, status, message, console)
-            if status != "preempted":  # the grace period is short
-                _draw(folder, console)
+            _draw(folder, console, seconds=5 if status == "preempted" else 60)  # the grace period is short
         if status != "failed" and ranks > 1:
             torch.distributed.barrier()  # a launcher kills all ranks as soon as the first has left
     console.finish(last_words(status, folder, progress))
@@ -239,10 +238,10 @@ def _end_lost(folder: RunFolder, attempt: int, error: RankLost, console: Console
             console.warn(f"{folder.path}/run.json still says running: {failure}")
 
 
-def _draw(folder: RunFolder, console: Console) -> None:
-    """`report.html`; a run that trained well does not fail for its picture."""
+def _draw(folder: RunFolder, console: Console, seconds: float) -> None:
+    """`report.html`; a run that trained well does not fail for its picture, nor wait for it."""
     try:
-        write_report([folder.path], folder.path / "report.html")
+        within(seconds, lambda: write_report([folder.path], folder.path / "report.html"))
     except Exception as error:
         console.warn(f"{folder.path}/report.html was not drawn: {type(error).__name__}: {error}")
 

@@ -193,14 +193,16 @@ class Tracking(Part):
 class Distributed(Part):
     """How ranks work together."""
 
-    strategy: Literal["ddp", "fsdp2"] = "ddp"
-    """ddp: every rank holds the whole model. fsdp2: it holds its share of weights, gradients and optimizer."""
+    strategy: Literal["ddp", "zero1", "zero2", "zero3", "fsdp2"] = "ddp"
+    """ddp: every rank holds all. zero1: its share of the optimizer; zero2: and gradients; zero3, fsdp2: and weights."""
     sync_bn: bool = False
     """BatchNorm statistics over all ranks instead of each micro-batch; GPUs only."""
     activation_checkpointing: bool = False
     """Compute the activations within blocks again in backward instead of keeping them: less memory, a third slower."""
     wrap: list[str] = []
     """Classes of modules that are blocks (fsdp2, activation_checkpointing), by name; empty: the backbone's own."""
+    deepspeed_overrides: dict[str, Any] = {}
+    """For zero1 to zero3: keys of DeepSpeed's configuration, for example {zero_optimization: {overlap_comm: true}}."""
     timeout_s: Annotated[float, Field(gt=0)] | Count = 1800
     """Seconds without progress after which the run ends and names the rank that is behind; saving must fit within."""
     warn_after_s: Annotated[float, Field(gt=0)] | Count = 300
