@@ -107,5 +107,5 @@ def denormalised(images: torch.Tensor, mean: Sequence[float], std: Sequence[floa
 
 def title_of(block: dict[str, Any]) -> str:
     """A recipe's block in a line: RandomCrop padding=4."""
-    shown = {key: list(value) if isinstance(value, tuple) else value for key, value in block.items()}
-    return " ".join([shown.pop("type"), *(f"{key}={value}" for key, value in shown.items())])
+    shown = ((key, list(value) if isinstance(value, tuple) else value) for key, value in block.items() if key != "type")
+    return " ".join([block["type"], *(f"{key}={value}" for key, value in shown)])
