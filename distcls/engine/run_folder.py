@@ -175,7 +175,7 @@ class RunFolder:
 
         now = _now()
         attempt = {"status": "running", "started": now, "host": socket.gethostname(), "pid": os.getpid()}
-        attempt |= {"world_size": world_size, "threads": threads, "versions": _versions()}
+        attempt |= {"world_size": world_size, "threads": threads, "versions": versions()}
         changed: dict[str, list[Any]] = {}
         if run is None:
             run = {"run_id": secrets.token_hex(4), "created": now, "attempts": []}
@@ -254,7 +254,7 @@ def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-def _versions() -> dict[str, str]:
+def versions() -> dict[str, str]:
     versions = {"distcls": __version__, "python": platform.python_version()}
     for name in PACKAGES:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):  # an extra that is not installed
