@@ -1,5 +1,6 @@
 """`distcls track ...`: a run's numbers and W&B."""
 
+import importlib.util
 import json
 import os
 import secrets
@@ -25,14 +26,10 @@ def sync(
 ) -> None:
     """Upload what runs logged offline, or could not upload in time. Status 1 if anything is left."""
     from distcls.engine.run_lock import RunLock
-    from distcls.tracking.wandb_access import wanted_mode
     from distcls.tracking.wandb_sync import set_aside
     from distcls.tracking.wandb_sync import sync as upload
 
-    os.environ.setdefault("WANDB_SILENT", "true")  # wandb's own lines come when it looks for a key
-    mode, why = wanted_mode("online")
-    if mode != "online":
-        raise UserError(f"W&B cannot be reached: {why}. Run `wandb login`, or set WANDB_API_KEY and WANDB_BASE_URL")
+    require_server()
     problems: list[str] = []
     for run in runs:
         if not (run / "run.json").exists():
@@ -57,6 +54,35 @@ def sync(
         print(f"error: {problem}", file=sys.stderr)
     if problems:
         sys.exit(1)
+
+
+@app.command()
+def workspace(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder: its W&B project and entity.")],
+    name: Annotated[str, typer.Option(help="Of the workspace.")] = "distcls",
+) -> None:
+    """Save a W&B workspace with a panel for everything that runs log, and print its address."""
+    if not (run / "run.json").exists():
+        raise UserError(f"{run} is not a run folder: it has no run.json")
+    if importlib.util.find_spec("wandb_workspaces") is None:
+        raise UserError("distcls track workspace needs the package wandb-workspaces: pip install wandb-workspaces")
+    require_server()
+    import wandb
+    from distcls.tracking.wandb_workspace import workspace as made
+
+    tracking = json.loads((run / "run.json").read_text())["recipe"]["tracking"]
+    entity: str = tracking["entity"] or wandb.Api().default_entity or ""
+    print(made(entity, tracking["project"], name).save().url)
+
+
+def require_server() -> None:
+    """Find out within seconds that W&B is out of reach."""
+    from distcls.tracking.wandb_access import wanted_mode
+
+    os.environ.setdefault("WANDB_SILENT", "true")  # wandb's own lines come when it looks for a key
+    mode, why = wanted_mode("online")
+    if mode != "online":
+        raise UserError(f"W&B cannot be reached: {why}. Run `wandb login`, or set WANDB_API_KEY and WANDB_BASE_URL")
 
 
 def reopened(run: Path, anew: bool = False) -> None:

@@ -13,7 +13,7 @@ import torch
 
 from distcls.engine.code_record import code_record
 from distcls.engine.durable_file import replace_file
-from distcls.engine.run_folder import versions
+from distcls.engine.run_folder import installed_versions
 from distcls.tracking.redact import redact
 
 SLURM = ("JOB_ID", "ARRAY_JOB_ID", "ARRAY_TASK_ID", "JOB_NAME", "JOB_PARTITION", "JOB_NODELIST", "RESTART_COUNT")
@@ -42,7 +42,7 @@ def environment(places: Sequence[Mapping[str, str]]) -> dict[str, Any]:
         "platform": platform.platform(),
         "cores": len(os.sched_getaffinity(0)),
         "cuda": torch.version.cuda,
-        "versions": versions(),
+        "versions": installed_versions(),
         "slurm": {name.lower(): os.environ[f"SLURM_{name}"] for name in SLURM if f"SLURM_{name}" in os.environ},
         "variables": {name: os.environ[name] for name in names},
     }

@@ -20,7 +20,7 @@ class Got:
 
     def __init__(self):
         self.runs, self.summary, self.history = [], {}, {}
-        self.exit_codes, self.preempting = [], 0
+        self.exit_codes, self.preempting, self.views = [], 0, []
 
     def file_stream(self, body):
         for name, chunk in (body.get("files") or {}).items():
@@ -47,7 +47,10 @@ class Got:
         if operation == "ServerInfo" or "serverInfo" in query:
             versions = {"cliVersionInfo": {"max_cli_version": "99.0"}, "latestLocalVersionInfo": None, "features": []}
             return {"serverInfo": versions, "viewer": {"entity": ENTITY}}
-        if operation == "Viewer":
+        if operation.startswith("UpsertView"):
+            self.views.append(variables)
+            return {"upsertView": {"view": {"id": "v", "name": variables["name"]}, "inserted": True}}
+        if operation in ("Viewer", "GetDefaultEntity"):
             return {"viewer": {"id": "u", "entity": ENTITY, "username": "u", "flags": "{}", "teams": {"edges": []}}}
         return None
 

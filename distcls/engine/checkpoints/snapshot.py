@@ -240,6 +240,7 @@ class Snapshots:
                     "std": job.train_loader.dataset.std,
                     "step": progress.step,
                     "metrics": progress.last,
+                    "evaluation": {**job.val_loader.protocol, "tta": job.tta},
                     **self._identity,
                 }
                 metadata = {key: value if isinstance(value, str) else json.dumps(value) for key, value in facts.items()}
