@@ -143,7 +143,8 @@ class WandbTracker:
                     "later `distcls track sync`) or tracking.required=false"
                 )
             self.run = self._init(mode)
-            self.note(f"W&B: {mode} ({why}). To upload it later: distcls track sync {self.run_folder}")
+            later = f". To upload it later: distcls track sync {self.run_folder}" if mode == "offline" else ""
+            self.note(f"W&B: {mode} ({why}){later}")
         self._broken = False
         for axis in PROGRESS:
             self.run.define_metric(f"progress/{axis}")
