@@ -112,7 +112,11 @@ class RunFolder:
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             self._lock.take(wait_s)
-            facts = {"world_size": world_size, "threads": threads, "versions": installed_versions() | (versions or {})}
+            facts = {
+                "world_size": world_size,
+                "threads": threads,
+                "versions": installed_versions() | dict(versions or {}),
+            }
             plain = json.loads(json.dumps(recipe))
             run = self.read()
             if run is not None:
