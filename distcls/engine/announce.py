@@ -65,8 +65,8 @@ def idle_cores(cores: int, said: Mapping[str, str], launcher: Mapping[str, str])
     if threads != "1" or cores == 1 or not launcher or "OMP_NUM_THREADS" in launcher:
         return None
     return (
-        f"each rank computes with 1 thread and has {cores} cores: the launcher has set OMP_NUM_THREADS=1; start it with "
-        f"OMP_NUM_THREADS={cores} to use them, and stay with that number: another one rounds differently"
+        f"each rank computes with 1 thread and has {cores} cores: the launcher has set OMP_NUM_THREADS=1; start it "
+        f"with OMP_NUM_THREADS={cores} to use them, and stay with that number: another one rounds differently"
     )
 
 
