@@ -149,10 +149,16 @@ def main() -> None:
     arguments.add_argument("--ema", action="store_true", help="a further run with a moving average")
     options = arguments.parse_args()
 
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
+    machine = {"device": device, "cores": len(os.sched_getaffinity(0))}
+    machine |= {package: version(package) for package in ("torch", "accelerate", "numba", "ffcv")}
+    out = Path(__file__).parent / "results" / f"train_{'gpu' if torch.cuda.is_available() else 'cpu'}.json"
+    out.parent.mkdir(exist_ok=True)
     rows: dict[str, dict[str, float]] = {}
 
     def report(name: str, values: dict[str, float]) -> None:
         rows[name] = values
+        out.write_text(json.dumps({"machine": machine, "options": vars(options), "rows": rows}, indent=1) + "\n")
         print(f"{name:34}", "  ".join(f"{key} {value:10.3f}" for key, value in values.items()), flush=True)
 
     with tempfile.TemporaryDirectory() as name:
@@ -178,12 +184,6 @@ def main() -> None:
             report(
                 "evaluation, raw @224", trainer(folder, raw, 224, options, evaluate=60 * options.batch / options.images)
             )
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
-    machine = {"device": device, "cores": len(os.sched_getaffinity(0))}
-    machine |= {package: version(package) for package in ("torch", "accelerate", "numba", "ffcv")}
-    out = Path(__file__).parent / "results" / f"train_{'gpu' if torch.cuda.is_available() else 'cpu'}.json"
-    out.parent.mkdir(exist_ok=True)
-    out.write_text(json.dumps({"machine": machine, "options": vars(options), "rows": rows}, indent=1) + "\n")
 
 
 if __name__ == "__main__":
