@@ -11,6 +11,7 @@ benchmarks/results/train_<device>.json.
 """
 
 import argparse
+import gc
 import json
 import os
 import statistics
@@ -77,12 +78,11 @@ def trainer(
     steady = [row for row in rows if row["step"] > WARM_UP]
     evaluations = [row["val/n"] / row["perf/eval_s"] for row in read_rows(run) if "perf/eval_s" in row]
     if evaluate < FAR:
-        return {"images_per_second": statistics.median(evaluations[1:]), "images": rows and options.images * 10}
+        return {"images_per_second": statistics.median(evaluations[1:]), "evaluations": len(evaluations) - 1}
     first = rows[0]
+    training = first["step"] * statistics.median(row["perf/step_ms"] for row in steady) / 1000
     return {
-        "seconds_to_first_step": first["time"]
-        - started
-        - first["step"] * statistics.median(r["perf/step_ms"] for r in steady) / 1000,
+        "seconds_to_first_step": first["time"] - started - training,  # warm-up of the first steps included
         "images_per_second": statistics.median(row["perf/img_per_s"] for row in steady),
         "data_wait_share": statistics.median(row["perf/data_wait_frac"] for row in steady),
         "seconds_in_all": time.perf_counter() - began,
@@ -157,6 +157,8 @@ def main() -> None:
     rows: dict[str, dict[str, float]] = {}
 
     def report(name: str, values: dict[str, float]) -> None:
+        gc.collect()  # a graph holds its memory, which the next run needs
+        torch.cuda.empty_cache()
         rows[name] = values
         out.write_text(json.dumps({"machine": machine, "options": vars(options), "rows": rows}, indent=1) + "\n")
         print(f"{name:34}", "  ".join(f"{key} {value:10.3f}" for key, value in values.items()), flush=True)
