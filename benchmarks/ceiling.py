@@ -1,10 +1,11 @@
-"""What bounds a trainer: ResNet-50 on one batch that never leaves the GPU, by way of launching, and where its time goes.
+"""What bounds a trainer: ResNet-50 on one batch that never leaves the GPU, by way of launching, and its time by kernel.
 
-    python benchmarks/ceiling.py [--resolutions 224 160] [--batch 512] [--modes plain eager graphs compile] [--no-profile]
+    python benchmarks/ceiling.py [--resolutions 224 160] [--batch 512] [--modes plain eager graphs compile]
+                                 [--no-profile]
 
-plain: the layers one by one. eager: BatchNorm fused with what follows it (distcls/models/common/batch_norm). graphs: the
-same in two CUDA graphs, as train.cuda_graphs has it. compile: torch.compile of the plain layers. fp16 with a GradScaler,
-fused SGD, channels-last. Writes benchmarks/results/ceiling.json.
+plain: the layers one by one. eager: BatchNorm fused with what follows it (distcls/models/common/batch_norm). graphs:
+the same in two CUDA graphs, as train.cuda_graphs has it. compile: torch.compile of the plain layers. fp16 with a
+GradScaler, fused SGD, channels-last. Writes benchmarks/results/ceiling.json.
 """
 
 import argparse
