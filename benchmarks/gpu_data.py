@@ -1,6 +1,6 @@
 """The loader on a GPU: alone, and feeding a compiled fp16 ResNet-50, as a share of what a resident batch reaches.
 
-    python benchmarks/gpu_data.py [--workers 16] [--batch 512] [--seconds 10] [--resolutions 224 160] [--decode-share 0.0]
+    python benchmarks/gpu_data.py [--workers 16] [--batch 512] [--seconds 10] [--resolutions 224 160] [--decode-share 0]
 
 Makes its own .beton files (raw 256x341, JPEG 375x500 q90) in a temporary folder. Prints a table and writes
 benchmarks/results/data_gpu.json. Takes about six minutes, of which compiling is two.
