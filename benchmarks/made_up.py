@@ -10,6 +10,7 @@ class MadeUp:
 
     def __init__(self, number: int, height: int, width: int, *, small: bool) -> None:
         self.class_names = [str(label) for label in range(10)]
+        self.multi_label = False
         self.small = small
         self._shape = (number, height, width)
 

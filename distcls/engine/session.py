@@ -11,9 +11,12 @@ from accelerate import Accelerator
 
 from distcls.data.jpeg_window import window_decoder
 from distcls.engine.announce import announce, last_words
+from distcls.engine.backends import make_backends
 from distcls.engine.build import Datasets, build_job, open_datasets
 from distcls.engine.checkpoints.snapshot import Progress, Snapshots
 from distcls.engine.checkpoints.store import CheckpointStore
+from distcls.engine.ending import draw_report, end_lost, end_run, finish_save
+from distcls.engine.environment import environment, place, record
 from distcls.engine.fit_ranks import check_device, check_ranks
 from distcls.engine.initial_weights import InitialWeights
 from distcls.engine.metrics import Totals
@@ -22,10 +25,11 @@ from distcls.engine.preemption import StopRequest
 from distcls.engine.ranks import collectives, heartbeat, network, preflight, topology
 from distcls.engine.ranks.code_version import code_version
 from distcls.engine.ranks.heartbeat import Heartbeat
+from distcls.engine.ranks.meeting import meet
 from distcls.engine.ranks.shared_folder import NFS_CACHE_S, check_shared
 from distcls.engine.ranks.watchdog import RankLost, Watchdog, collective_timeout, is_collective_error
 from distcls.engine.run import Outcome
-from distcls.engine.run_folder import RunFolder, Start, Status
+from distcls.engine.run_folder import RunFolder, Start
 from distcls.engine.strategies.accelerator import make_accelerator
 from distcls.engine.trainer import train
 from distcls.errors import UserError
@@ -33,14 +37,10 @@ from distcls.recipe.refill import refilled
 from distcls.recipe.schema import Recipe, check
 from distcls.recipe.source import Source, read
 from distcls.recipe.yaml12 import to_yaml
-from distcls.tracking.bounded import within
 from distcls.tracking.console import Console
-from distcls.tracking.jsonl import MetricsLog
-from distcls.tracking.live_report import LiveReport
-from distcls.tracking.report import write_report
 from distcls.tracking.trackers import Trackers
-from distcls.tracking.wandb import WandbTracker
 
+FIRST_WORD_S = 30.0  # how long a rank whose recipe is wrong tries to tell other nodes
 LAST_SAVE_S = 60.0  # how long a run that failed waits for the save that it had begun
 
 
@@ -69,7 +69,7 @@ def prepare(recipe_path: Path, overrides: Sequence[str], world_size: int) -> Pla
     recipe = check(source)
     preflight.preflight(precision=recipe.train.precision, strategy=recipe.distributed.strategy)
     datasets = open_datasets(recipe, source)
-    check_ranks(recipe, source, world_size)
+    check_ranks(recipe, source, world_size, gpu=torch.cuda.is_available())
     initial_weights = InitialWeights(recipe.model.init, source) if recipe.model.init else None
     # a run that goes on does not need the file any more: it may be gone by then
     if initial_weights is not None and not _goes_on(recipe):
@@ -85,9 +85,20 @@ def _goes_on(recipe: Recipe) -> bool:
 
 def run(recipe_path: Path, overrides: Sequence[str], stop: StopRequest) -> Outcome:
     """See `distcls.engine.run.train`."""
-    _, world_size, _, local_world_size = topology.launched_ranks()
-    plan = prepare(recipe_path, overrides, world_size)
-    accelerator = _meet(plan.recipe, world_size, local_world_size)
+    rank, world_size, _, local_world_size = topology.launched_ranks()
+    several_nodes, timeout_s = world_size > local_world_size, FIRST_WORD_S
+    error: UserError | None = None
+    try:
+        plan = prepare(recipe_path, overrides, world_size)
+        timeout_s = plan.recipe.distributed.timeout_s
+        network.check_interfaces(several_nodes=several_nodes, on_gpu=torch.cuda.is_available())
+    except UserError as raised:
+        error = raised
+    if several_nodes:
+        meet(rank, world_size, error, timeout_s)
+    if error is not None:
+        raise error
+    accelerator = _form_group(plan.recipe, world_size)
     ended = False
     try:
         outcome = _attempt(plan, accelerator, local_world_size, stop)
@@ -99,10 +110,8 @@ def run(recipe_path: Path, overrides: Sequence[str], stop: StopRequest) -> Outco
             torch.distributed.destroy_process_group()
 
 
-def _meet(recipe: Recipe, world_size: int, local_world_size: int) -> Accelerator:
+def _form_group(recipe: Recipe, world_size: int) -> Accelerator:
     """This rank's device, and the process group."""
-    if world_size > 1:
-        network.check_interfaces(several_nodes=world_size > local_world_size, on_gpu=torch.cuda.is_available())
     try:
         return make_accelerator(
             precision=recipe.train.precision,
@@ -129,6 +138,7 @@ def _attempt(plan: Plan, accelerator: Accelerator, local_world_size: int, stop: 
     )
     console = Console(rank)
     folder = RunFolder(Path(recipe.output_dir))
+    facts = environment(collectives.gather(place(accelerator.device)))
     start: Start = collectives.on_rank_zero(rank, lambda: _begin(folder, plan, ranks))
     if start.finished:
         folder.close()
@@ -143,10 +153,11 @@ def _attempt(plan: Plan, accelerator: Accelerator, local_world_size: int, stop: 
         heart,
         timeout_s=recipe.distributed.timeout_s,
         warn_after_s=recipe.distributed.warn_after_s,
-        record=lambda error: _end_lost(folder, start.attempt, error, console),
+        record=lambda error: end_lost(folder, start.attempt, error, console),
     )
     status: Literal["finished", "preempted", "failed"] = "failed"
     message: str | None = None
+    exit_code: int | None = None
     lost: RankLost | None = None
     snapshots: Snapshots | None = None
     try:
@@ -159,7 +170,9 @@ def _attempt(plan: Plan, accelerator: Accelerator, local_world_size: int, stop: 
         heart.beat(0, "building")
         with collectives.together(rank, ranks):
             if rank == 0:
-                trackers.backends = _backends(plan, folder, start, console)
+                environments = record(folder.path, start.attempt, facts, _code_folders(plan))
+                fingerprints = plan.fingerprints()
+                trackers.backends = make_backends(recipe, folder.path, start, fingerprints, environments, console)
             job = build_job(
                 recipe,
                 plan.source,
@@ -187,6 +200,7 @@ def _attempt(plan: Plan, accelerator: Accelerator, local_world_size: int, stop: 
             message = stop.requested or "another rank was asked to stop"
     except BaseException as error:
         message = f"{type(error).__name__}: {error}"
+        exit_code = getattr(error, "exit_code", 1)
         if ranks == 1 or not is_collective_error(error):
             raise
         lost = watchdog.explain(error)
@@ -196,55 +210,20 @@ def _attempt(plan: Plan, accelerator: Accelerator, local_world_size: int, stop: 
         watchdog.stop()
         heart.close(message or status, bereft=lost is not None)
         if snapshots is not None:
-            _finish_save(snapshots, console, seconds=LAST_SAVE_S if lost is None else 5)
+            finish_save(snapshots, console, seconds=LAST_SAVE_S if lost is None else 5)
         # Trackers first: a preempted job is killed soon, and what run.json says must come last.
         trackers.finish(status, message)
         if lost is not None and rank != 0:
-            _end_lost(folder, start.attempt, lost, console)
+            end_lost(folder, start.attempt, lost, console)
         if rank == 0:
             if status == "preempted":
                 stop.done()
-            _end(folder, status, message, console)
-            if status != "preempted":  # the grace period is short
-                _draw(folder, console)
+            end_run(folder, status, message, exit_code, console)
+            draw_report(folder, console, seconds=5 if status == "preempted" else 60)  # the grace period is short
         if status != "failed" and ranks > 1:
             torch.distributed.barrier()  # a launcher kills all ranks as soon as the first has left
     console.finish(last_words(status, folder, progress))
     return Outcome(status, folder.path, progress.last, progress.best)
-
-
-def _finish_save(snapshots: Snapshots, console: Console, seconds: float) -> None:
-    """A run that ends in an error still gets the checkpoint that it had begun, unless another rank is in its way."""
-    try:
-        snapshots.settle(seconds=seconds)
-    except Exception as error:
-        console.warn(f"a checkpoint was not completed: {type(error).__name__}: {error}")
-
-
-def _end(folder: RunFolder, status: Status, message: str | None, console: Console) -> None:
-    try:
-        folder.end(status, message)
-    except OSError as error:  # a full disk must not hide what ended the run
-        console.warn(f"{folder.path}/run.json still says running: {error.strerror}")
-    finally:
-        folder.close()
-
-
-def _end_lost(folder: RunFolder, attempt: int, error: RankLost, console: Console) -> None:
-    """Only the lowest rank that lives writes it down; the disk may be what was lost."""
-    if error.speaker:
-        try:
-            within(30, lambda: folder.end_for_rank_zero(attempt, f"RankLost: {error}"))
-        except (OSError, UserError) as failure:
-            console.warn(f"{folder.path}/run.json still says running: {failure}")
-
-
-def _draw(folder: RunFolder, console: Console) -> None:
-    """`report.html`; a run that trained well does not fail for its picture."""
-    try:
-        write_report([folder.path], folder.path / "report.html")
-    except Exception as error:
-        console.warn(f"{folder.path}/report.html was not drawn: {type(error).__name__}: {error}")
 
 
 def _begin(folder: RunFolder, plan: Plan, ranks: int) -> Start:
@@ -268,27 +247,8 @@ def _begin(folder: RunFolder, plan: Plan, ranks: int) -> Start:
     return start
 
 
-def _backends(plan: Plan, folder: RunFolder, start: Start, console: Console) -> list:
-    log = MetricsLog(folder.path, start.attempt, warn=console.warn)
-    backends: list[Any] = [log, LiveReport(folder.path)]
-    tracking = plan.recipe.tracking
-    if tracking.mode != "disabled":
-        backends.append(
-            WandbTracker(
-                folder.path,
-                run_id=start.run_id,
-                mode=tracking.mode,
-                project=tracking.project,
-                entity=tracking.entity,
-                name=tracking.name or plan.recipe.name,
-                group=tracking.group,
-                tags=tracking.tags,
-                notes=tracking.notes,
-                config=plan.recipe.resolved(),
-                note=console.note,
-            )
-        )
-    return backends
+def _code_folders(plan: Plan) -> list[Path]:
+    return [file.parent for file in (*plan.source.files, *(plugin.file for plugin in plan.plugins), Path(__file__))]
 
 
 def _identity(plan: Plan, start: Start) -> dict[str, Any]:

@@ -3,23 +3,17 @@
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr
+from pydantic import Field, PrivateAttr
 
 from distcls.recipe import editor
 from distcls.recipe.checker import Checker, filled
 from distcls.recipe.errors import RecipeError
 from distcls.recipe.key_pairs import check_together
+from distcls.recipe.part import Count, Part
 from distcls.recipe.signature import keys_of_part
 from distcls.recipe.source import Source
+from distcls.recipe.tracking import Tracking
 from distcls.registry import BACKBONES, HEADS, MIXES, NECKS, OPTIMIZERS, ROLES, SCHEDULES, TRANSFORMS, Registry
-
-Count = Annotated[int, Field(gt=0)]
-
-
-class Part(BaseModel):
-    """A fixed part of the recipe. The docstrings below its fields are what editors show."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
 
 class Init(Part):
@@ -97,9 +91,9 @@ class Data(Part):
     block_shuffle: as shuffle, for data larger than memory: reads blocks of neighbours, and keeps few of them."""
     repeats: Annotated[int, Field(ge=2)] = 3
     """Of the sampler repeated: how often an image comes in its epoch, augmented anew each time."""
-    block_size: Count = 32
+    block_size: Count = 16
     """Of the sampler block_shuffle: images that are read together, one after the other in the file."""
-    block_window: Count = 4
+    block_window: Count = 8
     """Of the sampler block_shuffle: the blocks that are mixed for each place in the global batch."""
     mix: Annotated[list[dict[str, Any]], MIXES] = []
     """Mixing of pairs of images and of their labels; each step takes one of these at random."""
@@ -141,6 +135,8 @@ class Train(Part):
     """A moving average of the weights; null keeps none."""
     compile: bool = False
     """torch.compile the model: a minute at the start, then a third faster on a GPU."""
+    cuda_graphs: bool = False
+    """On a GPU, replay the backbone as CUDA graphs: fewer launches, no compilation. One image size, ddp."""
     channels_last: bool = False
     """Channels-last memory format: faster convolutions on most GPUs."""
 
@@ -171,36 +167,19 @@ class Checkpoint(Part):
     """Keys that may differ from what the run was before, with all below them: optimizer.lr, train.epochs, data."""
 
 
-class Tracking(Part):
-    """Weights & Biases, beside the run folder's own metrics.jsonl."""
-
-    mode: Literal["auto", "online", "offline", "disabled"] = "auto"
-    """auto: online where a key is found, else offline."""
-    project: str = "distcls"
-    """W&B project."""
-    entity: str | None = None
-    """W&B user or team; null means the key's own."""
-    name: str | None = None
-    """Name of the run; null means the recipe's."""
-    group: str | None = None
-    """W&B group."""
-    notes: str | None = None
-    """Free text beside the run."""
-    tags: list[str] = []
-    """W&B tags."""
-
-
 class Distributed(Part):
     """How ranks work together."""
 
-    strategy: Literal["ddp", "fsdp2"] = "ddp"
-    """ddp: every rank holds the whole model. fsdp2: it holds its share of weights, gradients and optimizer."""
+    strategy: Literal["ddp", "zero1", "zero2", "zero3", "fsdp2"] = "ddp"
+    """ddp: every rank holds all. zero1: its share of the optimizer; zero2: and gradients; zero3, fsdp2: and weights."""
     sync_bn: bool = False
     """BatchNorm statistics over all ranks instead of each micro-batch; GPUs only."""
     activation_checkpointing: bool = False
     """Compute the activations within blocks again in backward instead of keeping them: less memory, a third slower."""
     wrap: list[str] = []
     """Classes of modules that are blocks (fsdp2, activation_checkpointing), by name; empty: the backbone's own."""
+    deepspeed_overrides: dict[str, Any] = {}
+    """For zero1 to zero3: keys of DeepSpeed's configuration, for example {zero_optimization: {overlap_comm: true}}."""
     timeout_s: Annotated[float, Field(gt=0)] | Count = 1800
     """Seconds without progress after which the run ends and names the rank that is behind; saving must fit within."""
     warn_after_s: Annotated[float, Field(gt=0)] | Count = 300

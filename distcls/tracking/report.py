@@ -13,13 +13,14 @@ from typing import Any
 
 from distcls.tracking import report_tables as tables
 from distcls.tracking.console import duration
-from distcls.tracking.report_mistakes import drawn, read_predictions, sections
+from distcls.tracking.report_mistakes import compared, drawn, read_predictions, sections
 from distcls.tracking.report_series import SHARES, Panel, lines_of, panels_of
 from distcls.tracking.report_status import notice
 from distcls.tracking.run_record import RunRecord, read_run
 
 PAGE = Path(__file__).parent / "page"
 SCRIPTS = ("report.js", "mistakes.js", "confusion.js")
+_WHAT = "share of each class's images that is right, in the last evaluation"
 AXES = (("samples", "Images"), ("epoch", "Epochs"), ("elapsed", "Time"))
 
 
@@ -104,6 +105,9 @@ def _linked(title: str) -> str:
 def _several(runs: Sequence[RunRecord], panels: Sequence[Panel]) -> Iterable[str]:
     yield f"<h2>Runs</h2>{tables.runs_table(runs)}"
     yield _diagrams(runs, panels)
+    predictions = [(run.name, found) for run in runs if (found := read_predictions(run.folder))]
+    if differing := compared(predictions):
+        yield f"<h2>Classes that differ most <small>{_WHAT}</small></h2>{differing}"
     yield f"<h2>What differs in the recipes</h2>{tables.recipe_table(runs)}"
     yield f"<h2>Recipes</h2>{''.join(tables.recipe_text(run, run.name) for run in runs)}"
 
@@ -115,10 +119,11 @@ def _tiles(run: RunRecord) -> str:
     train, val, last = run.of_kind("train"), run.of_kind("val"), run.rows[-1]
     tiles = []
     if best := tables.best_row(run):
-        newest = [row for row in val if "val/top1" in row][-1]
-        tiles.append(("Best val top-1", tables.percent(best["val/top1"]), f"at epoch {best['epoch']:.4g}"))
+        name = tables.score(run)
+        title, newest = tables.measure(name), [row for row in val if name in row][-1]
+        tiles.append((f"Best val {title}", tables.percent(best[name]), f"at epoch {best['epoch']:.4g}"))
         top5 = f"top-5 {tables.percent(newest['val/top5'])}" if "val/top5" in newest else ""
-        tiles.append(("Last val top-1", tables.percent(newest["val/top1"]), top5))
+        tiles.append((f"Last val {title}", tables.percent(newest[name]), top5))
     if train and "train/loss" in train[-1]:
         val_loss = f"val {val[-1]['val/loss']:.4f}" if val and "val/loss" in val[-1] else ""
         loss = train[-1]["train/loss"]
