@@ -191,7 +191,7 @@ def _attempt(plan: Plan, accelerator: Accelerator, local_world_size: int, stop: 
         heart.beat(0, "restoring")
         progress = snapshots.restore(found, window) if found else Progress()
         sizes = len(plan.datasets.train), len(plan.datasets.val)
-        announce(job, recipe.name, sizes, folder, start, found, progress)
+        announce(job, recipe.name, sizes, folder, start, found, progress, local_world_size)
 
         status = train(job, snapshots, progress, window)
         if status == "finished":

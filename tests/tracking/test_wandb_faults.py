@@ -6,8 +6,8 @@ import subprocess
 import sys
 
 import pytest
-
 import wandb
+
 from distcls.tracking.jsonl import read_rows
 from distcls.tracking.wandb_file import history
 from tests.tracking.test_wandb import attempt as offline_attempt
