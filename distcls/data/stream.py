@@ -7,7 +7,7 @@ had asked for.
 
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 
@@ -86,7 +86,10 @@ class Stream:
         except BaseException:
             self.close()
             raise
-        return Batch(images, target, torch.from_numpy(plan.indices), int((plan.indices >= 0).sum()))
+        batch = Batch(images, target, torch.from_numpy(plan.indices), int((plan.indices >= 0).sum()))
+        if self._loader.watch is not None:
+            self._loader.watch(batch)
+        return batch
 
     def _submit(self, slot: Slot) -> None:
         plan = next(self._plans, None)
@@ -132,6 +135,7 @@ class Loader:
         self.wait_seconds = 0.0
         self.workers = workers
         self.streaming = False
+        self.watch: Callable[[Batch], None] | None = None  # is shown every batch as it is handed out
         self.slots = make_slots(
             batches_ahead, batch_size, resolution, mean=mean, std=std, device=torch.device(device), dtype=dtype
         )

@@ -177,6 +177,8 @@ class Tracking(Part):
     """Free text beside the run."""
     tags: list[str] = []
     """W&B tags."""
+    batches: bool = False
+    """Write to batches/ which images each step saw, with a hash of their pixels: for `distcls verify-resume`; slow."""
 
 
 class Distributed(Part):
