@@ -28,8 +28,9 @@ def data(
     """Images per second and CPU time per image of a recipe's training data, and what bounds them."""
     from distcls.data import bench as run
     from distcls.data.loader import TrainLoader
-    from distcls.engine.build import cores_per_rank, open_datasets, resolution_of
+    from distcls.engine.build import open_datasets, resolution_of
     from distcls.engine.plugins import import_parts
+    from distcls.engine.ranks.topology import cores_per_rank
     from distcls.recipe.schema import check
     from distcls.recipe.source import read
     from distcls.registry import TRANSFORMS

@@ -22,8 +22,9 @@ def browse(
     """Write a contact sheet: the first images of an epoch as stored, beside what the loader delivers, with labels."""
     from distcls.data.browse import contact_sheet
     from distcls.data.loader import TrainLoader
-    from distcls.engine.build import cores_per_rank, open_datasets, resolution_of
+    from distcls.engine.build import open_datasets, resolution_of
     from distcls.engine.plugins import import_parts
+    from distcls.engine.ranks.topology import cores_per_rank
     from distcls.recipe.schema import check
     from distcls.recipe.source import read
     from distcls.registry import TRANSFORMS

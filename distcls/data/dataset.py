@@ -1,5 +1,6 @@
 """One or several .beton files as one data set."""
 
+import mmap
 import os
 import time
 from collections.abc import Sequence
@@ -40,6 +41,9 @@ class BetonDataset:
         self._checked = time.monotonic()
         shards = [_Shard(path) for path in self.paths]
         self._files = [shard.file for shard in shards]
+        for file in self._files:
+            # What was read for checking is in the table now, or was the fingerprint's: some 30 MB a file.
+            file._mmap.madvise(mmap.MADV_DONTNEED)  # type: ignore[attr-defined]
         self.samples = np.concatenate([shard.table for shard in shards]) if len(shards) > 1 else shards[0].table
         self._ends = np.cumsum([len(shard.table) for shard in shards])
 
@@ -108,6 +112,10 @@ class BetonDataset:
                     f"{path}: {_change(before, found)} while it was in use: batches from now on would not be this "
                     "run's. Put the file back that the run began with and start again, or begin a new run."
                 )
+
+    def files(self) -> list[tuple[Path, int, int]]:
+        """Of each file: path, the address that its first byte is mapped at, and bytes."""
+        return [(path, file.ctypes.data, len(file)) for path, file in zip(self.paths, self._files, strict=True)]
 
     def place_of(self, index: int) -> str:
         """For messages: ``FILE: sample NUMBER`` with the number in that file."""

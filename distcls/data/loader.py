@@ -7,6 +7,8 @@ import numpy as np
 import torch
 
 from distcls.data.augment import OnDevice, Transform, Windows, draw_windows
+from distcls.data.block_order import BlockOrder
+from distcls.data.block_reads import BlockReads
 from distcls.data.dataset import BetonDataset
 from distcls.data.mix import Mix, Mixing
 from distcls.data.order import GlobalOrder, Slice
@@ -34,6 +36,9 @@ class TrainLoader(Loader):
         seed: the run's seed; order and augmentation follow from it.
         balanced: every class equally often in an epoch, see order.BalancedOrder.
         repeats: how often each of an epoch's images comes in it, see order.GlobalOrder.
+        block_size: for data larger than memory: images that are read together, see block_order.BlockOrder. None: all
+            images are shuffled.
+        block_window: blocks that are mixed with each other.
         workers: decoding threads.
         device: where the batches go.
         dtype: of the images.
@@ -62,6 +67,8 @@ class TrainLoader(Loader):
         seed: int,
         balanced: bool = False,
         repeats: int = 1,
+        block_size: int | None = None,
+        block_window: int = 4,
         workers: int,
         device: torch.device | str,
         dtype: torch.dtype = torch.float32,
@@ -79,7 +86,11 @@ class TrainLoader(Loader):
                 "images are mixed in pairs"
             )
         balance = dataset.labels if balanced else None
-        self.order = GlobalOrder(len(dataset), global_batch_size, seed, balance, repeats=repeats)
+        blocks = None
+        if block_size is not None:
+            blocks = BlockOrder(len(dataset), global_batch_size, seed, block_size=block_size, window=block_window)
+        self.order = GlobalOrder(len(dataset), global_batch_size, seed, balance, repeats=repeats, blocks=blocks)
+        self._reads = BlockReads(dataset, blocks, lag=batches_ahead) if blocks else None
         self._pixels = PixelStage(transforms, seed=seed, mean=dataset.mean, std=dataset.std, dtype=dtype)
         raw = self._pixels.takes_raw
         super().__init__(
@@ -115,6 +126,10 @@ class TrainLoader(Loader):
 
     def _plan(self, step: int, part: int) -> Plan:
         taken = self.order.part(step, part, self.parts)
+        if self._reads is not None:
+            self._threads.submit(
+                self._reads.advise, step, np.arange(part * self.batch_size, (part + 1) * self.batch_size)
+            )
         samples = self.dataset.samples[taken.indices]
         resolution = self._progressive.at(taken.epoch) if self._progressive else self.resolution
         windows = Windows.centred(samples["height"], samples["width"], resolution)

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from distcls.data.block_order import BlockOrder
 from distcls.data.errors import DataError
 
 # Recorded with a run: a change of the functions below changes what a resumed run would see.
@@ -76,13 +77,21 @@ class GlobalOrder:
             epoch's order come `repeats` times each, at positions, so with augmentations, of their own. An epoch stays S
             positions long. The copies of an image share a global batch, where they are as far apart as can be: mixing
             pairs neighbours.
+        blocks: takes the place of all this for data larger than memory, see BlockOrder.
 
     Raises:
         DataError: the data set is smaller than one global batch.
     """
 
     def __init__(
-        self, samples: int, global_batch_size: int, seed: int, balance: np.ndarray | None = None, *, repeats: int = 1
+        self,
+        samples: int,
+        global_batch_size: int,
+        seed: int,
+        balance: np.ndarray | None = None,
+        *,
+        repeats: int = 1,
+        blocks: BlockOrder | None = None,
     ) -> None:
         if samples < global_batch_size:
             raise DataError(
@@ -94,6 +103,7 @@ class GlobalOrder:
         self.seed = seed
         self.repeats = repeats
         self.steps_per_epoch = samples // global_batch_size
+        self.blocks = blocks
         self._balanced = None if balance is None else BalancedOrder(balance, seed)
         self._epoch = -1
         self._order = np.empty(0, np.uint32)
@@ -102,11 +112,13 @@ class GlobalOrder:
         """Part `part` of the `parts` equal, contiguous parts of global step `step`'s batch."""
         assert self.global_batch_size % parts == 0
         epoch, step_in_epoch = divmod(step, self.steps_per_epoch)
-        if epoch != self._epoch:
-            self._epoch, self._order = epoch, self._order_of(epoch)
         size = self.global_batch_size // parts
         start = step_in_epoch * self.global_batch_size + part * size
         positions = np.arange(start, start + size)
+        if self.blocks is not None:
+            return Slice(epoch, positions, self.blocks.at(step, np.arange(part * size, (part + 1) * size)))
+        if epoch != self._epoch:
+            self._epoch, self._order = epoch, self._order_of(epoch)
         places = positions
         if self.repeats > 1:
             batch = step_in_epoch * self.global_batch_size + np.arange(self.global_batch_size)

@@ -1,6 +1,5 @@
 """Recipe -> objects. The only file that does it: nothing below receives the recipe, only plain values from here."""
 
-import os
 from dataclasses import dataclass
 
 import torch
@@ -13,11 +12,17 @@ from distcls.data.loader import EvalLoader, TrainLoader
 from distcls.data.resolution import Progressive
 from distcls.engine.class_metrics import ClassMetrics
 from distcls.engine.fit import misfits
+from distcls.engine.fit_ranks import reported_at
 from distcls.engine.initial_weights import InitialWeights
 from distcls.engine.predictions import Predictions
 from distcls.engine.preemption import StopRequest
+from distcls.engine.ranks.topology import cores_per_rank
+from distcls.engine.sampling import sampling_of
 from distcls.engine.seeding import seed_building
+from distcls.engine.strategies.blocks import checkpoint_activations, find_blocks
 from distcls.engine.strategies.buffers import same_start
+from distcls.engine.strategies.choose import make_strategy
+from distcls.engine.strategies.strategy import Strategy
 from distcls.errors import UserError
 from distcls.models.classifier import ImageClassifier, build_classifier
 from distcls.models.freezing import freeze
@@ -42,12 +47,12 @@ class Datasets:
 
 @dataclass
 class Job:
-    """Everything that the train loop uses, built and ready. `model` is the wrapped `classifier`."""
+    """Everything that the train loop uses, built and ready. `strategy` has the wrapped classifier and the optimizer."""
 
     accelerator: Accelerator
     classifier: ImageClassifier
-    model: nn.Module
-    optimizer: torch.optim.Optimizer
+    strategy: Strategy
+    base_rate: float
     schedule: Schedule
     ema: Ema | None
     train_loader: TrainLoader
@@ -61,7 +66,6 @@ class Job:
     steps_per_epoch: int
     global_batch_size: int
     accumulation_steps: int
-    clip_grad_norm: float | None
     seed: int
     log_every_steps: int
     checkpoint_every_steps: int
@@ -121,34 +125,6 @@ def open_datasets(recipe: Recipe, source: Source) -> Datasets:
     return Datasets(train, val)
 
 
-def check_ranks(recipe: Recipe, source: Source, ranks: int) -> None:
-    """The global batch must divide into equal micro-batches, with mixing into even ones.
-
-    Raises:
-        RecipeError: it does not on this many ranks.
-    """
-    batch, accumulation = recipe.train.global_batch_size, recipe.train.accumulation_steps
-    if batch % (ranks * accumulation):
-        path: KeyPath = ("train", "global_batch_size")
-        text = (
-            f"{ranks} ranks x {accumulation} accumulation steps do not divide it: got {batch}, "
-            f"expected a multiple of {ranks * accumulation}"
-        )
-        raise RecipeError(source.recipe, [Problem(source.at(path), path, text)])
-    if recipe.data.mix and (batch // (ranks * accumulation)) % 2:
-        path = ("data", "mix")
-        text = (
-            f"images are mixed in pairs: got micro-batches of {batch // (ranks * accumulation)} images "
-            f"({ranks} ranks x {accumulation} accumulation steps), expected an even number"
-        )
-        raise RecipeError(source.recipe, [Problem(source.at(path), path, text)])
-
-
-def cores_per_rank(local_world_size: int) -> int:
-    """Cores that this process may use, shared between its node's ranks; SLURM gives fewer than the machine has."""
-    return max(1, len(os.sched_getaffinity(0)) // local_world_size)
-
-
 def resolution_of(key: int | ProgressiveResolution) -> tuple[int | Progressive, int]:
     """What the training loader takes, and the side in pixels that the model is built and evaluated for."""
     if isinstance(key, int):
@@ -173,11 +149,8 @@ def build_model(
     _, size = resolution_of(recipe.data.resolution)
     model = build_classifier(recipe.model.model_dump(), image_size=(size, size), init_weights=not resuming)
     report = None if resuming or initial_weights is None else initial_weights.load_into(model)
-    try:
+    with reported_at(source, ("model", "freeze")):
         freeze(model, recipe.model.freeze)
-    except UserError as error:
-        path: KeyPath = ("model", "freeze")
-        raise RecipeError(source.recipe, [Problem(source.at(path), path, str(error))]) from error
     return model, report
 
 
@@ -215,19 +188,27 @@ def build_job(
     for part in classifier.modules():
         if (weigh := getattr(part, "set_class_counts", None)) is not None:  # a loss that weighs frequent classes less
             weigh(datasets.train.class_counts.tolist())
-    if train.channels_last:
+    sharded = recipe.distributed.strategy != "ddp"
+    if train.channels_last and not sharded:
         classifier.to(memory_format=torch.channels_last)
     same_start(classifier, ranks)
-    model: nn.Module = classifier
     if recipe.distributed.sync_bn and accelerator.device.type == "cuda":
-        model = nn.SyncBatchNorm.convert_sync_batchnorm(classifier)
-    optimizer = OPTIMIZERS.build(recipe.optimizer, model=classifier)
-    for group in optimizer.param_groups:
-        group["initial_lr"] = group["lr"]
-    ema = Ema(classifier, decay=train.ema.decay) if train.ema else None
+        nn.SyncBatchNorm.convert_sync_batchnorm(classifier)  # in place: the classifier itself is no BatchNorm
+    blocks = _blocks(recipe, source, classifier)
+    if recipe.distributed.activation_checkpointing:
+        checkpoint_activations(blocks)
     if train.compile:
         classifier.compile()  # in place: names of weights stay what they are
-    model, optimizer = accelerator.prepare(model, optimizer)
+    strategy = make_strategy(
+        recipe.distributed.strategy,
+        accelerator,
+        classifier,
+        lambda: _optimizer(recipe, classifier),
+        blocks=blocks,
+        clip_grad_norm=train.clip_grad_norm,
+    )
+    weights_in_place, changed = strategy.local_weights(), strategy.weights_changed
+    ema = Ema(weights_in_place, decay=train.ema.decay, changed=changed) if train.ema else None
 
     shape = {"rank": accelerator.process_index, "world_size": ranks, "device": accelerator.device, "dtype": images}
     shape["workers"] = recipe.data.workers or cores_per_rank(local_world_size)
@@ -239,8 +220,7 @@ def build_job(
         global_batch_size=train.global_batch_size,
         accumulation_steps=train.accumulation_steps,
         seed=train.seed,
-        balanced=recipe.data.sampler == "balanced",
-        repeats=recipe.data.repeats if recipe.data.sampler == "repeated" else 1,
+        **sampling_of(recipe.data),
         **shape,
     )
     val_loader = EvalLoader(
@@ -257,8 +237,8 @@ def build_job(
     return Job(
         accelerator=accelerator,
         classifier=classifier,
-        model=model,
-        optimizer=optimizer,
+        strategy=strategy,
+        base_rate=strategy.torch_optimizer.defaults["lr"],
         schedule=SCHEDULES.build(recipe.schedule, total_steps=total_steps, steps_per_epoch=steps_per_epoch),
         ema=ema,
         train_loader=train_loader,
@@ -278,12 +258,27 @@ def build_job(
         steps_per_epoch=steps_per_epoch,
         global_batch_size=train.global_batch_size,
         accumulation_steps=train.accumulation_steps,
-        clip_grad_norm=train.clip_grad_norm,
         seed=train.seed,
         log_every_steps=train.log_every_steps,
         checkpoint_every_steps=recipe.checkpoint.every_steps,
         evaluate_every_epochs=recipe.eval.every_epochs,
     )
+
+
+def _optimizer(recipe: Recipe, classifier: ImageClassifier) -> torch.optim.Optimizer:
+    optimizer = OPTIMIZERS.build(recipe.optimizer, model=classifier)
+    for group in optimizer.param_groups:
+        group["initial_lr"] = group["lr"]
+    return optimizer
+
+
+def _blocks(recipe: Recipe, source: Source, classifier: ImageClassifier) -> list[nn.Module]:
+    with reported_at(source, ("distributed", "wrap")):
+        blocks = find_blocks(classifier, recipe.distributed.wrap)
+        if not blocks and recipe.distributed.activation_checkpointing:
+            name = type(classifier.backbone).__name__
+            raise UserError(f"needed for activation_checkpointing: {name} has no blocks that repeat, name classes here")
+    return blocks
 
 
 def _class_metrics(

@@ -1,5 +1,6 @@
 """One attempt at a run, on every rank: check, meet the other ranks, open the folder, build, restore, train, close."""
 
+import math
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,9 +10,10 @@ from typing import Any, Literal
 import torch
 from accelerate import Accelerator
 
-from distcls.engine.build import Datasets, Job, build_job, check_ranks, open_datasets
+from distcls.engine.build import Datasets, Job, build_job, open_datasets
 from distcls.engine.checkpoints.snapshot import Progress, Snapshots, criterion
 from distcls.engine.checkpoints.store import CheckpointStore
+from distcls.engine.fit_ranks import check_ranks
 from distcls.engine.initial_weights import InitialWeights
 from distcls.engine.metrics import Totals
 from distcls.engine.plugins import Plugin, import_parts
@@ -77,7 +79,8 @@ def run(recipe_path: Path, overrides: Sequence[str], stop: StopRequest) -> Outco
     """See `distcls.engine.run.train`."""
     _, world_size, _, local_world_size = topology.launched_ranks()
     plan = prepare(recipe_path, overrides, world_size)
-    accelerator = make_accelerator(precision=plan.recipe.train.precision)
+    sharded = plan.recipe.distributed.strategy != "ddp"
+    accelerator = make_accelerator(precision=plan.recipe.train.precision, sharded=sharded)
     try:
         return _attempt(plan, accelerator, local_world_size, stop)
     finally:
@@ -234,7 +237,7 @@ def _identity(plan: Plan, start: Start) -> dict[str, Any]:
 
 
 def _announce(job: Job, plan: Plan, folder: RunFolder, start: Start, found: Path | None, progress: Progress) -> None:
-    parameters = sum(parameter.numel() for parameter in job.classifier.parameters())
+    parameters = sum(math.prod(run.shape) for _, run in job.strategy.weights())
     job.console.note(
         f"{plan.recipe.name}: {parameters / 1e6:.2f} M parameters, {len(plan.datasets.train)} training and "
         f"{len(plan.datasets.val)} validation images, {job.total_steps} steps of {job.global_batch_size} images on "

@@ -5,7 +5,6 @@ learning rate, the seed of dropout. So a run that starts at step N after a kill 
 """
 
 import time
-from contextlib import nullcontext
 from typing import Literal
 
 from distcls.engine.agreement import Agreement
@@ -40,7 +39,7 @@ def train(job: Job, snapshots: Snapshots, progress: Progress, window: Totals) ->
     Raises:
         NonFiniteLoss: with the step, the learning rate and the last good checkpoint.
     """
-    accelerator, model, optimizer = job.accelerator, job.model, job.optimizer
+    strategy, model = job.strategy, job.strategy.model
     agreement = Agreement(job.device, job.world_size)
     rows = Rows(job, progress.step)
     if (
@@ -54,21 +53,18 @@ def train(job: Job, snapshots: Snapshots, progress: Progress, window: Totals) ->
     with job.train_loader.stream(progress.step, job.total_steps) as batches:
         for step in range(progress.step, job.total_steps):
             factor = job.schedule(step)
-            for group in optimizer.param_groups:
+            for group in strategy.optimizer.param_groups:
                 group["lr"] = group["initial_lr"] * factor
 
             for micro in range(job.accumulation_steps):
                 batch = next(batches)
                 seed_micro_batch(job.seed, step, micro * job.world_size + job.rank)
-                last = micro == job.accumulation_steps - 1
-                with nullcontext() if last else accelerator.no_sync(model):
-                    with accelerator.autocast():
+                with strategy.micro_batch(last=micro == job.accumulation_steps - 1):
+                    with strategy.autocast():
                         values = model(batch.images, batch.target)
-                    accelerator.backward(values["loss"] / job.accumulation_steps)
+                    strategy.backward(values["loss"] / job.accumulation_steps)
                 window.add(values, batch.count)
-            norm = accelerator.clip_grad_norm_(model.parameters(), job.clip_grad_norm) if job.clip_grad_norm else None
-            optimizer.step()
-            optimizer.zero_grad()
+            norm = strategy.update()
             if job.ema is not None:
                 job.ema.update()
 
@@ -79,7 +75,7 @@ def train(job: Job, snapshots: Snapshots, progress: Progress, window: Totals) ->
             if agreement.broken_at is not None:
                 raise _non_finite(job, snapshots, agreement.broken_at)
             if progress.step % job.log_every_steps == 0 or progress.step == job.total_steps:
-                rows.begin(progress.step, window.reduce(), optimizer.defaults["lr"] * factor, norm)
+                rows.begin(progress.step, window.reduce(), job.base_rate * factor, norm)
             rows.write(all_now=evaluating or saving or agreement.stop)
             snapshots.poll()
             job.console.advance(progress.step)
@@ -125,12 +121,12 @@ def _evaluated(job: Job, snapshots: Snapshots, progress: Progress) -> bool:
 
 def _means(job: Job, predictions: Predictions | None) -> dict[str, float] | None:
     return evaluate(
-        job.model,
+        job.strategy.model,
         job.classifier,
         job.val_loader,
         device=job.device,
         world_size=job.world_size,
-        autocast=job.accelerator.autocast,
+        autocast=job.strategy.autocast,
         stop_requested=lambda: job.stop.requested is not None,
         metrics=job.metrics,
         predictions=predictions,
@@ -138,7 +134,7 @@ def _means(job: Job, predictions: Predictions | None) -> dict[str, float] | None
 
 
 def _non_finite(job: Job, snapshots: Snapshots, step: int) -> NonFiniteLoss:
-    rate = job.optimizer.defaults["lr"] * job.schedule(step - 1)
+    rate = job.base_rate * job.schedule(step - 1)
     return NonFiniteLoss(
         f"the loss is not finite at step {step} (epoch {step / job.steps_per_epoch:.2f}), at learning rate {rate:.6g}; "
         f"the last good checkpoint is {snapshots.newest() or 'none: no checkpoint was written before'}. "

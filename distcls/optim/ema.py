@@ -1,10 +1,10 @@
 """Exponential moving average of the weights (Polyak averaging), as timm's ModelEmaV3 without its warm-up."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 
 class Ema:
@@ -13,14 +13,20 @@ class Ema:
     Only parameters are averaged. BatchNorm's running statistics are those of the model itself.
 
     Args:
-        model: whose parameters are followed. decay: share of the average that a step keeps, e.g. 0.9999.
+        weights: name -> what is followed, in place: a model's parameters, or of a sharded model this rank's part of
+            each.
+        decay: share of the average that a step keeps, e.g. 0.9999.
+        changed: called when `applied` has written to the weights.
     """
 
-    def __init__(self, model: nn.Module, *, decay: float) -> None:
+    def __init__(
+        self, weights: Mapping[str, Tensor], *, decay: float, changed: Callable[[], None] = lambda: None
+    ) -> None:
         self.decay = decay
-        self._names = [name for name, _ in model.named_parameters()]
-        self._weights = [parameter.detach() for parameter in model.parameters()]
+        self._names = list(weights)
+        self._weights = [weight.detach() for weight in weights.values()]
         self._average = [weight.clone() for weight in self._weights]
+        self._changed = changed
 
     def update(self) -> None:
         torch._foreach_lerp_(self._average, self._weights, 1 - self.decay)
@@ -30,14 +36,17 @@ class Ema:
         """The average in the model's place for the time of the block; after it every weight is what it was."""
         own = [weight.clone() for weight in self._weights]
         torch._foreach_copy_(self._weights, self._average)
+        self._changed()
         try:
             yield
         finally:
             torch._foreach_copy_(self._weights, own)
+            self._changed()
 
     def state(self) -> dict[str, Tensor]:
         return dict(zip(self._names, self._average, strict=True))
 
     def load(self, state: Mapping[str, Tensor]) -> None:
         for name, average in zip(self._names, self._average, strict=True):
-            average.copy_(state[name])
+            if average.numel():  # a rank may have no part of a small one
+                average.copy_(state[name].view(average.shape))

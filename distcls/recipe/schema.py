@@ -92,10 +92,15 @@ class Data(Part):
     """Pixels per side of the square images for the model, or a schedule {start: 128, end: 192, ramp: [11, 13]}."""
     augment: Annotated[list[dict[str, Any]], TRANSFORMS] = []
     """Random changes of each training image, in this order."""
-    sampler: Literal["shuffle", "balanced", "repeated"] = "shuffle"
-    """shuffle: each image once per epoch. balanced: each class equally often. repeated: fewer, each `repeats` times."""
+    sampler: Literal["shuffle", "balanced", "repeated", "block_shuffle"] = "shuffle"
+    """shuffle: each image once per epoch. balanced: each class equally often. repeated: fewer, each `repeats` times.
+    block_shuffle: as shuffle, for data larger than memory: reads blocks of neighbours, and keeps few of them."""
     repeats: Annotated[int, Field(ge=2)] = 3
     """Of the sampler repeated: how often an image comes in its epoch, augmented anew each time."""
+    block_size: Count = 32
+    """Of the sampler block_shuffle: images that are read together, one after the other in the file."""
+    block_window: Count = 4
+    """Of the sampler block_shuffle: the blocks that are mixed for each place in the global batch."""
     mix: Annotated[list[dict[str, Any]], MIXES] = []
     """Mixing of pairs of images and of their labels; each step takes one of these at random."""
     workers: Count | None = None
@@ -184,10 +189,14 @@ class Tracking(Part):
 class Distributed(Part):
     """How ranks work together."""
 
-    strategy: Literal["ddp"] = "ddp"
-    """ddp: every rank holds the whole model."""
+    strategy: Literal["ddp", "fsdp2"] = "ddp"
+    """ddp: every rank holds the whole model. fsdp2: it holds its share of weights, gradients and optimizer."""
     sync_bn: bool = False
-    """BatchNorm statistics over all ranks instead of each micro-batch."""
+    """BatchNorm statistics over all ranks instead of each micro-batch; GPUs only."""
+    activation_checkpointing: bool = False
+    """Compute the activations within blocks again in backward instead of keeping them: less memory, a third slower."""
+    wrap: list[str] = []
+    """Classes of modules that are blocks (fsdp2, activation_checkpointing), by name; empty: the backbone's own."""
 
 
 class Recipe(Part):

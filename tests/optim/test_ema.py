@@ -8,7 +8,7 @@ def test_the_average_follows_and_the_weights_come_back():
     torch.manual_seed(0)
     model = nn.Linear(3, 2)
     expected = model.weight.detach().clone().double()
-    ema = Ema(model, decay=0.9)
+    ema = Ema(dict(model.named_parameters()), decay=0.9)
     for _ in range(5):
         with torch.no_grad():
             model.weight.add_(torch.randn(2, 3))
@@ -21,6 +21,6 @@ def test_the_average_follows_and_the_weights_come_back():
 
 
 def test_state_goes_through_a_checkpoint():
-    one, two = Ema(nn.Linear(3, 2), decay=0.9), Ema(nn.Linear(3, 2), decay=0.9)
+    one, two = (Ema(dict(nn.Linear(3, 2).named_parameters()), decay=0.9) for _ in range(2))
     two.load({name: tensor.clone() for name, tensor in one.state().items()})
     assert all(torch.equal(a, b) for a, b in zip(one.state().values(), two.state().values(), strict=True))

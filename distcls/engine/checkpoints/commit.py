@@ -25,7 +25,7 @@ from distcls.engine.durable_file import create, fsync_folder, write_all
 from distcls.errors import UserError
 
 MANIFEST = "MANIFEST.json"
-SCHEMA = 1
+SCHEMA = 2  # 1 kept the optimizer whole; nothing reads it any more
 STEP = re.compile(r"step_(\d+)")
 NO_VALID_CHECKPOINT = 76  # exit code: fail, do not requeue
 
@@ -139,6 +139,11 @@ def read_manifest(path: Path) -> dict[str, Any]:
         raise CheckpointError(
             f"{path} was written by a newer distcls (checkpoint schema {manifest['schema']}; "
             f"this one reads {SCHEMA}): update distcls"
+        )
+    if manifest["schema"] < SCHEMA:
+        raise CheckpointError(
+            f"{path} was written by an older distcls (checkpoint schema {manifest['schema']}; "
+            f"this one reads {SCHEMA}): go on with that version, or give another output_dir"
         )
     return manifest
 

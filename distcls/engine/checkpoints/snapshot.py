@@ -1,4 +1,8 @@
-"""What a checkpoint of a run holds, and how it is taken from and given back to the built objects."""
+"""What a checkpoint of a run holds, and how it is taken from and given back to the built objects.
+
+Of the model, its average and the optimizer every rank writes the shards that it alone holds (rank 0 what all hold), so
+any number of ranks, under any strategy, can read them: see reshard.py.
+"""
 
 import json
 import time
@@ -12,10 +16,12 @@ import torch
 from distcls import __version__
 from distcls.engine.build import Job
 from distcls.engine.checkpoints.background import Background, cpu_copies
+from distcls.engine.checkpoints.reshard import shard_name
 from distcls.engine.checkpoints.store import CheckpointStore, SaveFailed, flatten_state, save_weights, unflatten_state
 from distcls.engine.durable_file import replace_file
 from distcls.engine.metrics import Totals
 from distcls.engine.strategies.buffers import averaged_buffers
+from distcls.engine.strategies.optimizer_state import once, restore_state, shards_of_state
 
 BUFFER = "buffer."  # before a buffer's name in a rank's own file
 
@@ -44,7 +50,7 @@ class Progress:
 
 
 class Snapshots:
-    """Saves and restores a job: weights and optimizer once, each rank's own BatchNorm buffers and open sums per rank.
+    """Saves and restores a job: shards of weights and optimizer, and each rank's own BatchNorm buffers and open sums.
 
     Args:
         job: the built objects.
@@ -131,13 +137,10 @@ class Snapshots:
         job = self._job
         names, sums = window.state()
         buffers = {f"{BUFFER}{name}": buffer for name, buffer in job.classifier.named_buffers()}
-        files = {"rank": {"window": sums, **buffers}}
-        optimizer, optimizer_tree = flatten_state(job.optimizer.state_dict())
+        files = {"rank": {"window": sums, **buffers}, **self._shards()}
+        numbers, optimizer_tree = flatten_state(once(job.strategy))
         if job.rank == 0:
-            files["model"] = dict(job.classifier.named_parameters())
-            files["optimizer"] = optimizer
-            if job.ema is not None:
-                files["ema"] = job.ema.state()
+            files["once"] = numbers
         scaler = job.accelerator.scaler
         state = {
             **self._identity,
@@ -145,36 +148,57 @@ class Snapshots:
             "progress": asdict(progress),
             "window": names,
             "optimizer": optimizer_tree,
+            "shapes": {run.name: list(run.shape) for _, run in job.strategy.weights()},
             "world_size": job.world_size,
             "scaler": scaler.state_dict() if scaler is not None else None,
         }
         return cpu_copies(files), state
 
+    def _shards(self) -> dict[str, dict[str, torch.Tensor]]:
+        """This rank's files of what is sharded, under names that say which elements they hold."""
+        strategy, first, files = self._job.strategy, self._job.rank == 0, {}
+        if first or not strategy.replicated:
+            runs = {run.name: run for _, run in strategy.weights() if run.length}
+            weights = strategy.local_weights()
+            files["model"] = {shard_name(run): weights[name] for name, run in runs.items()}
+            if self._job.ema is not None:
+                average = self._job.ema.state()
+                files["ema"] = {shard_name(run): average[name] for name, run in runs.items()}
+        if first or not strategy.replicated_optimizer:
+            files["optimizer"] = {shard_name(run, key): values for run, key, values in shards_of_state(strategy)}
+        return files
+
     def restore(self, path: Path, window: Totals) -> Progress:
         """Load the checkpoint at `path` into the job and `window`; nothing is touched before all of it is read.
 
         On as many ranks as wrote it each gets back what was its own. On another number, BatchNorm buffers are averaged
-        over the ranks that wrote them and the open sums are added up.
+        over the ranks that wrote them and the open sums are added up; shards are cut anew.
         """
-        job = self._job
-        state, shared = self._store.load(path, rank=0)
+        job, store, strategy = self._job, self._store, self._job.strategy
+        state, first = store.load(path, rank=0, stems=["rank", "once"])
         writers = state["world_size"]
         if writers == job.world_size:
-            own = self._store.load(path)[1]["rank"]
+            own = store.load(path, stems=["rank"])[1]["rank"]
         else:
-            own = _merged([self._store.load(path, rank=rank)[1]["rank"] for rank in range(writers)])
+            own = _merged([store.load(path, rank=rank, stems=["rank"])[1]["rank"] for rank in range(writers)])
             if job.rank != 0:
                 own["window"].zero_()
+        runs = [run for _, run in strategy.weights()]
+        shards = store.load_runs(path, ["model", "ema"], runs)
+        updated = [run for held in strategy.held() for run in held.runs]
+        moments = store.load_runs(path, ["optimizer"], updated)["optimizer"]
         with torch.no_grad():
-            for name, parameter in job.classifier.named_parameters():
-                parameter.copy_(shared["model"][name])
+            for name, weight in strategy.local_weights().items():
+                if weight.numel():
+                    weight.copy_(shards["model"][name].view(weight.shape))
+            strategy.weights_changed()
             for name, buffer in job.classifier.named_buffers():
                 buffer.copy_(own[f"{BUFFER}{name}"])
-        job.optimizer.load_state_dict(unflatten_state(shared["optimizer"], state["optimizer"]))
+            restore_state(strategy, unflatten_state(first["once"], state["optimizer"]), moments)
+            if job.ema is not None:
+                job.ema.load(shards["ema"])
         if state["scaler"] is not None and job.accelerator.scaler is not None:
             job.accelerator.scaler.load_state_dict(state["scaler"])
-        if job.ema is not None:
-            job.ema.load(shared["ema"])
         window.load(state["window"], own["window"])
         return Progress(**state["progress"])
 
@@ -200,7 +224,15 @@ class Snapshots:
         job = self._job
         average = job.ema.applied() if job.ema is not None else nullcontext()
         with average, averaged_buffers(job.classifier, job.world_size):
+            tensors = {}
+            for parameter_name, parameter in job.strategy.gathered():
+                if job.rank == 0:
+                    tensors[parameter_name] = (
+                        parameter.detach() if job.strategy.replicated else parameter.detach().cpu()
+                    )
             if job.rank == 0:
+                persistent = job.classifier.state_dict()
+                tensors |= {name: b for name, b in job.classifier.named_buffers() if name in persistent}
                 facts = {
                     "format": "distcls",
                     "distcls": __version__,
@@ -212,7 +244,7 @@ class Snapshots:
                 }
                 metadata = {key: value if isinstance(value, str) else json.dumps(value) for key, value in facts.items()}
                 try:
-                    save_weights(self._weights / f"{name}.safetensors", job.classifier.state_dict(), metadata)
+                    save_weights(self._weights / f"{name}.safetensors", tensors, metadata)
                 except SaveFailed as error:  # on this rank alone, and the checkpoints hold the weights too
                     job.trackers.warn(str(error))
 

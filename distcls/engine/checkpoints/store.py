@@ -7,7 +7,7 @@ no pointer file to go stale.
 
 import hashlib
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +28,10 @@ from distcls.engine.checkpoints.commit import (
     read_manifest,
     remove_debris,
 )
+from distcls.engine.checkpoints.reshard import read_runs
 from distcls.engine.checkpoints.state_tree import flatten_state, unflatten_state
 from distcls.engine.checkpoints.tensor_file import SaveFailed, load_weights, save_weights, write_tensors
+from distcls.engine.strategies.shards import Run
 
 __all__ = [
     "CheckpointError",
@@ -177,13 +179,16 @@ class CheckpointStore:
             if reason is None:
                 return path
 
-    def load(self, path: Path, rank: int | None = None) -> tuple[dict[str, Any], dict[str, dict[str, Tensor]]]:
+    def load(
+        self, path: Path, rank: int | None = None, stems: Sequence[str] | None = None
+    ) -> tuple[dict[str, Any], dict[str, dict[str, Tensor]]]:
         """Read one checkpoint into CPU memory, whole, before anything touches a model; the bytes are hashed again as
         they are read.
 
         Args:
             path: from `latest()`.
             rank: whose files; None: this rank's own, which needs the number of ranks that wrote it.
+            stems: which of them; None: all.
 
         Returns:
             The state of `save`, and file stem -> tensors by name (row-major; values and dtypes exact).
@@ -203,7 +208,9 @@ class CheckpointStore:
                     )
                 state.update(manifest["state"])
                 for entry in manifest["files"]:
-                    if entry["rank"] == (self.rank if rank is None else rank):
+                    if entry["rank"] == (self.rank if rank is None else rank) and entry["stem"] in (
+                        stems or [entry["stem"]]
+                    ):
                         data = (path / entry["name"]).read_bytes()
                         if hashlib.sha256(data).hexdigest() != entry["sha256"]:
                             raise Damaged(f"{entry['name']} is not what was written: its sha256 differs")
@@ -216,6 +223,31 @@ class CheckpointStore:
 
         self._together(read, failed)
         return state, tensors
+
+    def load_runs(self, path: Path, stems: Sequence[str], wanted: Sequence[Run]) -> dict[str, dict[str, Tensor]]:
+        """Read this rank's runs of every parameter, by whatever ranks they were written: see reshard.py.
+
+        Args:
+            path: from `latest()`. stems: which kinds of file. wanted: one run for each parameter.
+
+        Returns:
+            Stem -> name -> (length,), on the CPU.
+
+        Raises:
+            CheckpointError: damaged; on all ranks.
+        """
+        tensors: dict[str, dict[str, Tensor]] = {}
+
+        def read() -> None:
+            try:
+                files = read_manifest(path)["files"]
+                for stem in stems:
+                    tensors[stem] = read_runs(path, [entry for entry in files if entry["stem"] == stem], wanted)
+            except Damaged as damage:
+                raise CheckpointError(str(damage)) from damage
+
+        self._together(read, lambda reasons: CheckpointError(f"checkpoint {path} cannot be loaded: {reasons}"))
+        return tensors
 
     def _newest_with_manifest(self) -> dict[str, Any] | None:
         for path in committed(self.folder):

@@ -22,6 +22,11 @@ def launched_ranks(environment: Mapping[str, str] | None = None) -> tuple[int, i
     )
 
 
+def cores_per_rank(local_world_size: int) -> int:
+    """Cores that this process may use, shared between its node's ranks; SLURM gives fewer than the machine has."""
+    return max(1, len(os.sched_getaffinity(0)) // local_world_size)
+
+
 def _adopt_slurm(said: Mapping[str, str]) -> None:
     first = _first_host(said.get("SLURM_STEP_NODELIST") or said["SLURM_JOB_NODELIST"])
     tasks_here = (

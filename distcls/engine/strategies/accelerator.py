@@ -13,12 +13,16 @@ from distcls.errors import UserError
 COLLECTIVE_TIMEOUT = timedelta(minutes=30)
 
 
-def make_accelerator(*, precision: str) -> Accelerator:
+def make_accelerator(*, precision: str, sharded: bool = False) -> Accelerator:
     """The process group and device. Data stays out of `prepare`, and the learning rate is set by the trainer, never
     stepped.
 
     DDP does not broadcast buffers: each rank's BatchNorm statistics are its own in training and in the checkpoint, or a
     preempted run would not be the uninterrupted one. `averaged_buffers` serves evaluation and export.
+
+    Every strategy starts from this one: accelerate gives process group, device and autocast, and its own DeepSpeed and
+    FSDP modes, which the launcher's environment switches on, stay off. `sharded`: of a single process, too, which has
+    no group otherwise.
     """
     cpu = not torch.cuda.is_available()
     torch.backends.cudnn.benchmark = True  # batches have one shape
@@ -26,7 +30,7 @@ def make_accelerator(*, precision: str) -> Accelerator:
         raise UserError(
             "train.precision=fp64 is for checks of exactness on a CPU: set CUDA_VISIBLE_DEVICES= to hide the GPUs"
         )
-    return Accelerator(
+    accelerator = Accelerator(
         cpu=cpu,
         mixed_precision={"fp32": "no", "fp64": "no"}.get(precision, precision),
         step_scheduler_with_optimizer=False,
@@ -35,3 +39,7 @@ def make_accelerator(*, precision: str) -> Accelerator:
             InitProcessGroupKwargs(timeout=COLLECTIVE_TIMEOUT),
         ],
     )
+    if sharded and not torch.distributed.is_initialized():
+        backend = "gloo" if cpu else "nccl"
+        torch.distributed.init_process_group(backend, store=torch.distributed.HashStore(), rank=0, world_size=1)
+    return accelerator

@@ -1,10 +1,13 @@
 """BatchNorm statistics and first weights over ranks."""
 
+import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
 from torch import nn
+
+from distcls.engine.ranks.collectives import gather
 
 
 @contextmanager
@@ -30,7 +33,19 @@ def averaged_buffers(model: nn.Module, world_size: int) -> Iterator[None]:
 
 
 def same_start(model: nn.Module, world_size: int) -> None:
-    """Rank 0's weights and buffers on every rank, before the model is wrapped."""
-    if world_size > 1:
-        for tensor in model.state_dict().values():
-            torch.distributed.broadcast(tensor, src=0)
+    """Rank 0's weights and buffers on every rank, before the model is wrapped; that they are is asserted by a hash."""
+    if world_size == 1:
+        return
+    for tensor in model.state_dict().values():
+        torch.distributed.broadcast(tensor, src=0)
+    hashes = gather(fingerprint(model))
+    assert len(set(hashes)) == 1, f"the ranks start from different weights: {hashes}"
+
+
+def fingerprint(model: nn.Module) -> str:
+    """SHA-256 over all names, weights and buffers of an unwrapped model."""
+    digest = hashlib.sha256()
+    for name, tensor in model.state_dict().items():
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()

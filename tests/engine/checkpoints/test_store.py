@@ -44,7 +44,7 @@ def test_manifest_says_what_it_is(store):
     manifest = json.loads((save(store, 12, best=True) / "MANIFEST.json").read_text())
     head = {key: manifest[key] for key in ("schema", "step", "epoch", "samples", "recipe_hash", "world_size", "best")}
     assert head == {
-        "schema": 1,
+        "schema": 2,
         "step": 12,
         "epoch": 3.0,
         "samples": 96,
@@ -169,16 +169,23 @@ def test_nothing_valid_left_is_an_error_now_and_at_the_next_start(store):
         )
 
 
-def test_a_newer_schema_is_not_damage(store):
+@pytest.mark.parametrize(
+    ("schema", "wrote", "advice"),
+    [
+        (3, "newer", "update distcls"),
+        (1, "older", "go on with that version, or give another output_dir"),
+    ],
+)
+def test_another_schema_is_not_damage(store, schema, wrote, advice):
     path = save(store, 1)
     manifest = json.loads((path / "MANIFEST.json").read_text())
     del manifest["sha256"]
-    (path / "MANIFEST.json").write_bytes(encode_manifest({**manifest, "schema": 2}))
+    (path / "MANIFEST.json").write_bytes(encode_manifest({**manifest, "schema": schema}))
     with pytest.raises(CheckpointError) as caught:
         store.latest()
     assert str(caught.value) == (
-        f"the checkpoints in {store.folder} cannot be read: {path} was written by a newer distcls "
-        "(checkpoint schema 2; this one reads 1): update distcls"
+        f"the checkpoints in {store.folder} cannot be read: {path} was written by {'an' if wrote == 'older' else 'a'} {wrote} distcls "
+        f"(checkpoint schema {schema}; this one reads 2): {advice}"
     )
     assert path.exists()
 

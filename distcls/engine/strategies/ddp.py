@@ -1,0 +1,56 @@
+"""DistributedDataParallel: every rank holds everything and gradients are averaged. A single process is one rank."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from distcls.engine.strategies.shards import Run, whole_run
+from distcls.engine.strategies.strategy import TorchStrategy
+
+
+class DDP(TorchStrategy):
+    """Wrapped by accelerate, without broadcast of buffers (see accelerator.py)."""
+
+    replicated = True
+    replicated_optimizer = True
+
+    def __init__(
+        self,
+        accelerator: Accelerator,
+        classifier: nn.Module,
+        build_optimizer: Callable[[], torch.optim.Optimizer],
+        *,
+        clip_grad_norm: float | None,
+    ) -> None:
+        super().__init__(accelerator, classifier, clip_grad_norm)
+        self.torch_optimizer = build_optimizer()
+        self.model, self.optimizer = accelerator.prepare(classifier, self.torch_optimizer)
+
+    @contextmanager
+    def micro_batch(self, *, last: bool) -> Iterator[None]:
+        if last:
+            yield
+        else:
+            with self.accelerator.no_sync(self.model):
+                yield
+
+    def weights(self) -> list[tuple[Tensor, Run]]:
+        return [(parameter, whole_run(name, parameter)) for name, parameter in self.classifier.named_parameters()]
+
+    def gathered(self) -> Iterator[tuple[str, Tensor]]:
+        yield from self.classifier.named_parameters()
+
+    def weights_changed(self) -> None:
+        """The weights are the model's own."""
+
+    def assert_in_effect(self) -> None:
+        super().assert_in_effect()
+        ranks = self.accelerator.num_processes
+        assert isinstance(self.model, DistributedDataParallel) == (ranks > 1)
+        if isinstance(self.model, DistributedDataParallel):
+            assert torch.distributed.get_world_size(self.model.process_group) == ranks
+            assert not self.model.broadcast_buffers

@@ -1,0 +1,79 @@
+"""An optimizer's state, out of any strategy into a checkpoint and back.
+
+What has the shape of the tensor that it belongs to (momentum, Adam's moments) follows its parameter element by element
+and is cut and put together with it. What has not (Adam's step, `None`, a group's own numbers) is the same on all ranks
+and kept once.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from distcls.engine.strategies.shards import Run
+from distcls.engine.strategies.strategy import Strategy
+
+NOT_STATE = ("params", "names")  # of a group: objects, and what the recipe gives
+
+
+def shards_of_state(strategy: Strategy) -> list[tuple[Run, str, Tensor]]:
+    """(run, name of the state, its elements in place) of all that lies on this rank."""
+    state = strategy.torch_optimizer.state
+    return [
+        (run, key, run.within(value))
+        for held in strategy.held()
+        for key, value in state.get(held.tensor, {}).items()
+        if _elementwise(value, held.tensor)
+        for run in held.runs
+        if run.length
+    ]
+
+
+def once(strategy: Strategy) -> dict[str, Any]:
+    """What is not cut, by parameter, with the names and dtypes of what is; and the groups' own entries.
+
+    For `flatten_state`; rank 0's counts.
+    """
+    kept: dict[str, Any] = {}
+    for held in strategy.held():
+        state = strategy.torch_optimizer.state.get(held.tensor, {})
+        cut = {key: _dtype_name(value) for key, value in state.items() if _elementwise(value, held.tensor)}
+        for name in held.names:
+            kept[name] = {"cut": cut, "alone": {key: value for key, value in state.items() if key not in cut}}
+    groups = [
+        {key: value for key, value in group.items() if key not in NOT_STATE}
+        for group in strategy.torch_optimizer.param_groups
+    ]
+    return {"state": kept, "groups": groups}
+
+
+def restore_state(strategy: Strategy, kept: Mapping[str, Any], runs: Mapping[str, Tensor]) -> None:
+    """Give the optimizer back what `once` took (`kept`), and `runs`: ``name/state`` -> this rank's elements of it."""
+    optimizer = strategy.torch_optimizer
+    for group, saved in zip(optimizer.param_groups, kept["groups"], strict=True):
+        group.update(saved)
+    on_device = any(group.get("fused") or group.get("capturable") for group in optimizer.param_groups)
+    for held in strategy.held():
+        saved = kept["state"][held.names[0]]
+        if not saved["cut"] and not saved["alone"]:
+            continue  # saved before its first update
+        state = optimizer.state[held.tensor]
+        for key, value in saved["alone"].items():
+            # torch keeps Adam's step on the CPU unless the kernel reads it; each parameter has its own
+            own = value.clone() if isinstance(value, Tensor) else value
+            state[key] = own.to(held.tensor.device) if on_device and isinstance(own, Tensor) else own
+        for key, dtype in saved["cut"].items():
+            state[key] = torch.zeros_like(held.tensor, dtype=getattr(torch, dtype))
+            for run in held.runs:
+                if run.length:
+                    own = run.within(state[key])
+                    own.copy_(runs[f"{run.name}/{key}"].view(own.shape))
+
+
+def _elementwise(value: Any, holder: Tensor) -> bool:
+    return isinstance(value, Tensor) and value.ndim > 0 and value.shape == holder.shape
+
+
+def _dtype_name(value: Tensor) -> str:
+    return str(value.dtype).removeprefix("torch.")

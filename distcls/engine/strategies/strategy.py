@@ -1,0 +1,107 @@
+"""What the train loop, evaluation and checkpoints know of a strategy."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+
+from distcls.engine.strategies.shards import Held, Run
+
+
+class Strategy(ABC):
+    """One model on many ranks: how it is called, how gradients become an update, and who holds what.
+
+    Attributes:
+        model: the wrapped classifier; every call is a collective.
+        optimizer: its `param_groups` carry the learning rate of the next update.
+        torch_optimizer: the optimizer itself, whose `state` is keyed by the tensors of `held`.
+        replicated: every rank holds all weights. replicated_optimizer: and all of the optimizer's state.
+    """
+
+    model: nn.Module
+    optimizer: Any
+    torch_optimizer: torch.optim.Optimizer
+    replicated: bool
+    replicated_optimizer: bool
+
+    def __init__(self, accelerator: Accelerator, classifier: nn.Module) -> None:
+        self.accelerator = accelerator
+        self.classifier = classifier
+
+    @abstractmethod
+    def micro_batch(self, *, last: bool) -> AbstractContextManager:
+        """Around forward and backward of one micro-batch; only the `last` of an update has to exchange gradients."""
+
+    @abstractmethod
+    def autocast(self) -> AbstractContextManager:
+        """Around forward passes: the recipe's precision."""
+
+    @abstractmethod
+    def backward(self, loss: Tensor) -> None:
+        """Add the gradient of `loss`, which is divided by the number of micro-batches already."""
+
+    @abstractmethod
+    def update(self) -> Tensor | None:
+        """Clip, step, clear the gradients. Its L2 norm before clipping, over all ranks; None: not clipped."""
+
+    @abstractmethod
+    def weights(self) -> list[tuple[Tensor, Run]]:
+        """Every parameter, frozen ones too, in the model's order: the tensor here that holds it, and what it holds."""
+
+    @abstractmethod
+    def held(self) -> list[Held]:
+        """What the optimizer updates on this rank."""
+
+    @abstractmethod
+    def gathered(self) -> Iterator[tuple[str, Tensor]]:
+        """Every parameter whole, one after the other; collective. Use each before asking for the next."""
+
+    @abstractmethod
+    def assert_in_effect(self) -> None:
+        """The libraries do what the recipe says: strategy, world size, precision, accumulation, clipping."""
+
+    @abstractmethod
+    def weights_changed(self) -> None:
+        """Call it after writing to `weights()`: copies that the libraries keep follow."""
+
+    def local_weights(self) -> dict[str, Tensor]:
+        """This rank's part of every parameter, in place."""
+        return {run.name: run.within(tensor.detach()) for tensor, run in self.weights()}
+
+
+class TorchStrategy(Strategy):
+    """What DDP and FSDP2 share: accelerate's backward and scaler, torch's clipping and optimizer."""
+
+    def __init__(self, accelerator: Accelerator, classifier: nn.Module, clip_grad_norm: float | None) -> None:
+        super().__init__(accelerator, classifier)
+        self.clip_grad_norm = clip_grad_norm
+
+    @contextmanager
+    def autocast(self) -> Iterator[None]:
+        with self.accelerator.autocast():
+            yield
+
+    def backward(self, loss: Tensor) -> None:
+        self.accelerator.backward(loss)
+
+    def update(self) -> Tensor | None:
+        norm = None
+        if self.clip_grad_norm is not None:
+            norm = self.accelerator.clip_grad_norm_(self.model.parameters(), self.clip_grad_norm)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        return norm
+
+    def held(self) -> list[Held]:
+        runs = {id(tensor): (tensor, run) for tensor, run in self.weights()}
+        parameters = [one for group in self.torch_optimizer.param_groups for one in group["params"]]
+        return [Held(tensor, [run], [run.name]) for tensor, run in (runs[id(one)] for one in parameters)]
+
+    def assert_in_effect(self) -> None:
+        accelerator = self.accelerator
+        assert accelerator.gradient_accumulation_steps == 1  # the loop accumulates, and divides the loss itself
+        assert self.optimizer.optimizer is self.torch_optimizer
