@@ -57,6 +57,23 @@ def verify(source: Source) -> None:
         raise UserError(f"{', '.join(damaged)} in {source}: damaged. A run that goes on takes the newest that is not")
 
 
+@app.command()
+def export(
+    source: Source,
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="The file; default in RUN/weights.")] = None,
+    raw: Annotated[bool, typer.Option("--raw", help="The weights themselves where an average is kept.")] = False,
+) -> None:
+    """Write one .safetensors file for `distcls.load` and `model.init`; a run gives its newest whole checkpoint."""
+    from distcls.engine.checkpoints.export import export as write
+    from distcls.engine.checkpoints.inventory import checkpoints_of, harm_of
+
+    whole = next((path for path in checkpoints_of(source) if harm_of(path) is None), None)
+    if whole is None:
+        raise UserError(f"{source}: no whole checkpoint in it: `distcls checkpoint verify` says why")
+    target = output or whole.parents[1] / "weights" / f"{whole.name}{'_raw' if raw else ''}.safetensors"
+    print(f"{target}: {write(whole, target, raw=raw)} tensors of {whole}")
+
+
 def _figure(value: float | None) -> str:
     return "?" if value is None else f"{value:,.3f}".rstrip("0").rstrip(".")
 

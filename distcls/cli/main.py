@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from distcls.cli import bench, checkpoint, data, models, recipe, report
+from distcls.cli import bench, checkpoint, data, models, recipe, report, verify_resume
 from distcls.errors import UserError
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
@@ -16,6 +16,7 @@ app.add_typer(bench.app, name="bench")
 app.add_typer(checkpoint.app, name="checkpoint")
 app.command()(models.models)
 app.command()(report.report)
+app.command()(verify_resume.verify_resume)
 
 
 def main() -> None:

@@ -79,7 +79,10 @@ def _whole_lines(file: Path) -> list[dict[str, Any]]:
 
 def _prints(batch: Batch) -> list[str]:
     images, targets = _bytes_of(batch.images), _bytes_of(batch.target)
-    return [hashlib.blake2b(i.tobytes() + t.tobytes(), digest_size=8).hexdigest() for i, t in zip(images, targets, strict=True)]
+    return [
+        hashlib.blake2b(i.tobytes() + t.tobytes(), digest_size=8).hexdigest()
+        for i, t in zip(images, targets, strict=True)
+    ]
 
 
 def _bytes_of(values: torch.Tensor) -> np.ndarray:

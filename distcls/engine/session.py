@@ -10,6 +10,7 @@ from typing import Any, Literal
 import torch
 from accelerate import Accelerator
 
+from distcls.engine.batch_record import BatchRecord
 from distcls.engine.build import Datasets, Job, build_job, open_datasets
 from distcls.engine.checkpoints.snapshot import Progress, Snapshots, criterion
 from distcls.engine.checkpoints.store import CheckpointStore
@@ -132,7 +133,16 @@ def _attempt(plan: Plan, accelerator: Accelerator, local_world_size: int, stop: 
             )
         window = Totals(job.device, ranks)
         snapshots = Snapshots(job, store, folder.weights, _identity(plan, start))
-        progress = snapshots.restore(found, window) if found else Progress()
+        progress = snapshots.restore(found, window, start.changed) if found else Progress()
+        if recipe.tracking.batches:
+            job.train_loader.watch = BatchRecord(
+                folder.path,
+                progress.step,
+                rank=rank,
+                world_size=ranks,
+                accumulation_steps=job.accumulation_steps,
+                attempt=start.attempt,
+            )
         _announce(job, plan, folder, start, found, progress)
 
         status = train(job, snapshots, progress, window)
@@ -233,6 +243,8 @@ def _identity(plan: Plan, start: Start) -> dict[str, Any]:
         "run_id": start.run_id,
         "recipe": plan.recipe.resolved(),
         "class_names": plan.datasets.train.class_names,
+        "mean": list(plan.datasets.train.mean),
+        "std": list(plan.datasets.train.std),
     }
 
 

@@ -3,7 +3,8 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+
+from torch import Tensor
 
 from distcls.engine.batch_record import read_batches
 from distcls.engine.checkpoints.store import load_weights
@@ -31,21 +32,27 @@ def compare(trial: Trial, reference: Trial, *, exact: bool) -> list[Proof]:
     on equally many processes; elsewhere their largest difference is told.
     """
     proofs = [_samples(trial, reference), _series(trial, reference, "learning rates", "optim/lr", True, "")]
-    ours, theirs = _weights(trial.run), _weights(reference.run)
-    if trial.processes == reference.processes:
+    alike = trial.processes == reference.processes
+    theirs = _weights(reference.run)
+    if alike:
         why = "" if exact else "a GPU adds in no fixed order"
-    elif any(name.endswith(NORMS) for name in ours):
+    elif any(name.endswith(NORMS) for name in theirs):
         why = "BatchNorm sees other micro-batches"
     else:
         why = "sums are taken in another order"
-    must = exact and trial.processes == reference.processes
-    proofs.append(_series(trial, reference, "losses", "train/loss", must, why))
-    if trial.processes == reference.processes:
-        off = [name for name in theirs if name not in ours or not ours[name].equal(theirs[name])]
-        outcome = f"equal: {len(theirs)} tensors, bit for bit" if not off else f"{len(off)} of {len(theirs)} tensors differ"
-        told = f"; {why}" if off and not must else ""
-        proofs.append(Proof(trial.story, "weights at the end", len(_of(trial.run, "train/loss")), outcome + told, not off or (None if not must else False)))
+    proofs.append(_series(trial, reference, "losses", "train/loss", exact and alike, why))
+    if alike:
+        proofs.append(_compared_weights(trial, theirs, exact, why))
     return proofs
+
+
+def _compared_weights(trial: Trial, theirs: Mapping[str, Tensor], exact: bool, why: str) -> Proof:
+    ours, steps = _weights(trial.run), len(_of(trial.run, "train/loss"))
+    off = [name for name in theirs if name not in ours or not ours[name].equal(theirs[name])]
+    if not off:
+        return Proof(trial.story, "weights at the end", steps, f"equal: {len(theirs)} tensors, bit for bit", True)
+    outcome = f"{len(off)} of {len(theirs)} tensors differ" + (f": {why}" if why else "")
+    return Proof(trial.story, "weights at the end", steps, outcome, False if exact else None)
 
 
 def _samples(trial: Trial, reference: Trial) -> Proof:
@@ -78,5 +85,5 @@ def _of(run: Path, key: str) -> dict[int, float]:
     return {row["step"]: row[key] for row in read_rows(run) if key in row}
 
 
-def _weights(run: Path) -> Mapping[str, Any]:
+def _weights(run: Path) -> Mapping[str, Tensor]:
     return load_weights(run / "weights" / "last.safetensors")[0]

@@ -95,7 +95,9 @@ class Ranks:
         status = run_state(self.run).get("status", "not begun")
         if status not in expected:
             lines = (self.run / LOG).read_text(errors="replace").splitlines()[-LAST_LINES:]
-            raise UserError("\n".join([f"the run in {self.run} is {status}, expected {' or '.join(expected)}:", *lines]))
+            raise UserError(
+                "\n".join([f"the run in {self.run} is {status}, expected {' or '.join(expected)}:", *lines])
+            )
 
 
 def last_step(run: Path) -> int:

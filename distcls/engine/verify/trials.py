@@ -1,6 +1,7 @@
 """A short version of a recipe, trained in peace and trained under attack."""
 
 import random
+import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -8,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from distcls.engine.verify.ranks import Ranks, run_state
+from distcls.tracking.jsonl import read_rows
 
-KILL_WITHIN_S = 0.1  # after the step that was drawn: in the middle of a step, of a save, of a row
+KILL_WITHIN_STEPS = 2  # after the step that was drawn: in the middle of a step, of a save, of a row
 
 
 @dataclass(frozen=True)
@@ -42,24 +44,27 @@ class Trials:
     cpu: bool
     dice: random.Random
     say: Callable[[str], None] = field(default=lambda text: None)
+    _step_s: float = 0.0  # of the undisturbed run, at the median
 
     def whole(self, processes: int) -> Trial:
         trial = Trial(self.folder / f"whole_{processes}", processes, f"{_many(processes)}, undisturbed")
         began = time.monotonic()
         with self._start(trial.run, processes) as ranks:
             ranks.end("finished")
+        timed = [row["perf/step_ms"] for row in read_rows(trial.run) if "perf/step_ms" in row]
+        self._step_s = statistics.median(timed) / 1000
         self.say(f"{trial.story}: {self.steps} steps, {time.monotonic() - began:.0f} s")
         return trial
 
     def killed(self, processes: int, kills: int) -> Trial:
         """kill -9 at `kills` random moments, each followed by a new start; the last start ends the run."""
-        run, hit = self.folder / f"killed_{processes}", []
+        run = self.folder / f"killed_{processes}"
         for moment in self._moments(kills):
             with self._start(run, processes) as ranks:
                 if not ranks.wait_for_step(moment):
                     ranks.end("finished")  # faster than the killer; anything else is an error
                     break
-                time.sleep(self.dice.uniform(0, KILL_WITHIN_S))
+                time.sleep(self.dice.uniform(0, KILL_WITHIN_STEPS * self._step_s))
                 ranks.kill(self.dice)
         with self._start(run, processes) as ranks:
             ranks.end("finished")
