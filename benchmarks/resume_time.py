@@ -125,7 +125,7 @@ def main() -> None:
         convert(Noise(1000), folder / "val.beton", write_mode="raw")
         shards = [first, *(folder / f"shard_{number}.beton" for number in range(1, SHARDS))]
         for copy in shards[1:]:
-            for file in folder.glob("shard_0.beton*"):
+            for file in folder.glob("shard_0.*"):
                 shutil.copyfile(file, folder / file.name.replace("shard_0", copy.stem))
         (folder / "one_conv.py").write_text(BACKBONE)
         recipe, source = folder / "recipe.yaml", folder / "whole"

@@ -14,7 +14,7 @@ stop() { printf 'set-up: %s\n' "$@" >&2; exit 1; }
 
 # What .venv was made from. The folder is part of it: a virtual environment that was moved does not work.
 stamp=.venv/set-up${extra:+-$extra}
-fingerprint() { { cat setup.cfg pyproject.toml launch/constraints.txt; echo "$PWD" "${DISTCLS_PYTHON:-}"; } | sha256sum; }
+fingerprint() { { cat setup.cfg pyproject.toml launch/constraints.txt launch/apt_test.txt; echo "$PWD" "${DISTCLS_PYTHON:-}"; } | sha256sum; }
 # pip is not found when the system's Python has become another version under the virtual environment.
 up_to_date() { [[ -f $stamp && $(<"$stamp") == "$(fingerprint)" ]] && .venv/bin/python -c 'import pip' 2>/dev/null; }
 
@@ -42,14 +42,19 @@ needed_packages() {
     "$python" -c 'import ensurepip' 2>/dev/null || echo "$version-venv"
     "$python" -c 'import os, sys, sysconfig; sys.exit(not os.path.exists(sysconfig.get_path("include") + "/Python.h"))' || echo "$version-dev"
 }
+missing_packages() {
+    local package
+    for package; do
+        [[ $(dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null) == installed ]] || echo "$package"
+    done
+}
 # Asked first, because on a cluster the libraries may come from modules or conda instead of packages.
 can_compile() { command -v g++ >/dev/null && pkg-config --exists opencv4 libturbojpeg 2>/dev/null; }
 
 install_packages() {
-    local package missing=() apt=(env DEBIAN_FRONTEND=noninteractive apt-get -qq -o DPkg::Lock::Timeout=600)
-    for package in $(needed_packages "$1"); do
-        [[ $(dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null) == installed ]] || missing+=("$package")
-    done
+    local missing apt=(env DEBIAN_FRONTEND=noninteractive apt-get -qq -o DPkg::Lock::Timeout=600)
+    # shellcheck disable=SC2046 # one word a package
+    mapfile -t missing < <(missing_packages $(needed_packages "$1"))
     if ((${#missing[@]})); then
         command -v apt-get >/dev/null ||
             stop "FFCV cannot be compiled yet, and this system has no apt-get. Missing, by their Debian names: ${missing[*]}" \
@@ -67,6 +72,19 @@ install_packages() {
     can_compile ||
         stop "the packages of launch/apt.txt are installed, but $(command -v pkg-config || echo "no pkg-config") does not find opencv4 and libturbojpeg." \
             "A pkg-config of conda looks in conda's folders only: conda deactivate, or set PKG_CONFIG_PATH."
+}
+
+# The programs of launch/apt_test.txt, which tests start. Without them these tests are skipped, and a user who is not root runs the rest.
+install_test_packages() {
+    local missing apt=(env DEBIAN_FRONTEND=noninteractive apt-get -qq -o DPkg::Lock::Timeout=600)
+    # shellcheck disable=SC2046 # one word a package
+    mapfile -t missing < <(missing_packages $(sed 's/#.*//' launch/apt_test.txt))
+    ((${#missing[@]})) || return 0
+    ((EUID == 0)) || apt=(sudo -n "${apt[@]}")
+    say "installing what tests start: ${missing[*]}"
+    "${apt[@]}" update || true
+    "${apt[@]}" install -y --no-install-recommends "${missing[@]}" >/dev/null ||
+        say "not installed: ${missing[*]}. Tests that need them are skipped"
 }
 
 make_venv() {
@@ -107,6 +125,7 @@ if ! up_to_date; then
     SECONDS=0
     python=$(find_python)
     install_packages "$python"
+    [[ $extra != test ]] || install_test_packages
     make_venv "$python"
     rm -f .venv/set-up*
     install_distcls

@@ -11,6 +11,7 @@ import numpy as np
 from distcls.data.beton import read_samples, read_words
 from distcls.data.errors import DataError
 from distcls.data.multi_hot import pack, unpack, words_for
+from distcls.data.shard_names import expanded
 from distcls.data.sidecar import fingerprint_of, read_sidecar, sidecar_path
 
 
@@ -18,7 +19,8 @@ class BetonDataset:
     """Images and labels of .beton files (shards), mapped into memory; 24 bytes of index per sample.
 
     Args:
-        paths: one file or several; samples are numbered through them in the order given.
+        paths: one file or several, also by patterns such as ``train-*.beton``; samples are numbered through them in the
+            order given.
 
     Attributes:
         samples: (N,) table of `beton.SAMPLE`, whose addresses stay valid as long as this object lives.
@@ -34,7 +36,8 @@ class BetonDataset:
     """
 
     def __init__(self, paths: str | Path | Sequence[str | Path]) -> None:
-        self.paths = [Path(paths)] if isinstance(paths, str | Path) else [Path(path) for path in paths]
+        named = [paths] if isinstance(paths, str | Path) else paths
+        self.paths = [file for path in named for file in expanded(path)]
         if not self.paths:
             raise DataError("a data set needs one .beton file at least, got an empty list of paths")
         self._identities = [_identity(path) for path in self.paths]

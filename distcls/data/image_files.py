@@ -48,7 +48,7 @@ class ImageFiles:
     def name_of(self, index: int) -> str:
         return str(self.root / self._files[index][0])
 
-    def largest(self) -> int:
+    def largest(self, indices: list[int] | None = None) -> int:
         """Reads every file's header, which also finds what is no image before the long work begins."""
 
         def pixels(index: int) -> int:
@@ -56,13 +56,15 @@ class ImageFiles:
                 return image.width * image.height
 
         with ThreadPoolExecutor(8) as threads:
-            return max(threads.map(pixels, range(len(self))))
+            return max(threads.map(pixels, range(len(self)) if indices is None else indices))
 
-    def fingerprint(self) -> str:
-        """Over names and sizes."""
+    def fingerprint(self, indices: list[int] | None = None) -> str:
+        """Over names and sizes; of some of them also over their labels."""
         digest = hashlib.sha256()
-        for file, _ in self._files:
-            digest.update(f"{file}\0{(self.root / file).stat().st_size}\n".encode())
+        for file, _ in self._files if indices is None else [self._files[index] for index in indices]:
+            digest.update(f"{file}\0{_bytes(self.root / file)}\n".encode())
+        for index in indices or ():
+            digest.update(np.asarray(self._files[index][1], "<i4").tobytes())
         return digest.hexdigest()
 
 
@@ -135,9 +137,15 @@ class CsvSource(ImageFiles):
             raise DataError(f"{path}: lists no images")
         return rows
 
-    def fingerprint(self) -> str:
+    def fingerprint(self, indices: list[int] | None = None) -> str:
         """Over names, sizes and labels."""
-        return hashlib.sha256(self._list + super().fingerprint().encode()).hexdigest()
+        content = super().fingerprint(indices)
+        return content if indices is not None else hashlib.sha256(self._list + content.encode()).hexdigest()
+
+
+def _bytes(path: Path) -> int | None:
+    """None where there is no file: then it is one of those that cannot be read."""
+    return path.stat().st_size if path.exists() else None
 
 
 def _multi_hot(labels: list[int], classes: int) -> np.ndarray:

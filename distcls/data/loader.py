@@ -115,6 +115,10 @@ class TrainLoader(Loader):
     def steps_per_epoch(self) -> int:
         return self.order.steps_per_epoch
 
+    def resolution_at(self, step: int) -> int:
+        """Pixels a side of the batches of a step."""
+        return self._progressive.at(step // self.steps_per_epoch) if self._progressive else self.resolution
+
     def stream(self, first_step: int, last_step: int) -> Stream:
         """The micro-batches of steps [first_step, last_step), `accumulation_steps` of them for each, across epochs."""
         return Stream(self, self._plans(first_step, last_step))

@@ -29,6 +29,10 @@ class Progressive:
     def largest(self) -> int:
         return max(self.start, self.end)
 
+    def sides(self) -> set[int]:
+        """All that `at` gives."""
+        return {self.at(epoch) for epoch in range(self.ramp[0], self.ramp[1] + 1)}
+
     def at(self, epoch: int) -> int:
         """Pixels a side in an epoch."""
         first, last = self.ramp

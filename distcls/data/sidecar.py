@@ -28,13 +28,14 @@ class Sidecar(BaseModel):
 
     `mean` and `std` are per RGB channel over all pixels (each image with the same weight) on the scale 0..1, as
     torchvision's and timm's constants; with `multi_label` an image counts in `class_counts` for each of its classes;
-    `fingerprint` is `fingerprint_of` the .beton it belongs to.
+    `fingerprint` is `fingerprint_of` the .beton it belongs to, `sha256` that of all its bytes, where it is known.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
     format: int = 1
     fingerprint: str
+    sha256: str | None = None
     samples: int
     class_names: list[str]
     class_counts: list[int]

@@ -33,12 +33,12 @@ class Source(Protocol):
         """For messages: the file of an image, or the set and number."""
         ...
 
-    def largest(self) -> int:
-        """Pixels (height x width) of the largest image."""
+    def largest(self, indices: list[int] | None = None) -> int:
+        """Pixels (height x width) of the largest image, of all or of these."""
         ...
 
-    def fingerprint(self) -> str:
-        """Changes when the source does."""
+    def fingerprint(self, indices: list[int] | None = None) -> str:
+        """Changes when the source, or these of its images, do."""
         ...
 
 
@@ -123,11 +123,14 @@ class IdxSource:
     def name_of(self, index: int) -> str:
         return f"{self._images_file}: image {index}"
 
-    def largest(self) -> int:
+    def largest(self, indices: list[int] | None = None) -> int:
         return self._images[0].size
 
-    def fingerprint(self) -> str:
-        return hashlib.sha256(self._images.tobytes() + self._labels.tobytes()).hexdigest()
+    def fingerprint(self, indices: list[int] | None = None) -> str:
+        images, labels = (
+            (self._images, self._labels) if indices is None else (self._images[indices], self._labels[indices])
+        )
+        return hashlib.sha256(images.tobytes() + labels.tobytes()).hexdigest()
 
 
 def _one_of(root: Path, name: str) -> Path:
@@ -203,14 +206,16 @@ class TorchvisionSource:
     def name_of(self, index: int) -> str:
         return f"{self._name}: image {index}"
 
-    def largest(self) -> int:
+    def largest(self, indices: list[int] | None = None) -> int:
         """Small images of these sets are all of one size."""
-        sample = [0] if self.small else range(len(self))
+        sample = [0] if self.small else range(len(self)) if indices is None else indices
         return max(self[index][0].size // 3 for index in sample)
 
-    def fingerprint(self) -> str:
-        """Over its name, length and first and last image."""
+    def fingerprint(self, indices: list[int] | None = None) -> str:
+        """Over its name, length and first and last image; of some of them also over their numbers."""
         digest = hashlib.sha256(f"{self._name} {len(self)}".encode())
-        for index in (0, len(self) - 1):
+        if indices is not None:
+            digest.update(np.array(indices, "<i8").tobytes())
+        for index in (0, len(self) - 1) if indices is None else (indices[0], indices[-1]):
             digest.update(self[index][0].tobytes())
         return digest.hexdigest()

@@ -73,16 +73,19 @@ class Stream:
             raise StopIteration
         slot, plan, futures = self._ready[0]
         start = time.perf_counter()
+        self._loader.mark("data")
         try:
             self._loader.dataset.check_unchanged()
             for future in futures:
                 future.result()
             self._loader.wait_seconds += time.perf_counter() - start
+            self._loader.mark("copy")
             images, target = slot.deliver()
             if plan.finish is not None:
                 images, target = plan.finish(images, target)
             self._ready.popleft()
             self._submit(slot)
+            self._loader.mark("compute")
         except BaseException:
             self.close()
             raise
@@ -133,6 +136,8 @@ class Loader:
         self.resolution = resolution
         self.batch_size = batch_size
         self.wait_seconds = 0.0
+        #: called with what begins: "data" (the consumer waits for a batch), "copy" (onto the device), "compute"
+        self.mark: Callable[[str], None] = lambda phase: None
         self.workers = workers
         self.streaming = False
         self.watch: Callable[[Batch], None] | None = None  # is shown every batch as it is handed out

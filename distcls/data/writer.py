@@ -6,10 +6,12 @@ order of the chunks, at fixing where their bytes go; writing them is parallel ag
 conversion, with the name of the image.
 """
 
+import ctypes
 import mmap
 import multiprocessing
 import os
 import queue
+import signal
 from collections.abc import Callable
 from typing import Any
 
@@ -31,6 +33,7 @@ from distcls.data.sources import Source
 # Images are read by processes that inherit the source, which need not be picklable.
 _FORK = multiprocessing.get_context("fork")
 _CHUNK = 64
+_PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
 class Recorder:
@@ -163,9 +166,13 @@ class BetonWriter:
             raise DataError(f"none of the {number} images can be read; the first: {min(self.skipped)[1]}")
 
     def _work(self, parent: int) -> None:
-        """A worker process: chunk after chunk, until there is none or the parent is gone."""
+        """A worker process: chunk after chunk, until there is none; it is killed when its parent dies."""
         import cv2
 
+        # A worker that outlived a killed conversion would hold its lock.
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+        if os.getppid() != parent:
+            return
         cv2.setNumThreads(0)  # OpenCV's threads do not survive a fork.
         number = len(self._records)
         try:
@@ -176,8 +183,7 @@ class BetonWriter:
                 if chunk * _CHUNK >= number:
                     break
                 indices = range(chunk * _CHUNK, min((chunk + 1) * _CHUNK, number))
-                if not self._place(chunk, *self._encode(indices), parent):
-                    return
+                self._place(chunk, *self._encode(indices))
                 self._messages.put(("done", len(indices)))
             self._messages.put(("finished", None))
         except DataError as error:
@@ -213,14 +219,12 @@ class BetonWriter:
                 )
         return records[: len(stored)], stored
 
-    def _place(self, chunk: int, records: np.ndarray, stored: list[np.ndarray], parent: int) -> bool:
-        """Wait for the chunk's turn, fix where its images go, and write them. False if the parent has died."""
+    def _place(self, chunk: int, records: np.ndarray, stored: list[np.ndarray]) -> None:
+        """Wait for the chunk's turn, fix where its images go, and write them."""
         pointers = np.zeros(len(stored), np.uint64)
         with self._change:
             while self._turn[0] != chunk:
-                self._change.wait(1)
-                if os.getppid() != parent:
-                    return False
+                self._change.wait()
             end = int(self._end[0])
             for i, data in enumerate(stored):
                 if data.nbytes > self._page_size - end % self._page_size:
@@ -238,7 +242,6 @@ class BetonWriter:
         table["size"] = [data.nbytes for data in stored]
         for pointer, data in zip(pointers.tolist(), stored, strict=True):
             _write_at(self._file, data, pointer)
-        return True
 
     def _finish(self, records_at: int, samples: int) -> None:
         """Everything but the images; the header last."""

@@ -10,25 +10,28 @@ from distcls.data.dataset import BetonDataset
 from distcls.data.errors import DataError
 from distcls.data.loader import EvalLoader, TrainLoader
 from distcls.data.resolution import Progressive
+from distcls.engine.bottleneck import Settings
 from distcls.engine.class_metrics import ClassMetrics
+from distcls.engine.device_facts import device_facts
 from distcls.engine.fit import misfits
 from distcls.engine.fit_ranks import reported_at
 from distcls.engine.initial_weights import InitialWeights
+from distcls.engine.job import Job
 from distcls.engine.predictions import Predictions
 from distcls.engine.preemption import StopRequest
+from distcls.engine.ranks.heartbeat import Heartbeat
 from distcls.engine.ranks.topology import cores_per_rank
 from distcls.engine.sampling import sampling_of
 from distcls.engine.seeding import seed_building
 from distcls.engine.strategies.blocks import checkpoint_activations, find_blocks
 from distcls.engine.strategies.buffers import same_start
 from distcls.engine.strategies.choose import make_strategy
-from distcls.engine.strategies.strategy import Strategy
 from distcls.errors import UserError
 from distcls.models.classifier import ImageClassifier, build_classifier
 from distcls.models.freezing import freeze
 from distcls.models.weights import Report
 from distcls.optim.ema import Ema
-from distcls.optim.schedules import Schedule
+from distcls.optim.param_groups import learning_rates
 from distcls.recipe.errors import KeyPath, Problem, RecipeError
 from distcls.recipe.schema import ProgressiveResolution, Recipe
 from distcls.recipe.source import Source
@@ -43,63 +46,6 @@ HALF = {"bf16": torch.bfloat16, "fp16": torch.float16}
 class Datasets:
     train: BetonDataset
     val: BetonDataset
-
-
-@dataclass
-class Job:
-    """Everything that the train loop uses, built and ready. `strategy` has the wrapped classifier and the optimizer."""
-
-    accelerator: Accelerator
-    classifier: ImageClassifier
-    strategy: Strategy
-    base_rate: float
-    schedule: Schedule
-    ema: Ema | None
-    train_loader: TrainLoader
-    val_loader: EvalLoader
-    trackers: Trackers
-    console: Console
-    stop: StopRequest
-    metrics: ClassMetrics | None
-    predictions: Predictions | None
-    total_steps: int
-    steps_per_epoch: int
-    global_batch_size: int
-    accumulation_steps: int
-    seed: int
-    log_every_steps: int
-    checkpoint_every_steps: int
-    evaluate_every_epochs: float
-
-    @property
-    def device(self) -> torch.device:
-        return self.accelerator.device
-
-    @property
-    def rank(self) -> int:
-        return self.accelerator.process_index
-
-    @property
-    def world_size(self) -> int:
-        return self.accelerator.num_processes
-
-    def position(self, step: int) -> dict[str, float]:
-        """The counters of every logged row."""
-        return {"step": step, "epoch": round(step / self.steps_per_epoch, 6), "samples": step * self.global_batch_size}
-
-    def log(self, row: dict[str, float]) -> None:
-        """One row to the trackers and to the person at the terminal."""
-        self.trackers.log(row)
-        (self.console.val_row if "val/loss" in row else self.console.train_row)(row)
-
-    def evaluation_due(self, step: int) -> bool:
-        """After each `eval.every_epochs` epochs, at the nearest step, and at the end."""
-        period = self.evaluate_every_epochs * self.steps_per_epoch
-        nearest = round(step / period)
-        return step == self.total_steps or (nearest > 0 and step == max(1, round(nearest * period)))
-
-    def checkpoint_due(self, step: int) -> bool:
-        return step == self.total_steps or (step > 0 and step % self.checkpoint_every_steps == 0)
 
 
 def open_datasets(recipe: Recipe, source: Source) -> Datasets:
@@ -166,6 +112,7 @@ def build_job(
     trackers: Trackers,
     console: Console,
     stop: StopRequest,
+    heart: Heartbeat,
 ) -> Job:
     """Build model, optimizer, schedule and loaders for this rank; see `build_model` for the weights.
 
@@ -194,6 +141,7 @@ def build_job(
     same_start(classifier, ranks)
     if recipe.distributed.sync_bn and accelerator.device.type == "cuda":
         nn.SyncBatchNorm.convert_sync_batchnorm(classifier)  # in place: the classifier itself is no BatchNorm
+    facts = device_facts(accelerator, classifier, train.precision, resolution)  # of the model as it is written
     blocks = _blocks(recipe, source, classifier)
     if recipe.distributed.activation_checkpointing:
         checkpoint_activations(blocks)
@@ -232,13 +180,14 @@ def build_job(
         std=datasets.train.std,
         **shape,
     )
+    base_rate = strategy.torch_optimizer.defaults["lr"]
     steps_per_epoch = train_loader.steps_per_epoch
     total_steps = train.max_steps or round((train.epochs or 0) * steps_per_epoch)
     return Job(
         accelerator=accelerator,
         classifier=classifier,
         strategy=strategy,
-        base_rate=strategy.torch_optimizer.defaults["lr"],
+        base_rate=base_rate,
         schedule=SCHEDULES.build(recipe.schedule, total_steps=total_steps, steps_per_epoch=steps_per_epoch),
         ema=ema,
         train_loader=train_loader,
@@ -246,6 +195,7 @@ def build_job(
         trackers=trackers,
         console=console,
         stop=stop,
+        heart=heart,
         metrics=_class_metrics(recipe, datasets, classifier, accelerator),
         predictions=Predictions(
             head=classifier.head,
@@ -262,6 +212,19 @@ def build_job(
         log_every_steps=train.log_every_steps,
         checkpoint_every_steps=recipe.checkpoint.every_steps,
         evaluate_every_epochs=recipe.eval.every_epochs,
+        learning_rates=learning_rates(strategy.torch_optimizer.param_groups, base_rate),
+        device_facts=facts,
+        settings=Settings(
+            workers=shape["workers"],
+            cores=cores_per_rank(local_world_size),
+            precision=train.precision,
+            compiled=train.compile,
+            accumulation_steps=train.accumulation_steps,
+            global_batch_size=train.global_batch_size,
+            evaluate_every_epochs=recipe.eval.every_epochs,
+            checkpoint_every_steps=recipe.checkpoint.every_steps,
+            gpu=accelerator.device.type == "cuda",
+        ),
     )
 
 

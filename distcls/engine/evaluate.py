@@ -23,6 +23,7 @@ def evaluate(
     world_size: int,
     autocast: Callable[[], AbstractContextManager],
     stop_requested: Callable[[], bool] = lambda: False,
+    beat: Callable[[], None] = lambda: None,
     metrics: ClassMetrics | None = None,
     predictions: Predictions | None = None,
 ) -> dict[str, float] | None:
@@ -35,6 +36,7 @@ def evaluate(
         model: the wrapped classifier, ``images (N, 3, H, W) -> logits (N, C)``.
         classifier: the same, unwrapped: its ``loss(logits, target)`` gives the losses and counts.
         stop_requested: this rank's wish to end early; all ranks agree on it between batches.
+        beat: called once a batch, for whoever watches that this goes on.
         metrics: what to measure beside them.
         predictions: gets to see every batch; what it collects is for the caller.
 
@@ -65,6 +67,7 @@ def evaluate(
                 totals.add(values, batch.count)
                 for collector in collectors:
                     collector.add(logits, batch.target, batch.index)
+                beat()
                 agreement.post(number, stop=stop_requested(), loss=quiet)
                 agreement.update()
                 if agreement.stop:

@@ -14,8 +14,8 @@ from PIL import Image
 
 from distcls.data.dataset import BetonDataset
 from distcls.data.scan import decode_whole
-from distcls.engine.build import Job
 from distcls.engine.durable_file import replace_file
+from distcls.engine.job import Job
 from distcls.engine.predictions import Predicted
 from distcls.tracking.confusion_picture import draw_confusion
 

@@ -129,6 +129,12 @@ class RunFolder:
         run["attempts"][-1] |= {"status": status, "ended": _now(), **({"message": message} if message else {})}
         self._write(run)
 
+    def end_for_rank_zero(self, attempt: int, message: str) -> None:
+        """The lowest rank that lives says how `attempt` ended, unless rank 0 could or another attempt has begun."""
+        run = self._read()
+        if run is not None and run["status"] == "running" and len(run["attempts"]) == attempt:
+            self.end("failed", message)
+
     def close(self) -> None:
         """Give the folder free."""
         self._lock.release()

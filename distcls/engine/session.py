@@ -1,6 +1,5 @@
 """One attempt at a run, on every rank: check, meet the other ranks, open the folder, build, restore, train, close."""
 
-import math
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,31 +9,37 @@ from typing import Any, Literal
 import torch
 from accelerate import Accelerator
 
-from distcls.engine.batch_record import BatchRecord
-from distcls.engine.build import Datasets, Job, build_job, open_datasets
-from distcls.engine.checkpoints.snapshot import Progress, Snapshots, criterion
+from distcls.engine.announce import announce, last_words
+from distcls.engine.batch_record import record_batches
+from distcls.engine.build import Datasets, build_job, open_datasets
+from distcls.engine.checkpoints.snapshot import Progress, Snapshots
 from distcls.engine.checkpoints.store import CheckpointStore
 from distcls.engine.fit_ranks import check_ranks
 from distcls.engine.initial_weights import InitialWeights
 from distcls.engine.metrics import Totals
 from distcls.engine.plugins import Plugin, import_parts
 from distcls.engine.preemption import StopRequest
-from distcls.engine.ranks import collectives, preflight, topology
+from distcls.engine.ranks import collectives, heartbeat, network, preflight, topology
+from distcls.engine.ranks.code_version import code_version
+from distcls.engine.ranks.heartbeat import Heartbeat
+from distcls.engine.ranks.shared_folder import NFS_CACHE_S, check_shared
+from distcls.engine.ranks.watchdog import RankLost, Watchdog, collective_timeout, is_collective_error
 from distcls.engine.run import Outcome
 from distcls.engine.run_folder import RunFolder, Start, Status
 from distcls.engine.strategies.accelerator import make_accelerator
 from distcls.engine.trainer import train
+from distcls.errors import UserError
 from distcls.recipe.refill import refilled
 from distcls.recipe.schema import Recipe, check
 from distcls.recipe.source import Source, read
 from distcls.recipe.yaml12 import to_yaml
+from distcls.tracking.bounded import within
 from distcls.tracking.console import Console
 from distcls.tracking.jsonl import MetricsLog
-from distcls.tracking.report import render
+from distcls.tracking.live_report import LiveReport
+from distcls.tracking.report import write_report
 from distcls.tracking.trackers import Trackers
 from distcls.tracking.wandb import WandbTracker
-
-LAST_SAVE_S = 60.0  # how long a run that failed waits for the save that it had begun
 
 
 @dataclass
@@ -80,22 +85,42 @@ def run(recipe_path: Path, overrides: Sequence[str], stop: StopRequest) -> Outco
     """See `distcls.engine.run.train`."""
     _, world_size, _, local_world_size = topology.launched_ranks()
     plan = prepare(recipe_path, overrides, world_size)
-    sharded = plan.recipe.distributed.strategy != "ddp"
-    accelerator = make_accelerator(precision=plan.recipe.train.precision, sharded=sharded)
+    accelerator = _meet(plan.recipe, world_size, local_world_size)
+    ended = False
     try:
-        return _attempt(plan, accelerator, local_world_size, stop)
+        outcome = _attempt(plan, accelerator, local_world_size, stop)
+        ended = True
+        return outcome
     finally:
-        if torch.distributed.is_initialized():
+        # After an error it would wait for ranks that are gone.
+        if torch.distributed.is_initialized() and (ended or world_size == 1):
             torch.distributed.destroy_process_group()
+
+
+def _meet(recipe: Recipe, world_size: int, local_world_size: int) -> Accelerator:
+    """This rank's device, and the process group."""
+    if world_size > 1:
+        network.check_interfaces(several_nodes=world_size > local_world_size, on_gpu=torch.cuda.is_available())
+    try:
+        return make_accelerator(
+            precision=recipe.train.precision,
+            timeout=collective_timeout(recipe.distributed.timeout_s),
+            sharded=recipe.distributed.strategy != "ddp",
+        )
+    except (RuntimeError, ValueError) as error:
+        if world_size == 1:
+            raise
+        raise network.unreachable(error) from error
 
 
 def _attempt(plan: Plan, accelerator: Accelerator, local_world_size: int, stop: StopRequest) -> Outcome:
     recipe, rank, ranks = plan.recipe, accelerator.process_index, accelerator.num_processes
     collectives.same_on_all_ranks(
         {
+            "code": code_version(),
             "recipe": recipe.resolved(),
-            "plug-ins": {plugin.name: plugin.sha256 for plugin in plan.plugins},
-            "data": plan.fingerprints(),
+            "plug-ins": {Path(plugin.name).name: plugin.sha256[:16] for plugin in plan.plugins},
+            **plan.fingerprints(),
         }
     )
     console = Console(rank)
@@ -109,13 +134,25 @@ def _attempt(plan: Plan, accelerator: Accelerator, local_world_size: int, stop: 
         stop.stop_file = folder.stop_file
 
     trackers = Trackers([], warn=console.warn)
+    heart = Heartbeat(folder.path / "heartbeat", rank, ranks)
+    watchdog = Watchdog(
+        heart,
+        timeout_s=recipe.distributed.timeout_s,
+        warn_after_s=recipe.distributed.warn_after_s,
+        record=lambda error: _end_lost(folder, start.attempt, error, console),
+    )
     status: Literal["finished", "preempted", "failed"] = "failed"
     message: str | None = None
+    lost: RankLost | None = None
     snapshots: Snapshots | None = None
     try:
-        gather = collectives.gather_apart(ranks)
+        check_shared(folder.path, rank, wait_s=min(NFS_CACHE_S, recipe.distributed.timeout_s))
+        heart.start()
+        watchdog.start()
+        gather = collectives.gather_apart(ranks, collective_timeout(recipe.distributed.timeout_s))
         store = CheckpointStore(folder.checkpoints, recipe.checkpoint.keep, rank, ranks, gather=gather)
         found = store.latest()
+        heart.beat(0, "building")
         with collectives.together(rank, ranks):
             if rank == 0:
                 trackers.backends = _backends(plan, folder, start, console)
@@ -130,20 +167,16 @@ def _attempt(plan: Plan, accelerator: Accelerator, local_world_size: int, stop: 
                 trackers=trackers,
                 console=console,
                 stop=stop,
+                heart=heart,
             )
         window = Totals(job.device, ranks)
         snapshots = Snapshots(job, store, folder.weights, _identity(plan, start))
+        heart.beat(0, "restoring")
         progress = snapshots.restore(found, window, start.changed) if found else Progress()
         if recipe.tracking.batches:
-            job.train_loader.watch = BatchRecord(
-                folder.path,
-                progress.step,
-                rank=rank,
-                world_size=ranks,
-                accumulation_steps=job.accumulation_steps,
-                attempt=start.attempt,
-            )
-        _announce(job, plan, folder, start, found, progress)
+            record_batches(job, folder.path, progress.step, start.attempt)
+        sizes = len(plan.datasets.train), len(plan.datasets.val)
+        announce(job, recipe.name, sizes, folder, start, found, progress)
 
         status = train(job, snapshots, progress, window)
         if status == "finished":
@@ -152,12 +185,20 @@ def _attempt(plan: Plan, accelerator: Accelerator, local_world_size: int, stop: 
             message = stop.requested or "another rank was asked to stop"
     except BaseException as error:
         message = f"{type(error).__name__}: {error}"
-        raise
+        if ranks == 1 or not is_collective_error(error):
+            raise
+        lost = watchdog.explain(error)
+        message = f"RankLost: {lost}"
+        raise lost from error
     finally:
+        watchdog.stop()
+        heart.close(message or status, bereft=lost is not None)
         if snapshots is not None:
-            _finish_save(snapshots, console)
+            snapshots.close(bereft=lost is not None)
         # Trackers first: a preempted job is killed soon, and what run.json says must come last.
         trackers.finish(status, message)
+        if lost is not None and rank != 0:
+            _end_lost(folder, start.attempt, lost, console)
         if rank == 0:
             if status == "preempted":
                 stop.done()
@@ -166,16 +207,8 @@ def _attempt(plan: Plan, accelerator: Accelerator, local_world_size: int, stop: 
                 _draw(folder, console)
         if status != "failed" and ranks > 1:
             torch.distributed.barrier()  # a launcher kills all ranks as soon as the first has left
-    console.finish(_last_words(status, folder, progress))
+    console.finish(last_words(status, folder, progress))
     return Outcome(status, folder.path, progress.last, progress.best)
-
-
-def _finish_save(snapshots: Snapshots, console: Console) -> None:
-    """A run that ends in an error still gets the checkpoint that it had begun, unless another rank is in its way."""
-    try:
-        snapshots.settle(seconds=LAST_SAVE_S)
-    except Exception as error:
-        console.warn(f"a checkpoint was not completed: {type(error).__name__}: {error}")
 
 
 def _end(folder: RunFolder, status: Status, message: str | None, console: Console) -> None:
@@ -187,10 +220,19 @@ def _end(folder: RunFolder, status: Status, message: str | None, console: Consol
         folder.close()
 
 
+def _end_lost(folder: RunFolder, attempt: int, error: RankLost, console: Console) -> None:
+    """Only the lowest rank that lives writes it down; the disk may be what was lost."""
+    if error.speaker:
+        try:
+            within(30, lambda: folder.end_for_rank_zero(attempt, f"RankLost: {error}"))
+        except (OSError, UserError) as failure:
+            console.warn(f"{folder.path}/run.json still says running: {failure}")
+
+
 def _draw(folder: RunFolder, console: Console) -> None:
     """`report.html`; a run that trained well does not fail for its picture."""
     try:
-        (folder.path / "report.html").write_text(render([folder.path]))
+        write_report([folder.path], folder.path / "report.html")
     except Exception as error:
         console.warn(f"{folder.path}/report.html was not drawn: {type(error).__name__}: {error}")
 
@@ -207,6 +249,7 @@ def _begin(folder: RunFolder, plan: Plan, ranks: int) -> Start:
         allow_changes=plan.recipe.checkpoint.allow_changes,
         refill=refilled,
     )
+    heartbeat.clear(folder.path / "heartbeat")
     for plugin in plan.plugins:
         if plugin.file.is_file():
             (folder.path / "plugins").mkdir(exist_ok=True)
@@ -216,7 +259,7 @@ def _begin(folder: RunFolder, plan: Plan, ranks: int) -> Start:
 
 def _backends(plan: Plan, folder: RunFolder, start: Start, console: Console) -> list:
     log = MetricsLog(folder.path, start.attempt, warn=console.warn)
-    backends: list[Any] = [log]
+    backends: list[Any] = [log, LiveReport(folder.path)]
     tracking = plan.recipe.tracking
     if tracking.mode != "disabled":
         backends.append(
@@ -246,34 +289,3 @@ def _identity(plan: Plan, start: Start) -> dict[str, Any]:
         "mean": list(plan.datasets.train.mean),
         "std": list(plan.datasets.train.std),
     }
-
-
-def _announce(job: Job, plan: Plan, folder: RunFolder, start: Start, found: Path | None, progress: Progress) -> None:
-    parameters = sum(math.prod(run.shape) for _, run in job.strategy.weights())
-    job.console.note(
-        f"{plan.recipe.name}: {parameters / 1e6:.2f} M parameters, {len(plan.datasets.train)} training and "
-        f"{len(plan.datasets.val)} validation images, {job.total_steps} steps of {job.global_batch_size} images on "
-        f"{job.world_size} x {job.device.type}, {job.train_loader.workers} data threads a rank; "
-        f"run folder {folder.path}"
-    )
-    if start.attempt > 1:
-        where = f"step {progress.step} ({found.name})" if found else "the beginning: it has no checkpoint yet"
-        job.console.note(f"attempt {start.attempt}: going on from {where}")
-        job.trackers.event("resumed", step=progress.step, changed=start.changed, allowed=start.allowed)
-        for line in start.notes():
-            job.console.note(line)
-    job.console.start(job.total_steps, job.steps_per_epoch, progress.step)
-
-
-def _last_words(status: str, folder: RunFolder, progress: Progress) -> list[str]:
-    if status == "preempted":
-        return [f"preempted at step {progress.step}, saved in {folder.path}: start the same command again to go on"]
-    figures = " ".join(
-        f"{name} {progress.last[name]:.4f}" for name in ("loss", "top1", "top5", "map") if name in progress.last
-    )
-    name = criterion(progress.last)
-    best = f"best {name} {progress.best[name]:.4f} at step {progress.best['step']}"
-    return [
-        f"finished: val {figures} on {progress.last.get('n', 0)} images; {best}".rstrip("; "),
-        f"run folder {folder.path}: report.html, weights/best.safetensors, weights/last.safetensors, metrics.jsonl",
-    ]

@@ -8,9 +8,9 @@ import time
 from typing import Literal
 
 from distcls.engine.agreement import Agreement
-from distcls.engine.build import Job
 from distcls.engine.checkpoints.snapshot import Progress, Snapshots, criterion
 from distcls.engine.evaluate import evaluate
+from distcls.engine.job import Job
 from distcls.engine.metrics import Totals
 from distcls.engine.prediction_files import record_predictions
 from distcls.engine.predictions import Predictions
@@ -28,7 +28,7 @@ def train(job: Job, snapshots: Snapshots, progress: Progress, window: Totals) ->
     """Train from `progress.step` to the recipe's end.
 
     Args:
-        job: the built objects, see engine/build.py.
+        job: the built objects, see engine/job.py.
         snapshots: writes checkpoints, beside the training, and weights.
         progress: where to start; kept up to date.
         window: the sums of the logging window that is open at `progress.step`.
@@ -42,12 +42,11 @@ def train(job: Job, snapshots: Snapshots, progress: Progress, window: Totals) ->
     strategy, model = job.strategy, job.strategy.model
     agreement = Agreement(job.device, job.world_size)
     rows = Rows(job, progress.step)
-    if (
-        job.evaluation_due(progress.step)
-        and progress.evaluated < progress.step
-        and not _evaluated(job, snapshots, progress)
-    ):
-        return "preempted"
+    stopping = False
+    if job.evaluation_due(progress.step) and progress.evaluated < progress.step:
+        with rows.standing_still("evaluation"):
+            if not _evaluated(job, snapshots, progress):
+                return "preempted"
 
     model.train()
     with job.train_loader.stream(progress.step, job.total_steps) as batches:
@@ -57,14 +56,17 @@ def train(job: Job, snapshots: Snapshots, progress: Progress, window: Totals) ->
                 group["lr"] = group["initial_lr"] * factor
 
             for micro in range(job.accumulation_steps):
+                job.heart.beat(step + 1, "waiting for data")
                 batch = next(batches)
+                job.heart.beat(step + 1, "training")
                 seed_micro_batch(job.seed, step, micro * job.world_size + job.rank)
                 with strategy.micro_batch(last=micro == job.accumulation_steps - 1):
                     with strategy.autocast():
                         values = model(batch.images, batch.target)
                     strategy.backward(values["loss"] / job.accumulation_steps)
                 window.add(values, batch.count)
-            norm = strategy.update()
+            logging = job.logging_due(step + 1)
+            norm = strategy.update(measure=logging)
             if job.ema is not None:
                 job.ema.update()
 
@@ -74,27 +76,33 @@ def train(job: Job, snapshots: Snapshots, progress: Progress, window: Totals) ->
             agreement.update(wait=evaluating or saving)
             if agreement.broken_at is not None:
                 raise _non_finite(job, snapshots, agreement.broken_at)
-            if progress.step % job.log_every_steps == 0 or progress.step == job.total_steps:
-                rows.begin(progress.step, window.reduce(), job.base_rate * factor, norm)
+            if logging:
+                rows.begin(progress.step, window.reduce(), factor, norm)
             rows.write(all_now=evaluating or saving or agreement.stop)
             snapshots.poll()
             job.console.advance(progress.step)
 
             stopping = agreement.stop
-            with rows.clock_stopped():
-                if evaluating and not stopping:
+            if evaluating and not stopping:
+                with rows.standing_still("evaluation"):
                     stopping = not _evaluated(job, snapshots, progress)
-                if saving or stopping:
+            if saving or stopping:
+                with rows.standing_still("checkpoint"):
+                    job.heart.beat(progress.step, "saving")
                     required = stopping or progress.step == job.total_steps
                     rows.add_stall(snapshots.save(progress, window, required=required))
+            if stopping or progress.step % job.steps_per_epoch == 0 or progress.step == job.total_steps:
+                rows.end_epoch(progress.step)
             if stopping:
-                return "preempted"
-    return "finished"
+                break
+    rows.write(all_now=True)
+    return "preempted" if stopping else "finished"
 
 
 def _evaluated(job: Job, snapshots: Snapshots, progress: Progress) -> bool:
     """Evaluate, log, keep the best weights. False when a stop request cut it short: the next attempt does it then."""
     began = time.perf_counter()
+    job.heart.beat(progress.step, "evaluating")
     predictions = job.predictions if progress.step == job.total_steps else None
     with averaged_buffers(job.classifier, job.world_size):
         means = _means(job, predictions)
@@ -128,6 +136,7 @@ def _means(job: Job, predictions: Predictions | None) -> dict[str, float] | None
         world_size=job.world_size,
         autocast=job.strategy.autocast,
         stop_requested=lambda: job.stop.requested is not None,
+        beat=job.heart.again,
         metrics=job.metrics,
         predictions=predictions,
     )

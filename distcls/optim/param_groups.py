@@ -1,6 +1,7 @@
 """How fast each parameter learns and how much it decays: OpenMMLab's `paramwise_cfg`, as parameter groups."""
 
-from collections.abc import Callable, Mapping
+import itertools
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from pydantic import ConfigDict
@@ -71,6 +72,34 @@ def param_groups(
     if not groups:
         raise UserError("no parameter is left to train: all are frozen")
     return list(groups.values())
+
+
+def learning_rates(groups: Sequence[Mapping[str, Any]], lr: float) -> dict[str, float]:
+    """Metrics' names and the learning rates before the schedule: "optim/lr", and where groups differ "optim/lr/<part>".
+
+    A part is what the names of all parameters with that rate have in common, e.g. ``backbone.layer1``; where that is
+    nothing, or two rates have the same in common, the rate's multiple of `lr`: ``x0.1``.
+
+    Args:
+        groups: of an optimizer made here.
+        lr: the optimizer's own.
+    """
+    names: dict[float, list[str]] = {}
+    for group in groups:
+        names.setdefault(group["lr"], []).extend(group.get("names", []))
+    if len(names) == 1:
+        return {"optim/lr": lr}
+    common = {rate: _common_part(of_rate) for rate, of_rate in names.items()}
+    parts = list(common.values())
+    labels = {rate: part if part and parts.count(part) == 1 else f"x{rate / lr:.4g}" for rate, part in common.items()}
+    return {"optim/lr": lr, **{f"optim/lr/{labels[rate]}": rate for rate in sorted(labels)}}
+
+
+def _common_part(names: Sequence[str]) -> str:
+    """The leading modules that all parameter names share, the parameter's own name left out."""
+    modules = [name.split(".")[:-1] for name in names]
+    common = itertools.takewhile(lambda column: len(set(column)) == 1, zip(*modules, strict=False))
+    return ".".join(column[0] for column in common)
 
 
 def _decay(module: nn.Module, name: str, parameter: Tensor, rules: ParamwiseCfg) -> float:

@@ -54,14 +54,14 @@ class TrainData(Part):
     """The images to train on."""
 
     path: str | Annotated[list[str], Field(min_length=1)]
-    """A .beton file or a list of shards, relative to the working directory."""
+    """A .beton file, a list of shards or a pattern such as data/train-*.beton, relative to the working directory."""
 
 
 class ValData(Part):
     """The images to evaluate on, each exactly once."""
 
     path: str | Annotated[list[str], Field(min_length=1)]
-    """A .beton file or a list of shards, relative to the working directory."""
+    """A .beton file, a list of shards or a pattern such as data/train-*.beton, relative to the working directory."""
     crop_ratio: Annotated[float, Field(gt=0, le=1)] = 0.875
     """Side of the centre crop, as a fraction of the shorter side of the image."""
     resolution: Count | None = None
@@ -197,6 +197,10 @@ class Distributed(Part):
     """Compute the activations within blocks again in backward instead of keeping them: less memory, a third slower."""
     wrap: list[str] = []
     """Classes of modules that are blocks (fsdp2, activation_checkpointing), by name; empty: the backbone's own."""
+    timeout_s: Annotated[float, Field(gt=0)] | Count = 1800
+    """Seconds without progress after which the run ends and names the rank that is behind; saving must fit within."""
+    warn_after_s: Annotated[float, Field(gt=0)] | Count = 300
+    """Seconds without progress after which a warning names the rank that is behind."""
 
 
 class Recipe(Part):

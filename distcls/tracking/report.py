@@ -2,24 +2,33 @@
 
 import json
 import math
+import os
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from html import escape
 from pathlib import Path
 from statistics import median
 from string import Template
+from typing import Any
 
 from distcls.tracking import report_tables as tables
 from distcls.tracking.console import duration
-from distcls.tracking.report_series import Panel, lines_of, panels_of
+from distcls.tracking.report_mistakes import drawn, read_predictions, sections
+from distcls.tracking.report_series import SHARES, Panel, lines_of, panels_of
+from distcls.tracking.report_status import notice
 from distcls.tracking.run_record import RunRecord, read_run
 
 PAGE = Path(__file__).parent / "page"
+SCRIPTS = ("report.js", "mistakes.js", "confusion.js")
 AXES = (("samples", "Images"), ("epoch", "Epochs"), ("elapsed", "Time"))
 
 
-def render(run_folders: Sequence[Path]) -> str:
+def render(run_folders: Sequence[Path], reload_s: int | None = None) -> str:
     """The report as HTML.
+
+    Args:
+        run_folders: of one run, or of several to compare.
+        reload_s: seconds after which a browser that shows the page loads it anew; None: never.
 
     Raises:
         UserError: a folder is not a run's.
@@ -27,25 +36,37 @@ def render(run_folders: Sequence[Path]) -> str:
     runs = [read_run(Path(folder)) for folder in run_folders]
     title = runs[0].name if len(runs) == 1 else f"{len(runs)} runs compared"
     panels = panels_of(runs)
+    predictions = read_predictions(runs[0].folder) if len(runs) == 1 else None
+    now = datetime.now(UTC)
     body = [
         _header(runs, title),
-        *(_one(runs[0], panels) if len(runs) == 1 else _several(runs, panels)),
-        f"<footer>Written by distcls, {datetime.now(UTC):%Y-%m-%d %H:%M} UTC.</footer>",
+        *(_one(runs[0], panels, predictions, now) if len(runs) == 1 else _several(runs, panels)),
+        f"<footer>Written by distcls, {_moment(now)}.</footer>",
     ]
-    data = {"runs": [lines_of(run) for run in runs], "panels": [panel._asdict() for panel in panels]}
+    data: dict[str, Any] = {"runs": [lines_of(run) for run in runs], "panels": [panel._asdict() for panel in panels]}
+    data |= {"predictions": drawn(predictions)} if predictions else {}
     return Template((PAGE / "report.html").read_text()).substitute(
         title=escape(f"{title} · distcls"),
         style=(PAGE / "report.css").read_text(),
-        script=(PAGE / "report.js").read_text(),
+        script="\n".join((PAGE / name).read_text() for name in SCRIPTS),
+        reload="" if reload_s is None else f'<meta http-equiv="refresh" content="{reload_s}">',
         body="\n".join(body),
         data=json.dumps(data, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c"),
     )
 
 
+def write_report(run_folders: Sequence[Path], file: Path, reload_s: int | None = None) -> None:
+    """Write `render`'s page whole, so that a browser never loads half of it."""
+    page = render(run_folders, reload_s)
+    beside = file.with_name(f".{file.name}.{os.getpid()}")
+    beside.write_text(page)
+    beside.replace(file)
+
+
 def _header(runs: Sequence[RunRecord], title: str) -> str:
     status = tables.status(runs[0].status) if len(runs) == 1 else ""
     times = [line["time"] for run in runs for line in (*run.rows, *run.events)]
-    seen = f"last line {datetime.fromtimestamp(max(times), UTC):%Y-%m-%d %H:%M:%S} UTC" if times else "no line yet"
+    seen = f"last line {_moment(datetime.fromtimestamp(max(times), UTC))}" if times else "no line yet"
     where = runs[0].folder if len(runs) == 1 else ", ".join(run.name for run in runs)
     return (
         f"<header><h1>{escape(title)}</h1>{status}"
@@ -54,15 +75,30 @@ def _header(runs: Sequence[RunRecord], title: str) -> str:
     )
 
 
-def _one(run: RunRecord, panels: Sequence[Panel]) -> Iterable[str]:
-    if run.status == "failed" and (message := run.attempts[-1].get("message")):
-        yield f'<p class="notice">{escape(message)}</p>'
+def _moment(when: datetime) -> str:
+    """page/report.js adds how long ago that is."""
+    return f'<time datetime="{when:%Y-%m-%dT%H:%M:%SZ}">{when:%Y-%m-%d %H:%M:%S} UTC</time>'
+
+
+def _one(run: RunRecord, panels: Sequence[Panel], predictions: dict[str, Any] | None, now: datetime) -> Iterable[str]:
+    parts = [
+        ("curves", "", _diagrams([run], panels)),
+        ("time", "What bounds it", tables.verdicts(run)),
+        *(sections(predictions, run.folder) if predictions else ()),
+        ("evaluations", "Evaluations", tables.evaluations_table(run) if run.of_kind("val") else ""),
+        ("attempts", "Attempts", tables.attempts_table(run)),
+        ("run", "Run", tables.facts(run) + tables.events_table(run) + tables.recipe_text(run, "Recipe")),
+    ]
+    parts = [part for part in parts if part[2]]
+    yield notice(run, now)
     yield _tiles(run)
-    yield _diagrams([run], panels)
-    if run.of_kind("val"):
-        yield f"<h2>Evaluations</h2>{tables.evaluations_table(run)}"
-    yield f"<h2>Attempts</h2>{tables.attempts_table(run)}"
-    yield f"<h2>Run</h2>{tables.facts(run)}{tables.events_table(run)}{tables.recipe_text(run, 'Recipe')}"
+    yield f"<nav>{''.join(f'<a href=#{name}>{_linked(title)}</a>' for name, title, _ in parts)}</nav>"
+    for name, title, content in parts:
+        yield f"<h2 id={name}{'' if title else ' hidden'}>{title}</h2>{content}"
+
+
+def _linked(title: str) -> str:
+    return title.split("<")[0].strip() or "Curves"
 
 
 def _several(runs: Sequence[RunRecord], panels: Sequence[Panel]) -> Iterable[str]:
@@ -121,25 +157,28 @@ def _diagrams(runs: Sequence[RunRecord], panels: Sequence[Panel]) -> str:
     )
     several = len(runs) > 1
     return (
-        f'<div class="controls"><div class="segments" role="group" aria-label="x axis">{axes}</div>'
+        f'<section><div class="controls"><div class="segments" role="group" aria-label="x axis">{axes}</div>'
         '<label>Smoothing <input id="smooth" type="range" min="0" max="0.98" step="0.02" value="0.5"></label>'
         f"{f'<div class=runs>{chips}</div>' if several else ''}</div>"
-        f'<div class="panels">{"".join(_figure(panel, at, several) for at, panel in enumerate(panels))}</div>'
+        f'<div class="panels">{"".join(_figure(panel, at, several) for at, panel in enumerate(panels))}</div></section>'
     )
 
 
 def _figure(panel: Panel, index: int, several: bool) -> str:
     groups = [metric.split("/")[0] for metric in panel.metrics]
     names = [group if group in ("train", "val", "val_ema") else "" for group in groups]  # else the title says it all
+    if panel.form == "stack":
+        names = [metric.removeprefix(SHARES) for metric in panel.metrics]
+    colors = panel.colors or range(len(names))
     keys = "".join(
-        f'<span class="key" style="--color:var(--c{order})">{escape(names[order])} '
+        f'<span class="key" style="--color:var(--c{colors[order]})">{escape(names[order])} '
         f'<b data-metric="{escape(metric)}"></b></span>'
         for order, metric in enumerate(panel.metrics)
     )
-    if several:
+    if several and panel.form != "stack":
         keys = '<span class="muted">dashed: train</span>' if len(panel.metrics) > 1 else ""
     log = '<button aria-pressed="false">log</button>' if panel.form == "loss" else ""
-    wide = " wide" if panel.wide else ""
+    wide = " wide" if panel.wide else " whole" if panel.form == "stack" and not several else ""
     return (
         f'<figure class="panel{wide}" data-panel="{index}"><figcaption>{escape(panel.title)}{keys}{log}</figcaption>'
         f'<svg role="img" aria-label="{escape(panel.title)}"></svg></figure>'

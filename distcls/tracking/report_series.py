@@ -11,15 +11,29 @@ POINTS = 1500  # per line: more than a screen has
 
 
 class Panel(NamedTuple):
-    """One diagram: `form` names a format of page/report.js; `zero` starts the y axis there."""
+    """One diagram: `form` names a format of page/report.js; `zero` starts the y axis there.
+
+    The form ``stack`` puts the metrics on top of each other, for the run of number `run`.
+    """
 
     title: str
     metrics: tuple[str, ...]
     form: str
     zero: bool = False
     wide: bool = False
+    run: int = 0
+    colors: tuple[int, ...] = ()  # of the metrics; else by their order
 
 
+PHASES = {
+    "compute": 0,
+    "data": 1,
+    "copy": 5,
+    "communication": 3,
+    "evaluation": 2,
+    "checkpoint": 4,
+}  # with their colours
+SHARES = "perf/share_"
 PANELS = (
     Panel("Loss", ("train/loss", "val/loss", "val_ema/loss"), "loss", wide=True),
     Panel("Top-1 accuracy", ("train/top1", "val/top1", "val_ema/top1"), "percent", wide=True),
@@ -36,10 +50,34 @@ NOT_DRAWN = ("best/", "val/n", "perf/step_ms")  # in tables; step time is the in
 def panels_of(runs: Sequence[RunRecord]) -> list[Panel]:
     """The panels that have data, with the metrics that have; then one for each metric that none of them shows."""
     found = dict.fromkeys(name for run in runs for row in run.rows for name in row if "/" in name)
+    stacks = [
+        Panel(
+            "Where the time goes" + (f": {run.name}" if len(runs) > 1 else ""),
+            shares,
+            "stack",
+            run=index,
+            colors=_colors(shares),
+        )
+        for index, run in enumerate(runs)
+        if (shares := _shares(run))
+    ]
     known = {metric for panel in PANELS for metric in panel.metrics}
     panels = [panel._replace(metrics=tuple(name for name in panel.metrics if name in found)) for panel in PANELS]
-    others = [name for name in found if name not in known and not name.startswith(NOT_DRAWN)]
-    return [*(panel for panel in panels if panel.metrics), *(Panel(name, (name,), "number") for name in others)]
+    others = [name for name in found if name not in known and not name.startswith((*NOT_DRAWN, SHARES))]
+    shown = [panel for panel in panels if panel.metrics]
+    at = 2 if len(runs) == 1 else len(shown)  # of one run, under the two main ones
+    return [*shown[:at], *stacks, *shown[at:], *(Panel(name, (name,), "number") for name in others)]
+
+
+def _shares(run: RunRecord) -> tuple[str, ...]:
+    """The metrics that say where time goes, the known phases first."""
+    found = {name for row in run.rows for name in row if name.startswith(SHARES)}
+    known = [f"{SHARES}{phase}" for phase in PHASES if f"{SHARES}{phase}" in found]
+    return (*known, *sorted(found - set(known)))
+
+
+def _colors(shares: tuple[str, ...]) -> tuple[int, ...]:
+    return tuple(PHASES.get(name.removeprefix(SHARES), 6) for name in shares)
 
 
 def lines_of(run: RunRecord) -> dict[str, Any]:

@@ -65,7 +65,7 @@ def attempts_table(run: RunRecord) -> str:
     lines = (
         (
             str(index),
-            escape(attempt.get("started", "")[:19].replace("T", "\N{NO-BREAK SPACE}")),
+            f"<time>{escape(attempt.get('started', '')[:19].replace('T', ' '))}</time>",
             escape(str(attempt.get("host", ""))),
             f"{attempt.get('world_size', '?')} x {attempt.get('threads', '?')}",
             f"{starts.get(index, 0):,.0f}",
@@ -164,6 +164,30 @@ def events_table(run: RunRecord) -> str:
     )
     inner = table(("after", "attempt", "event", ""), lines, [True, True, False, False])
     return f"<details><summary>Events <small>{len(run.events)}</small></summary>{inner}</details>"
+
+
+def verdicts(run: RunRecord) -> str:
+    """What bounded the run, epoch by epoch, the newest first; the same verdict in a row is one line."""
+    found: list[dict[str, Any]] = []
+    for event in run.events:
+        if event["kind"] != "bottleneck":
+            continue
+        if found and (found[-1]["bottleneck"], found[-1]["advice"]) == (event["bottleneck"], event["advice"]):
+            found[-1] |= {"until": event["step"], "share": event["share"]}
+        else:
+            found.append({**event, "until": event["step"]})
+    if not found:
+        return ""
+    lines = (
+        (
+            f"{one['step']:,}" + (f" to {one['until']:,}" if one["until"] > one["step"] else ""),
+            f"<b>{escape(one['bottleneck'])}</b>",
+            percent(one["share"]),
+            escape(one["advice"]),
+        )
+        for one in found[::-1]
+    )
+    return table(("steps", "bottleneck", "of the time", ""), lines, [True, False, True, False])
 
 
 def recipe_text(run: RunRecord, title: str) -> str:

@@ -29,11 +29,11 @@ class Arrays:
     def name_of(self, index: int) -> str:
         return f"array {index}"
 
-    def largest(self) -> int:
+    def largest(self, indices: list[int] | None = None) -> int:
         return max(image.shape[0] * image.shape[1] for image in self.images)
 
-    def fingerprint(self) -> str:
-        return "made in memory"
+    def fingerprint(self, indices: list[int] | None = None) -> str:
+        return f"made in memory {indices}"
 
 
 def smooth(generator: np.random.Generator, height: int, width: int) -> np.ndarray:

@@ -171,7 +171,8 @@ def test_libraries_that_pkg_config_does_not_see(checkout: Path) -> None:
 def test_nothing_is_done_twice(checkout: Path) -> None:
     """A .venv that was made from these files is left alone: no Python is looked for, no package asked for."""
     made_from = b"".join(
-        (checkout / name).read_bytes() for name in ("setup.cfg", "pyproject.toml", "launch/constraints.txt")
+        (checkout / name).read_bytes()
+        for name in ("setup.cfg", "pyproject.toml", "launch/constraints.txt", "launch/apt_test.txt")
     )
     stamp = subprocess.run(["sha256sum"], input=made_from + f"{checkout} \n".encode(), capture_output=True).stdout
     (checkout / ".venv/bin").mkdir(parents=True)

@@ -8,7 +8,7 @@ from torch import nn
 from distcls.errors import UserError
 from distcls.models import ImageClassifier, build_classifier
 from distcls.optim.optimizers import SGD, AdamW
-from distcls.optim.param_groups import param_groups
+from distcls.optim.param_groups import learning_rates, param_groups
 from distcls.recipe.schema import check
 from distcls.recipe.source import read
 
@@ -124,3 +124,21 @@ def test_the_table(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
         "         1           0.5           2            27  head.layers.head.weight head.layers.head.bias",
         "    frozen                         2         1,544  backbone.patch_embed.projection.weight backbone.patch_embed.projection.bias",
     ]
+
+
+def test_rates_are_named_by_what_their_parameters_share():
+    def group(lr, *names):
+        return {"lr": lr, "names": list(names)}
+
+    same = [group(0.1, "backbone.conv1.weight"), group(0.1, "head.fc.weight")]
+    assert learning_rates(same, 0.1) == {"optim/lr": 0.1}
+    two = [
+        group(0.01, "backbone.conv1.weight", "backbone.layer1.0.conv1.weight"),
+        group(0.01, "backbone.bn1.bias"),
+        group(0.1, "head.fc.weight", "head.fc.bias"),
+    ]
+    assert learning_rates(two, 0.1) == {"optim/lr": 0.1, "optim/lr/backbone": 0.01, "optim/lr/head.fc": 0.1}
+    unclear = [group(0.01, "backbone.a.weight", "head.b.weight"), group(0.1, "head.fc.weight")]
+    assert learning_rates(unclear, 0.1) == {"optim/lr": 0.1, "optim/lr/x0.1": 0.01, "optim/lr/head.fc": 0.1}
+    twice = [group(0.05, "backbone.a.weight"), group(0.1, "backbone.a.bias")]
+    assert learning_rates(twice, 0.1) == {"optim/lr": 0.1, "optim/lr/x0.5": 0.05, "optim/lr/x1": 0.1}

@@ -3,8 +3,11 @@
 import json
 import math
 import random
+from collections import Counter
 from datetime import UTC, datetime
 from pathlib import Path
+
+from PIL import Image, ImageDraw
 
 from distcls.tracking.jsonl import MetricsLog
 
@@ -31,6 +34,10 @@ schedule: {{type: CosineWarmup, warmup_epochs: 5}}
 train: {{epochs: {epochs}, global_batch_size: 1024, precision: bf16, seed: 0}}
 """
 VERSIONS = {"distcls": "0.1.0", "python": "3.11.7", "torch": "2.14.1", "ffcv": "1.0.2", "wandb": "0.31.0"}
+ADVICE = {
+    "data": "the loader is late: raise data.workers, or store smaller images",
+    "compute": "nothing to change first: the GPU is busy",
+}
 START = 1_700_000_000.0
 
 
@@ -46,11 +53,12 @@ def make_run(
     final: float = 0.77,
     nan_at: int | None = None,
     message: str = "",
+    start: float = START,
 ) -> Path:
     """Write a run whose attempts each go from a step to a step and end with a status, an hour's wait between them."""
     folder.mkdir(parents=True)
     (folder / "recipe.yaml").write_text(RECIPE.format(name=folder.name, depth=depth, lr=lr, epochs=epochs))
-    noise, total, now = random.Random(folder.name), epochs * steps_per_epoch, START
+    noise, total, now = random.Random(folder.name), epochs * steps_per_epoch, start
     best, ended = 0.0, []
     for number, (first, last, status) in enumerate(attempts, 1):
         started, log = now, MetricsLog(folder, number, clock=lambda: now)  # noqa: B023 - the clock of the moment
@@ -83,6 +91,18 @@ def make_run(
                 best = max(best, top1)
                 val = {"val/loss": 6.9 - 5.6 * curve**0.8 * (final / 0.77), "val/top1": top1, "val/n": 50000}
                 log.log(place | val | {"val/top5": min(0.999, top1 + 0.16), "best/val_top1": best, "perf/eval_s": 21.0})
+                shares = {
+                    "compute": 0.78,
+                    "data": 0.05 + 0.3 * math.exp(-8 * done),
+                    "copy": 0.01,
+                    "communication": 0.06,
+                }
+                shares |= {"evaluation": 0.02, "checkpoint": 0.01}
+                whole = sum(shares.values())
+                log.log(place | {f"perf/share_{name}": share / whole for name, share in shares.items()})
+                name = "data" if shares["data"] > 0.15 else "compute"
+                advice = ADVICE[name]
+                log.event("bottleneck", step=step, bottleneck=name, share=round(shares[name] / whole, 4), advice=advice)
                 log.event("checkpoint", step=step, path=f"checkpoints/step_{step:08d}", seconds=0.8)
         host = {"host": f"node{number:02d}", "world_size": 8, "threads": 12, "versions": VERSIONS}
         ended.append({"status": status, "started": _iso(started), **host})
@@ -90,9 +110,52 @@ def make_run(
             log.finish(status, message or None)
             ended[-1] |= {"ended": _iso(now), **({"message": message} if message else {})}
         now += 3600
-    run = {"run_id": "a5e86192", "created": _iso(START), "attempts": ended, "status": ended[-1]["status"]}
+    run = {"run_id": "a5e86192", "created": _iso(start), "attempts": ended, "status": ended[-1]["status"]}
     (folder / "run.json").write_text(json.dumps(run))
     return folder
+
+
+def add_predictions(
+    run: Path, names: list[str], each: int, pictures: int = 64, side: int = 28, step: int = 702
+) -> Path:
+    """Give a run what its last evaluation leaves: neighbouring classes are confused, and some that are far apart."""
+    noise, total = random.Random(0), len(names)
+    right, predicted, confused = [0] * total, [0] * total, Counter()
+    for label in range(total):
+        hard = 0.05 + 0.5 * noise.random() ** 3
+        for _ in range(each):
+            best = label
+            if noise.random() < hard:
+                best = (
+                    label + (noise.choice((1, 1, 1, -1, 2)) if noise.random() < 0.75 else noise.randrange(total))
+                ) % total
+            predicted[best] += 1
+            right[label] += best == label
+            confused[label, best] += best != label
+    pairs = [[*pair, times] for pair, times in confused.most_common() if times]
+    (run / "pictures").mkdir()
+    worst = []
+    for number in range(1, pictures + 1):
+        label = noise.randrange(total)
+        best, other, score = (label + 1) % total, (label + 2) % total, 0.999 - 0.006 * number
+        name = f"pictures/worst_{number:02d}.{'png' if side < 96 else 'jpg'}"
+        _picture(label, side, noise).save(run / name)
+        guesses = [[best, score], [label, (1 - score) * 0.7], [other, (1 - score) * 0.2]][: total - 1]
+        one = {"index": 17 * number, "place": f"data/val.beton: sample {17 * number}", "loss": 7.1 - 0.06 * number}
+        worst.append({**one, "labels": [label], "guesses": guesses, "picture": name})
+    classes = {"name": names, "images": [each] * total, "predicted": predicted, "right": right}
+    content = {"step": step, "weights": "raw", "images": each * total, "multi_label": False, "classes": classes}
+    (run / "val_predictions.json").write_text(json.dumps({**content, "pairs": pairs, "worst": worst}))
+    return run
+
+
+def _picture(label: int, side: int, noise: random.Random) -> Image.Image:
+    """A disc on a ground, both coloured by the label."""
+    ground, disc = (f"hsl({(label * 47 + shift) % 360}, 45%, {light}%)" for shift, light in ((0, 30), (140, 65)))
+    image, at, size = Image.new("RGB", (side, side), ground), noise.random(), noise.uniform(0.3, 0.6)
+    place = [side * at * (1 - size), side * (1 - at) * (1 - size)]
+    ImageDraw.Draw(image).ellipse([*place, *(start + side * size for start in place)], fill=disc)
+    return image
 
 
 def _iso(seconds: float) -> str:

@@ -62,5 +62,5 @@ def test_metrics_alone_are_enough(tmp_path):
     (folder / "run.json").unlink()
     (folder / "recipe.yaml").unlink()
     run = read_run(folder)
-    assert (run.name, run.status, len(run.rows)) == ("r", "unknown", 3)
+    assert (run.name, run.status, len(run.rows)) == ("r", "unknown", 4)
     assert json.dumps(run.rows)

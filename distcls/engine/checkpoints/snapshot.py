@@ -14,17 +14,20 @@ from typing import Any
 
 import torch
 
-from distcls.engine.build import Job
 from distcls.engine.checkpoints.background import Background, cpu_copies
 from distcls.engine.checkpoints.export import metadata
 from distcls.engine.checkpoints.rank_share import BUFFER, merged
 from distcls.engine.checkpoints.reshard import shard_name
 from distcls.engine.checkpoints.store import CheckpointStore, SaveFailed, flatten_state, save_weights, unflatten_state
 from distcls.engine.durable_file import replace_file
+from distcls.engine.job import Job
 from distcls.engine.metrics import Totals
 from distcls.engine.strategies.buffers import averaged_buffers
 from distcls.engine.strategies.optimizer_state import groups_entries, once, restore_state, shards_of_state
 from distcls.errors import UserError
+
+# How long a run that failed waits for the save that it had begun.
+LAST_SAVE_S, BEREFT_SAVE_S = 60.0, 5.0
 
 
 @dataclass
@@ -132,6 +135,13 @@ class Snapshots:
         self._job.trackers.event(
             "checkpoint", step=step, path=str(path), seconds=seconds_in_all, copy_seconds=round(stall, 3)
         )
+
+    def close(self, *, bereft: bool) -> None:
+        """A run that ends in an error still gets the checkpoint that it had begun; `bereft` of a rank it hardly can."""
+        try:
+            self.settle(seconds=BEREFT_SAVE_S if bereft else LAST_SAVE_S)
+        except Exception as error:
+            self._job.trackers.warn(f"a checkpoint was not completed: {type(error).__name__}: {error}")
 
     def _state(self, progress: Progress, window: Totals) -> tuple[dict[str, dict[str, torch.Tensor]], dict[str, Any]]:
         """This rank's files, copied to the CPU, and what a checkpoint keeps beside tensors."""

@@ -3,13 +3,13 @@
 import socket
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import Any
 
 import torch
 from accelerate.utils import broadcast_object_list, gather_object
 
-from distcls.engine.run_folder import differences
-from distcls.engine.strategies.accelerator import COLLECTIVE_TIMEOUT
+from distcls.engine.run_folder import MISSING, differences
 from distcls.errors import UserError
 
 
@@ -23,7 +23,7 @@ def broadcast(value: Any) -> Any:
     return broadcast_object_list([value])[0]
 
 
-def gather_apart(world_size: int) -> Callable[[Any], list]:
+def gather_apart(world_size: int, timeout: timedelta) -> Callable[[Any], list]:
     """A `gather` for a thread beside the training, over a process group of its own.
 
     All ranks must issue the collectives of one group in one order, which a thread's among the training's would not
@@ -31,7 +31,7 @@ def gather_apart(world_size: int) -> Callable[[Any], list]:
     """
     if world_size == 1:
         return lambda value: [value]
-    group = torch.distributed.new_group(backend="gloo", timeout=COLLECTIVE_TIMEOUT)
+    group = torch.distributed.new_group(backend="gloo", timeout=timeout)
     assert not isinstance(group, int)  # torch's sign for a rank outside the group
 
     def gather_in_group(value: Any) -> list:
@@ -69,7 +69,7 @@ class OtherRankFailed(UserError):
 
 
 def same_on_all_ranks(facts: Mapping[str, Any]) -> None:
-    """What every rank must share (recipe, plug-ins, data), compared before training.
+    """What every rank must share (code, recipe, plug-ins, data), compared before training.
 
     Raises:
         UserError: names the first fact that differs, with the hosts and ranks on either side.
@@ -79,9 +79,21 @@ def same_on_all_ranks(facts: Mapping[str, Any]) -> None:
     for rank, (other, theirs) in enumerate(everyone):
         for key, here, there in differences(first, theirs):
             raise UserError(
-                f"rank {rank} on {other} differs from rank 0 on {host}: {key} is {there!r} there and {here!r} here: "
-                "give every node the same files and the same command"
+                f"rank {rank} on {other} differs from rank 0 on {host}: {key} is {_said(there)} there "
+                f"and {_said(here)} here: {_remedy(key)}"
             )
+
+
+def _remedy(key: str) -> str:
+    if key.startswith("code."):
+        return "start all nodes from one shared checkout and environment, or install the same versions on each"
+    if key.startswith("data."):
+        return "copy the same file to every node, `distcls data check FILE` finds a damaged one"
+    return "give every node the same files and the same command"
+
+
+def _said(value: Any) -> str:
+    return "missing" if value is MISSING else repr(value)
 
 
 def on_rank_zero(rank: int, work: Callable[[], Any]) -> Any:

@@ -8,12 +8,8 @@ from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwar
 
 from distcls.errors import UserError
 
-# A collective that waits longer than this has lost a rank: the run ends on all of them. Evaluation and the slowest
-# save fit within.
-COLLECTIVE_TIMEOUT = timedelta(minutes=30)
 
-
-def make_accelerator(*, precision: str, sharded: bool = False) -> Accelerator:
+def make_accelerator(*, precision: str, timeout: timedelta, sharded: bool = False) -> Accelerator:
     """The process group and device. Data stays out of `prepare`, and the learning rate is set by the trainer, never
     stepped.
 
@@ -21,8 +17,12 @@ def make_accelerator(*, precision: str, sharded: bool = False) -> Accelerator:
     preempted run would not be the uninterrupted one. `averaged_buffers` serves evaluation and export.
 
     Every strategy starts from this one: accelerate gives process group, device and autocast, and its own DeepSpeed and
-    FSDP modes, which the launcher's environment switches on, stay off. `sharded`: of a single process, too, which has
-    no group otherwise.
+    FSDP modes, which the launcher's environment switches on, stay off.
+
+    Args:
+        precision: `train.precision`.
+        timeout: of collectives, see `collective_timeout`.
+        sharded: make a process group for a single process, too, which has none otherwise.
     """
     cpu = not torch.cuda.is_available()
     torch.backends.cudnn.benchmark = True  # batches have one shape
@@ -36,7 +36,7 @@ def make_accelerator(*, precision: str, sharded: bool = False) -> Accelerator:
         step_scheduler_with_optimizer=False,
         kwargs_handlers=[
             DistributedDataParallelKwargs(broadcast_buffers=False, gradient_as_bucket_view=True),
-            InitProcessGroupKwargs(timeout=COLLECTIVE_TIMEOUT),
+            InitProcessGroupKwargs(timeout=timeout),
         ],
     )
     if sharded and not torch.distributed.is_initialized():

@@ -49,8 +49,8 @@ class FSDP2(TorchStrategy):
         self.model.set_requires_gradient_sync(last)
         yield
 
-    def update(self) -> Tensor | None:
-        norm = super().update()
+    def update(self, *, measure: bool) -> Tensor | None:
+        norm = super().update(measure=measure)
         return norm.full_tensor() if isinstance(norm, DTensor) else norm
 
     def weights(self) -> list[tuple[Tensor, Run]]:

@@ -1,5 +1,6 @@
 """What the train loop, evaluation and checkpoints know of a strategy."""
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -45,8 +46,12 @@ class Strategy(ABC):
         """Add the gradient of `loss`, which is divided by the number of micro-batches already."""
 
     @abstractmethod
-    def update(self) -> Tensor | None:
-        """Clip, step, clear the gradients. Its L2 norm before clipping, over all ranks; None: not clipped."""
+    def update(self, *, measure: bool) -> Tensor | None:
+        """Clip, step, clear the gradients.
+
+        Returns:
+            The gradient's L2 norm before clipping, over all ranks; None where nobody clips or wants to `measure` it.
+        """
 
     @abstractmethod
     def weights(self) -> list[tuple[Tensor, Run]]:
@@ -88,10 +93,11 @@ class TorchStrategy(Strategy):
     def backward(self, loss: Tensor) -> None:
         self.accelerator.backward(loss)
 
-    def update(self) -> Tensor | None:
+    def update(self, *, measure: bool) -> Tensor | None:
         norm = None
-        if self.clip_grad_norm is not None:
-            norm = self.accelerator.clip_grad_norm_(self.model.parameters(), self.clip_grad_norm)
+        if self.clip_grad_norm is not None or measure:
+            bound = math.inf if self.clip_grad_norm is None else self.clip_grad_norm  # inf multiplies by exactly 1
+            norm = self.accelerator.clip_grad_norm_(self.model.parameters(), bound)
         self.optimizer.step()
         self.optimizer.zero_grad()
         return norm

@@ -26,6 +26,7 @@ const FORMATS = {
   loss: (v) => v.toFixed(4),
   percent: (v) => `${(100 * v).toFixed(2)} %`,
   rate: (v) => (v && Math.abs(v) < 1e-3 ? v.toExponential(2) : String(+v.toPrecision(4))),
+  stack: (v) => `${(100 * v).toFixed(1)} %`,
   number: (v) => (Math.abs(v) >= 100 ? Math.round(v).toLocaleString("en") : String(+v.toPrecision(4))),
 };
 const AXES = {
@@ -55,7 +56,7 @@ function logTicks(low, high) {
 // Exponential mean with its start corrected, over gaps; the weight is per point of some 300, as screens have.
 function smoothed(ys, amount) {
   if (amount === 0 || ys.length <= FEW) return ys;
-  const weight = amount ** (300 / Math.max(ys.length, 300) / 2);
+  const weight = amount ** (150 / ys.length);
   let mean = 0, norm = 0;
   return ys.map((y) => {
     if (typeof y !== "number") return y;
@@ -69,11 +70,17 @@ function seriesOf(panel) {
   const found = [];
   data.runs.forEach((run, index) => {
     if (view.hidden.has(index)) return;
+    if (panel.form === "stack" && index !== panel.run) return;
     panel.metrics.forEach((metric, order) => {
       for (const columns of Object.values(run.series)) {
         const ys = columns[metric];
         if (!ys) continue;
         const train = metric.startsWith("train/");
+        if (panel.form === "stack") {
+          const value = (v) => (typeof v === "number" ? v : 0);
+          found.push({ xs: columns[view.axis], raw: ys, ys: ys.map(value), color: color(panel.colors[order]), name: metric.replace("perf/share_", ""), label: metric });
+          continue;
+        }
         const name = several ? `${run.name} ${metric.split("/")[0]}` : metric.split("/")[0];
         found.push({
           xs: columns[view.axis], raw: ys, ys: train || metric.startsWith("perf/") ? smoothed(ys, view.smooth) : ys,
@@ -87,6 +94,7 @@ function seriesOf(panel) {
 
 const finite = (values) => values.filter((v) => typeof v === "number");
 function range(panel, series) {
+  if (panel.form === "stack") return [0, 1];
   const shown = series.flatMap((s) => finite(s.ys));
   const raw = series.flatMap((s) => finite(s.raw)).sort((a, b) => a - b);
   if (!shown.length) return [0, 1];
@@ -115,6 +123,20 @@ function line(s, x, y, ys) {
   return path;
 }
 
+// Each row says how the time since the row before it was spent: a column as wide as that.
+function stack(series, x, y) {
+  const base = series.length ? series[0].ys.map(() => 0) : [];
+  return series.map((s) => {
+    const low = base.slice();
+    s.ys.forEach((v, i) => { base[i] += v; });
+    const columns = s.ys.map((v, i) => {
+      const left = x(i ? s.xs[i - 1] : 0), right = x(s.xs[i]), gap = right - left > 6 ? 1 : 0;
+      return v > 0 ? `M${left.toFixed(1)} ${y(low[i]).toFixed(1)}H${(right - gap).toFixed(1)}V${y(low[i] + v).toFixed(1)}H${left.toFixed(1)}Z` : "";
+    });
+    return `<path class="area" style="--color:${s.color}" d="${columns.join("")}"/>`;
+  }).join("");
+}
+
 function draw(figure) {
   const panel = data.panels[+figure.dataset.panel], svg = figure.querySelector("svg");
   const width = svg.clientWidth, height = svg.clientHeight, series = seriesOf(panel), axis = AXES[view.axis];
@@ -126,7 +148,7 @@ function draw(figure) {
   const base = height - MARGIN.bottom;
   let out = `<clipPath id="clip${figure.dataset.panel}"><rect x="${MARGIN.left}" y="0" width="${width - MARGIN.left - MARGIN.right + 6}" height="${base}"/></clipPath>`;
   for (const v of isLog ? logTicks(low, high) : ticks(low, high, Math.max(3, height / 48), false)) {
-    const text = panel.form === "percent" ? `${+(100 * v).toFixed(2)}%` : short(v);
+    const text = panel.form === "percent" || panel.form === "stack" ? `${+(100 * v).toFixed(2)}%` : short(v);
     out += `<line class="grid" x1="${MARGIN.left}" x2="${width - MARGIN.right}" y1="${y(v)}" y2="${y(v)}"/><text x="${MARGIN.left - 8}" y="${y(v) + 4}" text-anchor="end">${text}</text>`;
   }
   out += `<line class="axis" x1="${MARGIN.left}" x2="${width - MARGIN.right}" y1="${base}" y2="${base}"/>`;
@@ -135,7 +157,7 @@ function draw(figure) {
     out += `<text x="${anchor === "end" ? width - MARGIN.right : x(v)}" y="${height - 6}" text-anchor="${anchor}">${axis.tick(v)}</text>`;
   }
   data.runs.forEach((run, index) => {
-    if (view.hidden.has(index)) return;
+    if (view.hidden.has(index) || (panel.form === "stack" && index !== panel.run)) return;
     for (const r of run.restarts) {
       const at = x(r[view.axis]), tone = several ? ` style="stroke:${color(index)}"` : "";
       out += `<g><title>${escape(`attempt ${r.attempt} from step ${r.step}, after the one before was ${r.after}`)}</title>`;
@@ -143,7 +165,8 @@ function draw(figure) {
     }
   });
   out += `<g clip-path="url(#clip${figure.dataset.panel})">`;
-  for (const s of series) {
+  if (panel.form === "stack") out += stack(series, x, y);
+  else for (const s of series) {
     const tone = `style="--color:${s.color}"`;
     if (s.ys !== s.raw && !several) out += `<path class="raw" ${tone} d="${line(s, x, y, s.raw)}"/>`;
     out += `<path ${tone} stroke-width="${s.thin ? 1.2 : 2}"${s.thin ? ' stroke-dasharray="5 4" opacity="0.75"' : ""} d="${line(s, x, y, s.ys)}"/>`;
@@ -155,7 +178,7 @@ function draw(figure) {
   out += `</g><line class="cross" y1="${MARGIN.top}" y2="${base}" visibility="hidden"/>`;
   svg.innerHTML = out;
   figure.plot = { series, x, end, width, format, axis };
-  if (!several) {
+  if (!several || panel.form === "stack") {
     figure.querySelectorAll(".key b").forEach((b) => {
       const last = series.find((s) => s.label === b.dataset.metric)?.raw.findLast((v) => v !== null);
       b.textContent = last === undefined ? "" : last === "NaN" ? "not finite" : format(last);
@@ -226,5 +249,34 @@ document.querySelector(".theme").addEventListener("click", () => {
     (!root.dataset.theme && matchMedia("(prefers-color-scheme: dark)").matches);
   root.dataset.theme = dark ? "light" : "dark";
 });
+
+// A page of a running run reloads itself: it comes back as one left it, and says how old it is.
+const KEPT = `distcls ${location.pathname}`;
+function keep() {
+  try { sessionStorage.setItem(KEPT, JSON.stringify({ axis: view.axis, smooth: view.smooth, theme: document.documentElement.dataset.theme })); } catch { /* a browser that keeps nothing */ }
+}
+function restore() {
+  let kept = null;
+  try { kept = JSON.parse(sessionStorage.getItem(KEPT)); } catch { /* as above */ }
+  if (!kept) return;
+  if (kept.theme) document.documentElement.dataset.theme = kept.theme;
+  view.smooth = kept.smooth;
+  const slider = document.getElementById("smooth");
+  if (slider) slider.value = kept.smooth;
+  document.querySelector(`[data-axis="${kept.axis}"]`)?.click();
+}
+function age() {
+  document.querySelectorAll("time[datetime]").forEach((time) => {
+    const seconds = (Date.now() - new Date(time.dateTime)) / 1000;
+    let ago = time.nextElementSibling;
+    if (ago?.className !== "ago") time.after(ago = Object.assign(document.createElement("span"), { className: "ago" }));
+    ago.textContent = seconds < 5 ? " (now)" : ` (${clock(seconds)} ago)`;
+  });
+}
+restore();
+addEventListener("pagehide", keep);
+age();
+setInterval(age, 10000);
+
 redraw();
 new ResizeObserver(() => requestAnimationFrame(redraw)).observe(document.querySelector(".panels") || document.body);

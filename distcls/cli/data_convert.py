@@ -1,0 +1,113 @@
+"""`distcls data convert`: images on disk become .beton files."""
+
+import re
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from distcls.cli.progress import progress_bar
+from distcls.errors import UserError
+
+
+def convert(
+    source: Annotated[
+        Path, typer.Argument(help="Folder with one sub-folder per class or a known set's files, or a list.csv.")
+    ],
+    out: Annotated[Path, typer.Argument(help="The .beton to write; OUT.json is written beside it.")],
+    source_type: Annotated[str, typer.Option(help="auto, folder, csv, fashion-mnist, mnist or torchvision.")] = "auto",
+    split: Annotated[
+        str | None, typer.Option(help="train, val or test; for a folder: the sub-folder of that name.")
+    ] = None,
+    dataset: Annotated[
+        str | None, typer.Option(help="Class of torchvision.datasets, e.g. CIFAR10. Never downloads.")
+    ] = None,
+    image_root: Annotated[
+        Path | None, typer.Option(help="Of a CSV list: the folder of its paths. Default: the list's own.")
+    ] = None,
+    classes: Annotated[
+        Path | None,
+        typer.Option(help="Of a CSV list: a file with a class a line, in order. Default: those listed, sorted."),
+    ] = None,
+    write_mode: Annotated[
+        str | None, typer.Option(help="raw, jpg, proportion or smart. Default: raw for small images, else jpg.")
+    ] = None,
+    max_resolution: Annotated[
+        int | None, typer.Option(help="Shrink larger images to this longer side, in pixels.")
+    ] = None,
+    quality: Annotated[int, typer.Option(help="JPEG quality, 1..100.")] = 90,
+    compress_probability: Annotated[
+        float, typer.Option(help="Share stored as JPEG with --write-mode proportion.")
+    ] = 0.5,
+    smart_threshold: Annotated[
+        int, typer.Option(help="Bytes of pixels from which on --write-mode smart uses JPEG.")
+    ] = 524288,
+    on_error: Annotated[
+        str, typer.Option(help="At an image that cannot be read: stop, or skip it and list it in OUT.report.json.")
+    ] = "stop",
+    shards: Annotated[
+        int | None,
+        typer.Option(help="Write OUT-00000-of-N.beton and so on; started again, it keeps those that are whole."),
+    ] = None,
+    shard_size: Annotated[
+        str | None, typer.Option(help="In place of --shards: bytes of a shard, about, for example 2GiB.")
+    ] = None,
+    shuffle: Annotated[
+        bool, typer.Option("--shuffle", help="Write the images in a random order, the same each time.")
+    ] = False,
+    workers: Annotated[int | None, typer.Option(help="Processes. Default: the cores this process may use.")] = None,
+) -> None:
+    """Write a .beton and its sidecar (class names, statistics) from images on disk."""
+    from distcls.data.convert import convert as to_file
+    from distcls.data.order import permutation
+    from distcls.data.shards import convert_shards, shards_for
+    from distcls.data.sources import open_source
+    from distcls.data.subset import Subset
+
+    if shards is not None and shard_size is not None:
+        raise UserError("--shards and --shard-size: expected one of them")
+    size = None if shard_size is None else bytes_of(shard_size)
+    images = open_source(source, source_type, split, dataset, image_root, classes)
+    print(f"{source}: {len(images)} images in {len(images.class_names)} classes", flush=True)
+    encoding: dict[str, Any] = {
+        "write_mode": write_mode,
+        "max_resolution": max_resolution,
+        "quality": quality,
+        "compress_probability": compress_probability,
+        "smart_threshold": smart_threshold,
+    }
+    if size is not None:
+        shards = shards_for(images, size, **encoding)
+        print(f"--shards {shards}, for about {shard_size} each", flush=True)
+    with progress_bar(len(images), out.name) as progress:
+        common: dict[str, Any] = {
+            "workers": workers,
+            "on_error": on_error,
+            "origin": str(source.resolve()),
+            "progress": progress,
+        }
+        if shards is not None:
+            written = convert_shards(images, out, shards=shards, shuffle=shuffle, **common, **encoding)
+        else:
+            if shuffle:
+                images = Subset(images, permutation(len(images), 0, 0))
+                common["placement"] = {"shuffle_seed": 0}
+            written = [to_file(images, out, **common, **encoding)]
+    name = out if shards is None else f"{out.with_suffix('')}-*-of-{shards:05d}.beton"
+    number, total = (sum(getattr(sidecar, of) for sidecar in written) for of in ("samples", "bytes"))
+    print(f"{name}: {number} images, {total / 2**20:.1f} MiB")
+    if skipped := sum(int(sidecar.write.get("skipped") or 0) for sidecar in written):
+        print(f"{skipped} images could not be read and are left out: {out.with_suffix('.report.json')}")
+
+
+def bytes_of(size: str) -> int:
+    """2GiB, 500MB or 123456 -> bytes.
+
+    Raises:
+        UserError: it is none of these.
+    """
+    found = re.fullmatch(r"(\d+(?:\.\d+)?) *([kMGT]?)(i?)B?", size)
+    count = int(float(found[1]) * (1024 if found[3] else 1000) ** " kMGT".index(found[2] or " ")) if found else 0
+    if not count:
+        raise UserError(f"--shard-size: got {size!r}, expected bytes such as 2GiB, 500MB or 1000000")
+    return count

@@ -1,0 +1,48 @@
+"""What the files of a sharded data set are called: train-00003-of-00008.beton, as TFDS and WebDataset have it."""
+
+import glob
+import re
+from pathlib import Path
+
+from distcls.data.errors import DataError
+
+_SHARD = re.compile(r"(.+)-(\d{5})-of-(\d{5})\.beton")
+
+
+def shard_paths(out: Path, shards: int) -> list[Path]:
+    """train.beton, 2 -> train-00000-of-00002.beton, train-00001-of-00002.beton."""
+    return [out.with_name(f"{out.stem}-{number:05d}-of-{shards:05d}.beton") for number in range(shards)]
+
+
+def shard_of(path: Path) -> tuple[str, int, int] | None:
+    """Stem, number and count; None where the name is no shard's."""
+    found = _SHARD.fullmatch(path.name)
+    return (found[1], int(found[2]), int(found[3])) if found else None
+
+
+def expanded(path: str | Path) -> list[Path]:
+    """The files that a name means: itself, or with * or ? all that match, sorted.
+
+    Raises:
+        DataError: none matches, or they are shards of which one is missing.
+    """
+    if not set("*?") & set(str(path)) or Path(path).exists():
+        return [Path(path)]
+    found = sorted(Path(name) for name in glob.glob(str(path)) if name.endswith(".beton"))
+    if not found:
+        raise DataError(f"{path}: no such files. `distcls data convert SOURCE NAME.beton --shards N` writes shards.")
+    shards = [shard_of(file) for file in found]
+    sets = {(stem, count) for stem, _, count in filter(None, shards)}
+    for stem, count in sorted(sets):
+        missing = sorted(
+            set(range(count)) - {number for name, number, of in filter(None, shards) if (name, of) == (stem, count)}
+        )
+        if missing:
+            raise DataError(
+                f"{path}: {len(missing)} of {count} shards are missing, {stem}-{missing[0]:05d}-of-{count:05d}.beton "
+                "first. Finish the conversion, or name the shards that you want as a list."
+            )
+    if len(sets) > 1:
+        text = " and ".join(f"{stem}-*-of-{count:05d}.beton" for stem, count in sorted(sets))
+        raise DataError(f"{path}: names the shards of {len(sets)} data sets: {text}")
+    return found

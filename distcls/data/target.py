@@ -1,0 +1,76 @@
+"""Files that appear whole or not at all, and one writer at a time."""
+
+import errno
+import fcntl
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from distcls.data.errors import DataError
+
+_PATIENCE = 2.0  # seconds in which the processes of a conversion that was just killed are gone
+
+
+@contextmanager
+def temporary(out: Path) -> Iterator[tuple[Path, int]]:
+    """The file, and its descriptor, that becomes `out`; gone at the end unless it was renamed.
+
+    It is its own lock, which the kernel drops with the last process that holds it: what a killed conversion left is
+    taken over by the next one.
+
+    Raises:
+        DataError: another process is writing `out`.
+    """
+    path = out.with_name(f".{out.name}.tmp")
+    patience = time.monotonic() + _PATIENCE
+    while True:
+        file = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            if _locked(path, file):
+                break
+        except OSError:
+            os.close(file)
+            raise
+        os.close(file)
+        if time.monotonic() > patience:
+            raise DataError(f"{out}: another `distcls data convert` is writing it: wait for it, or give another name")
+        time.sleep(0.1)
+    try:
+        os.ftruncate(file, 0)
+        try:
+            yield path, file
+        finally:
+            if _is(path, file):
+                path.unlink(missing_ok=True)
+    finally:
+        os.close(file)
+
+
+def _locked(path: Path, file: int) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        # Whoever had it may have renamed or removed it meanwhile.
+        return _is(path, file)
+    except OSError as error:
+        if error.errno not in (errno.EWOULDBLOCK, errno.ENOSYS, errno.ENOTSUP):
+            raise
+        return error.errno != errno.EWOULDBLOCK  # else the file system has no locks
+
+
+def _is(path: Path, file: int) -> bool:
+    return path.exists() and os.fstat(file).st_ino == path.stat().st_ino
+
+
+def replace(path: Path, text: str) -> None:
+    """The file as a whole or, on a full disk, as it was."""
+    new = path.with_name(f".{path.name}.tmp")
+    try:
+        with new.open("w") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        new.rename(path)
+    finally:
+        new.unlink(missing_ok=True)

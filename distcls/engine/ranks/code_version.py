@@ -1,0 +1,33 @@
+"""Which code a rank runs, so that ranks can compare it."""
+
+import contextlib
+import hashlib
+import importlib.metadata
+from pathlib import Path
+
+from distcls import __version__
+
+# What computes. A rank with another wandb or rich trains the same.
+PACKAGES = ("torch", "torchvision", "accelerate", "deepspeed", "timm", "ffcv", "numba", "numpy", "safetensors")
+
+
+def code_version() -> dict[str, str]:
+    """distcls's version and the sha256 of its sources, and the versions of the packages that compute."""
+    version = {"distcls": __version__, "distcls sources": sources_hash(Path(__file__).parents[2])}
+    for name in PACKAGES:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):  # an extra that is not installed
+            version[name] = importlib.metadata.version(name)
+    return version
+
+
+def sources_hash(package: Path) -> str:
+    """sha256 over the names and contents of all .py files of a package, first 16 hex digits.
+
+    The version alone does not tell two checkouts apart; where the package lies, and what Python compiled, does not
+    count.
+    """
+    digest = hashlib.sha256()
+    for file in sorted(package.rglob("*.py")):
+        content = hashlib.sha256(file.read_bytes()).hexdigest()
+        digest.update(f"{file.relative_to(package).as_posix()} {content}\n".encode())
+    return digest.hexdigest()[:16]

@@ -1,0 +1,139 @@
+"""No rank waits for ever for one that is gone or hangs, and the last line says which that was."""
+
+import os
+import re
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable
+from datetime import timedelta
+
+import torch
+
+from distcls.engine.ranks.heartbeat import Heartbeat
+from distcls.engine.ranks.roll_call import RollCall, call_roll
+from distcls.errors import UserError
+from distcls.tracking.bounded import Overdue, within
+
+TICK_S = 1.0
+DISK_S = 30.0  # a shared folder that has not answered by then is on the other side of what broke
+REMEDY = "See what that rank printed and the log of its host; the same command goes on from the last checkpoint"
+
+
+class RankLost(UserError):
+    """Another rank is gone, or none goes on.
+
+    Attributes:
+        speaker: whether this rank speaks for all, because no lower one lives.
+    """
+
+    def __init__(self, text: str, *, speaker: bool, on_one_rank: bool) -> None:
+        super().__init__(text)
+        self.speaker, self.on_one_rank = speaker, on_one_rank
+
+
+class Watchdog:
+    """Counts how long this rank has stood still; warns, and ends the process when it is too long.
+
+    A thread, because gloo's and NCCL's calls cannot be interrupted, and because NCCL's own watchdog aborts the process
+    without saying whom it waited for.
+
+    Args:
+        heart: the beats of this rank.
+        timeout_s: without a beat for so long (and not alone) the run is over.
+        warn_after_s: without a beat for so long a line on stderr says who is behind; again after twice that time.
+        record: called with the error before the process ends.
+    """
+
+    def __init__(
+        self, heart: Heartbeat, *, timeout_s: float, warn_after_s: float, record: Callable[[RankLost], None]
+    ) -> None:
+        self._heart = heart
+        self._timeout_s = timeout_s
+        self._warn_at_s = self._warn_after_s = warn_after_s
+        self._record = record
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._watch, name="watchdog", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._stopped.set()
+
+    def explain(self, error: BaseException) -> RankLost:
+        """What a collective's error means: takes the seconds that it needs to be sure that a rank is gone."""
+        return self._lost(lambda roll: f"a connection broke ({reason(error)}), but {roll.sentence()}")
+
+    def _watch(self) -> None:
+        beats, before = self._heart.beats, time.monotonic()
+        while not self._stopped.wait(TICK_S):
+            # A process that was stopped (SLURM's suspend stops all ranks) has not hung for that time.
+            passed = min(time.monotonic() - before, 2 * TICK_S)
+            before = time.monotonic()
+            if self._heart.beats != beats:
+                beats, self._heart.still_s, self._warn_at_s = self._heart.beats, 0.0, self._warn_after_s
+                continue
+            self._heart.still_s += passed
+            if self._heart.still_s >= self._timeout_s and self._heart.world_size > 1:
+                self._give_up()
+            elif self._heart.still_s >= self._warn_at_s:
+                self._warn_at_s *= 2
+                self._warn()
+
+    def _give_up(self) -> None:
+        error = self._lost(lambda roll: f"no rank has gone on for {self._timeout_s:g} s: {roll.sentence()}")
+        if self._stopped.is_set():  # the main thread has found out by itself meanwhile
+            return
+        if error.on_one_rank:
+            rank = f"rank {self._heart.rank} on {socket.gethostname()}"
+            print(f"error: {rank}: {error}", file=sys.stderr, flush=True)
+        self._heart.close(str(error), bereft=True)
+        self._record(error)
+        os._exit(1)  # the main thread is in a call that does not return
+
+    def _warn(self) -> None:
+        roll = self._roll(wait=False)
+        if roll is not None and roll.speaker == self._heart.rank:
+            text = f"warning: no step for {self._heart.still_s:.0f} s: {roll.sentence()}"
+            if self._heart.world_size > 1:
+                text += f"; the run ends after {self._timeout_s:g} s (distributed.timeout_s)"
+            print(text, file=sys.stderr, flush=True)
+
+    def _lost(self, nobody_is_missing: Callable[[RollCall], str]) -> RankLost:
+        roll = self._roll(wait=True)
+        if roll is None:
+            text = f"lost the other ranks, and the run folder does not answer either ({self._heart.folder}): "
+            text += f"{socket.gethostname()} itself seems to be cut off"
+            return RankLost(text, speaker=False, on_one_rank=True)
+        text = nobody_is_missing(roll) if roll.complete else roll.sentence()
+        rank = self._heart.rank
+        return RankLost(f"{text}. {REMEDY}", speaker=roll.speaker == rank, on_one_rank=roll.speaks_for_host(rank))
+
+    def _roll(self, *, wait: bool) -> RollCall | None:
+        """The roll call, or None if the folder does not answer."""
+        answers: list[RollCall] = []
+        try:
+            within(DISK_S + 3 * self._heart.interval_s, lambda: answers.append(call_roll(self._heart, wait=wait)))
+        except Overdue:
+            return None
+        return answers[0]
+
+
+def collective_timeout(timeout_s: float) -> timedelta:
+    """When gloo's and NCCL's calls give up: after the watchdog, which can say which rank is missing."""
+    return timedelta(seconds=1.1 * timeout_s + 10)
+
+
+def reason(error: BaseException) -> str:
+    """The words of a collective's error that say something: not the source file before them, not the advice after."""
+    first_line = (str(error).splitlines() or [""])[0]
+    return re.sub(r"^\[[^]]*third_party[^]]*\] ", "", first_line).partition(". This is typically")[0]
+
+
+def is_collective_error(error: BaseException) -> bool:
+    """Whether gloo, NCCL or the store raised it: they lost another rank. Gloo raises a bare RuntimeError."""
+    if isinstance(error, torch.distributed.DistError):
+        return True
+    return isinstance(error, RuntimeError) and any(name in str(error) for name in ("gloo", "NCCL", "c10d"))

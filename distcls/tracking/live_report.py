@@ -1,0 +1,34 @@
+"""report.html while the run goes on: a backend that draws the page anew after evaluations."""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from distcls.tracking.report import write_report
+from distcls.tracking.tracker import Row, Status
+
+PAUSE = 60.0  # seconds between two pages at least; one takes some 0.1 s to draw
+
+
+class LiveReport:
+    """Draws `report.html` after an evaluation, at most every `PAUSE` seconds; a browser that shows it reloads it.
+
+    The page of the end is not drawn here: it says how the run ended, which is known after all backends have closed.
+    """
+
+    def __init__(self, run_folder: Path, clock: Callable[[], float] = time.monotonic) -> None:
+        self.run_folder = run_folder
+        self._clock = clock
+        self._drawn = clock()
+
+    def log(self, row: Row) -> None:
+        if "val/loss" in row and self._clock() - self._drawn >= PAUSE:
+            write_report([self.run_folder], self.run_folder / "report.html", reload_s=round(PAUSE))
+            self._drawn = self._clock()
+
+    def event(self, kind: str, **fields: Any) -> None:
+        pass
+
+    def finish(self, status: Status, message: str | None = None) -> None:
+        pass

@@ -1,0 +1,92 @@
+"""The last evaluation in the report: worst images, confusion matrix, classes; page/ has the scripts that draw them."""
+
+import base64
+import json
+from html import escape
+from pathlib import Path
+from typing import Any
+
+SHOWN = 16  # of the worst images, before one asks for all
+COLUMNS = ("precision", "recall", "f1", "ap")  # of val_per_class.json
+
+
+def read_predictions(folder: Path) -> dict[str, Any] | None:
+    """`val_predictions.json` with the columns that `eval.metrics` added; None where there is none (yet)."""
+    file, metrics = folder / "val_predictions.json", folder / "val_per_class.json"
+    if not file.exists():
+        return None
+    found = json.loads(file.read_text())
+    measured = json.loads(metrics.read_text()) if metrics.exists() else {}
+    if measured.get("step") == found["step"]:
+        rows = measured["classes"]
+        found["classes"] |= {name: [row[name] for row in rows] for name in COLUMNS if name in rows[0]}
+    return found
+
+
+def drawn(found: dict[str, Any]) -> dict[str, Any]:
+    """What the page's scripts need of it."""
+    worst = [{key: one[key] for key in ("labels", "guesses", "loss", "place")} for one in found["worst"]]
+    return {key: found[key] for key in ("multi_label", "classes", "pairs")} | {"worst": worst}
+
+
+def sections(found: dict[str, Any], folder: Path) -> list[tuple[str, str, str]]:
+    """Anchor, title and HTML of the three sections."""
+    weights = "the averaged weights" if found.get("weights") == "average" else "the last weights"
+    about = f"highest loss first; {weights} on {found['images']:,} images, after step {found['step']:,}"
+    total = len(found["classes"]["name"])
+    return [
+        ("worst", f"Worst images <small>{about}</small>", _worst(found, folder)),
+        ("confusion", "Confusion", NO_CONFUSION if found["multi_label"] else CONFUSION),
+        ("classes", f"Classes <small>{total:,}</small>", CLASSES),
+    ]
+
+
+NO_CONFUSION = (
+    '<p class="muted">A confusion matrix is for one label per image; these have any number of them. '
+    "Recall and precision of each class are below.</p>"
+)
+CONFUSION = (
+    '<div class="confusion"><div class="card map"><div class="bar-of-tools">'
+    '<input id="focus" list="names" placeholder="Find a class" aria-label="find a class" autocomplete="off">'
+    '<button id="whole">All classes</button><span class="spring"></span>'
+    '<button id="closer" aria-label="zoom in">+</button>'
+    '<button id="farther" aria-label="zoom out">&minus;</button></div>'
+    '<canvas id="matrix" tabindex="0" role="img" aria-label="confusion matrix"></canvas>'
+    '<p class="muted caption"></p></div>'
+    '<div class="card"><h3>Most confused</h3><ol class="pairs"></ol></div></div>'
+)
+
+
+CLASSES = (
+    '<div class="card"><div class="bar-of-tools">'
+    '<input id="search" type="search" placeholder="Search classes" aria-label="search classes">'
+    '<span class="muted" id="hits"></span></div><div class="table plain"><table id="class-table">'
+    "<thead></thead><tbody></tbody></table></div></div>"
+)
+
+
+def _worst(found: dict[str, Any], folder: Path) -> str:
+    names, cards = found["classes"]["name"], []
+    for number, one in enumerate(found["worst"]):
+        label = ", ".join(names[label] for label in one["labels"]) or "no class"
+        guess, confidence = one["guesses"][0]
+        right = [guess] == one["labels"] or (found["multi_label"] and guess in one["labels"])
+        cards.append(
+            f'<button class="shot{" more" if number >= SHOWN else ""}" data-worst="{number}">'
+            f"{_picture(one, folder, label)}"
+            f'<span class="guess {"good" if right else "bad"}"><b>{escape(names[guess])}</b>'
+            f"<i>{100 * confidence:.0f} %</i></span>"
+            f'<span class="label">is {escape(label)}</span></button>'
+        )
+    rest = len(cards) - SHOWN
+    more = f'<button id="all-worst">Show all {len(cards)}</button>' if rest > 0 else ""
+    return f'<div class="worst">{"".join(cards)}</div>{more}<dialog id="closeup"></dialog>'
+
+
+def _picture(one: dict[str, Any], folder: Path, label: str) -> str:
+    file = folder / one["picture"] if "picture" in one else None
+    if file is None or not file.exists():
+        return '<span class="lost">no picture</span>'
+    kind = "png" if file.suffix == ".png" else "jpeg"
+    source = f"data:image/{kind};base64,{base64.b64encode(file.read_bytes()).decode()}"
+    return f'<img class="{kind}" alt="{escape(label)}" decoding="async" src="{source}">'

@@ -1,0 +1,43 @@
+"""What a report says on top: how the run stands, and what to do about it."""
+
+from datetime import datetime
+from html import escape
+
+from distcls.tracking.console import duration
+from distcls.tracking.run_record import RunRecord
+
+QUIET = 900  # seconds without a line after which a run that says running may be dead
+ADVICE = "The same command goes on from its last checkpoint."
+
+
+def notice(run: RunRecord, now: datetime) -> str:
+    """HTML of one paragraph; nothing for a run that finished."""
+    newest = run.attempts[-1] if run.attempts else {}
+    message = f": {escape(newest['message'])}" if newest.get("message") else ""
+    step = f"step {run.rows[-1]['step']:,}" if run.rows else "the beginning"
+    times = [line["time"] for line in (*run.rows, *run.events)]
+    silent = now.timestamp() - max(times) if times else 0.0
+    if run.status == "failed":
+        return _paragraph("bad", f"Crashed after {step}", f"<code>{escape(newest.get('message', 'no message'))}</code>")
+    if run.status == "preempted":
+        return _paragraph("wait", f"Preempted at {step}{message}", f"Nothing is lost. {ADVICE}")
+    if run.status == "killed" or (run.status == "running" and silent > QUIET):
+        text = f"Its last line is {duration(silent)} old: it was killed, or it hangs. {ADVICE}"
+        return _paragraph("wait", f"Says running, but is silent since {step}", text)
+    if run.status == "running":
+        seen = f"Its last line was {duration(silent)} old when this page was written. " if times else ""
+        text = f"{seen}To write it anew: <code>distcls report {escape(str(run.folder))}</code>"
+        return _paragraph("busy", f"Running{_remaining(run)}", text)
+    return ""
+
+
+def _remaining(run: RunRecord) -> str:
+    """From the working time of the epochs so far."""
+    if not (run.total_epochs and run.rows and (done := run.rows[-1]["epoch"])):
+        return ""
+    left = run.rows[-1]["elapsed"] / done * max(run.total_epochs - done, 0)
+    return f": epoch {done:.4g} of {run.total_epochs:g}, about {duration(left)} to go"
+
+
+def _paragraph(tone: str, title: str, text: str) -> str:
+    return f'<p class="notice {tone}"><b>{title}.</b> {text}</p>'
