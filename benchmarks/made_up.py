@@ -9,6 +9,7 @@ class MadeUp:
     def __init__(self, number: int, height: int, width: int, *, small: bool) -> None:
         self.class_names = [str(label) for label in range(10)]
         self.small = small
+        self.multi_label = False
         self._shape = (number, height, width)
 
     def __len__(self) -> int:

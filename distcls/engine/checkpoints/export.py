@@ -38,13 +38,12 @@ def export(checkpoint: Path, target: Path, *, raw: bool) -> int:
     """
     try:
         manifest = read_manifest(checkpoint)
-        state, files = manifest["state"], manifest["files"]
-        averaged = not raw and any(entry["stem"] == "ema" for entry in files)
-        kind = [entry for entry in files if entry["stem"] == ("ema" if averaged else "model")]
-        shapes = {name: tuple(shape) for name, shape in state["shapes"].items()}
-        found = read_runs(checkpoint, kind, [Run(name, s, 0, math.prod(s)) for name, s in shapes.items()])
-        tensors = {name: found[name].reshape(shape) for name, shape in shapes.items()}
-        buffers = _buffers(checkpoint, [entry for entry in files if entry["stem"] == "rank"])
+        state = manifest["state"]
+        average = [] if raw else entries_of(manifest, "ema")
+        runs = whole_runs(manifest)
+        found = read_runs(checkpoint, average or entries_of(manifest, "model"), runs)
+        tensors = {run.name: found[run.name].reshape(run.shape) for run in runs}
+        buffers = merged(rank_shares(checkpoint, manifest))
     except Damaged as damage:
         raise CheckpointError(f"checkpoint {checkpoint} cannot be exported: {damage}") from damage
     tensors |= {name: buffers[f"{BUFFER}{name}"] for name in state["persistent"]}
@@ -53,9 +52,24 @@ def export(checkpoint: Path, target: Path, *, raw: bool) -> int:
     return len(tensors)
 
 
-def _buffers(checkpoint: Path, entries: list[dict[str, Any]]) -> dict[str, Tensor]:
+def rank_shares(checkpoint: Path, manifest: dict[str, Any]) -> list[dict[str, Tensor]]:
+    """What each rank kept for itself, in the order of ranks.
+
+    Raises:
+        Damaged: a file is not what was written.
+    """
     shares = []
-    for entry in sorted(entries, key=lambda entry: entry["rank"]):
+    for entry in sorted(entries_of(manifest, "rank"), key=lambda entry: entry["rank"]):
         check_file(checkpoint / entry["name"], entry)
         shares.append(safetensors.torch.load_file(checkpoint / entry["name"]))
-    return merged(shares)
+    return shares
+
+
+def entries_of(manifest: dict[str, Any], stem: str) -> list[dict[str, Any]]:
+    return [entry for entry in manifest["files"] if entry["stem"] == stem]
+
+
+def whole_runs(manifest: dict[str, Any]) -> list[Run]:
+    """Every parameter of the checkpoint, whole."""
+    shapes = manifest["state"]["shapes"]
+    return [Run(name, tuple(shape), 0, math.prod(shape)) for name, shape in shapes.items()]

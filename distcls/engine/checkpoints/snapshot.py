@@ -152,14 +152,14 @@ class Snapshots:
         numbers, optimizer_tree = flatten_state(once(job.strategy))
         if job.rank == 0:
             files["once"] = numbers
-        scaler = job.accelerator.scaler
+        scaler, exported = job.accelerator.scaler, job.classifier.state_dict().keys()
         state = {
             **self._identity,
             **job.position(progress.step),
             "progress": asdict(progress),
             "window": names,
             "optimizer": optimizer_tree,
-            "persistent": [name for name, _ in job.classifier.named_buffers() if name in job.classifier.state_dict()],
+            "persistent": [name for name, _ in job.classifier.named_buffers() if name in exported],
             "shapes": {run.name: list(run.shape) for _, run in job.strategy.weights()},
             "world_size": job.world_size,
             "scaler": scaler.state_dict() if scaler is not None else None,
