@@ -28,9 +28,10 @@ def data(
     """Images per second and CPU time per image of a recipe's training data, and what bounds them."""
     from distcls.data import bench as run
     from distcls.data.loader import TrainLoader
-    from distcls.engine.build import open_datasets, resolution_of
+    from distcls.engine.build import open_datasets
     from distcls.engine.plugins import import_parts
     from distcls.engine.ranks.topology import cores_per_rank
+    from distcls.engine.sampling import resolution_of
     from distcls.recipe.schema import check
     from distcls.recipe.source import read
     from distcls.registry import TRANSFORMS
@@ -52,6 +53,7 @@ def data(
             global_batch_size=batch,
             seed=checked.train.seed,
             workers=workers,
+            interpolation=checked.data.interpolation,
             device="cpu",
         )
         try:

@@ -22,9 +22,10 @@ def browse(
     """Write a contact sheet: the first images of an epoch as stored, beside what the loader delivers, with labels."""
     from distcls.data.browse import contact_sheet
     from distcls.data.loader import TrainLoader
-    from distcls.engine.build import open_datasets, resolution_of
+    from distcls.engine.build import open_datasets
     from distcls.engine.plugins import import_parts
     from distcls.engine.ranks.topology import cores_per_rank
+    from distcls.engine.sampling import resolution_of
     from distcls.recipe.schema import check
     from distcls.recipe.source import read
     from distcls.registry import TRANSFORMS
@@ -46,6 +47,7 @@ def browse(
         seed=checked.train.seed,
         balanced=checked.data.sampler == "balanced",
         workers=checked.data.workers or cores_per_rank(1),
+        interpolation=checked.data.interpolation,
         device="cpu",
         batches_ahead=1,
     )

@@ -109,6 +109,15 @@ class Transform(Protocol):
     def draw(self, windows: Windows, draws: Draws) -> None: ...
 
 
+def in_share(indices: np.ndarray, share: float) -> np.ndarray:
+    """Which samples (n,) are among a fixed `share` of the data set: a function of their numbers alone.
+
+    A larger share holds all of a smaller one.
+    """
+    drawn = _mix(indices.astype(np.uint64) * np.uint64(_INCREMENT) + np.uint64(_MIX2)) >> np.uint64(11)
+    return drawn * 2.0**-53 < share
+
+
 class OnDevice:
     """Base of the transforms that change no windows, but pixels, on the device: after all windows, in their order."""
 

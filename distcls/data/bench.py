@@ -184,8 +184,8 @@ def costs(dataset: BetonDataset, resolution: int, images: int = 200) -> Costs:
         return min(spent) / len(chosen)
 
     read = timed(lambda: [ctypes.string_at(int(row["address"]), int(row["size"])) for row in table])
-    decode = timed(lambda: pack_windows(table, here, whole, offsets, pixels, status))
-    resize = timed(lambda: decode_windows(decoded, here, windows, out, status))
+    decode = timed(lambda: pack_windows(table, here, whole, 0, offsets, pixels, status))
+    resize = timed(lambda: decode_windows(decoded, here, windows, 0, False, out, status))
     copy = timed(lambda: normalise(torch.from_numpy(out)))
     return Costs(read, decode, resize, copy, float(table["size"].mean()), resident)
 

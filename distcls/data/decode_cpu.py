@@ -1,4 +1,4 @@
-"""From stored bytes to (R, R, 3) uint8 on the CPU: decode, crop, antialiased resize, mirror; one compiled function.
+"""From stored bytes to (R, R, 3) uint8 on the CPU: decode, crop, resize, mirror; one compiled function.
 
 FFCV's own kernels are closures over ctypes pointers, which numba cannot keep on disk: 8-20 s of compilation in every
 process. Here the library is loaded by name and everything that varies is an argument, so a machine compiles once. The
@@ -9,63 +9,24 @@ without contraction: the pixels are the same on every machine and any number of 
 # numba's types inside compiled functions are not Python's.
 # mypy: ignore-errors
 
-import importlib.util
 import math
-import os
-import tempfile
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
 
 import llvmlite.binding
 import numba
 import numpy as np
+from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
 from distcls.data.beton import JPEG
-from distcls.data.errors import DataError
+from distcls.data.native import cached_njit, ffcv_library
 
-
-def _library() -> str:
-    """Path of FFCV's native library. Importing ffcv itself would cost seconds."""
-    spec = importlib.util.find_spec("ffcv")
-    folders = (spec.submodule_search_locations or ()) if spec else ()
-    found = [str(file) for folder in folders for file in Path(folder).glob("_libffcv*.so")]
-    if not found:
-        raise DataError(
-            "FFCV is not installed, or without its native library _libffcv: "
-            "`apt install libopencv-dev libturbojpeg0-dev pkg-config g++`, then `pip install ffcv`; "
-            "without root install a wheel that launch/ffcv_wheel.sh made on another machine"
-        )
-    return found[0]
-
-
-llvmlite.binding.load_library_permanently(_library())
+llvmlite.binding.load_library_permanently(ffcv_library())
 # int imdecode(source, size, height, width, out, crop_height, crop_width, x, y, scale_num, scale_denom, crop, flip)
 _imdecode = types.ExternalFunction(
     "imdecode",
     types.int32(types.uintp, types.uint64, *[types.uint32] * 2, types.uintp, *[types.uint32] * 6, *[types.boolean] * 2),
 )
-
-
-def _cached_njit(function: Callable[..., Any]) -> Callable[..., Any]:
-    """numba.njit with a cache on disk, local to the node and this user's own; the package's folder may be read-only.
-
-    NUMBA_CACHE_DIR has its usual meaning where it is set.
-    """
-    previous = numba.config.CACHE_DIR
-    if not previous:
-        folder = Path(tempfile.gettempdir()) / f"distcls-numba-{os.getuid()}"
-        folder.mkdir(mode=0o700, exist_ok=True)
-        # numba unpickles what it finds there.
-        if folder.stat().st_uid != os.getuid():
-            return numba.njit(nogil=True, error_model="numpy")(function)
-        numba.config.CACHE_DIR = str(folder)
-    try:
-        return numba.njit(nogil=True, error_model="numpy", cache=True)(function)
-    finally:
-        numba.config.CACHE_DIR = previous
 
 
 @intrinsic
@@ -76,6 +37,27 @@ def _pointer(typing_context, address):
         return builder.inttoptr(arguments[0], context.get_value_type(signature.return_type))
 
     return types.CPointer(types.uint8)(types.uint64), generate
+
+
+# void resize(_, source, height, width, first row, end row, first column, end column, out, rows, cols, interpolation):
+# OpenCV's. FFCV 1.0.2 has no last argument and always takes INTER_AREA, which its later sources take as the number 3.
+_resize_by_ffcv = types.ExternalFunction("resize", types.void(*[types.int64] * 12))
+_INTER_AREA = 3
+
+
+@intrinsic
+def _decode_window(typing_context, function, source, size, height, width, denominator, top, left, rows, cols, out):
+    """Call jpeg_window.c's decode_window at address `function`."""
+    kinds = [types.uint64, types.uint64, types.uint64, *[types.uint32] * 7, types.uint64]
+
+    def generate(context, builder, signature, arguments):
+        function, source, *numbers, out = arguments
+        byte = ir.IntType(8).as_pointer()
+        kind = ir.FunctionType(ir.IntType(32), [byte, ir.IntType(64), *[ir.IntType(32)] * 7, byte])
+        pointers = [builder.inttoptr(address, byte) for address in (source, out)]
+        return builder.call(builder.inttoptr(function, kind.as_pointer()), [pointers[0], *numbers, pointers[1]])
+
+    return types.int32(*kinds), generate
 
 
 @numba.njit(inline="never")
@@ -161,8 +143,16 @@ def _shrunk(length, denominator):
 
 
 @numba.njit
+def _inside(sample, window):
+    """Whether the window lies in the image, as it does except beside a crop's black frame."""
+    top, left, rows, cols, _, denominator = window
+    height, width = _shrunk(sample.height, denominator), _shrunk(sample.width, denominator)
+    return top >= 0 and left >= 0 and top + rows <= height and left + cols <= width
+
+
+@numba.njit
 def _scratch_bytes(samples, indices, windows):
-    """Room for the largest of these images that has to be decoded."""
+    """Room for the largest of these images that has to be decoded whole."""
     largest = 0
     for i in range(len(indices)):
         if indices[i] >= 0 and samples[indices[i]].mode == JPEG:
@@ -172,34 +162,61 @@ def _scratch_bytes(samples, indices, windows):
 
 
 @numba.njit
-def _decode(sample, denominator, scratch):
-    """The image's pixels in `scratch`; what the decoder returns."""
-    height, width = sample.height, sample.width
-    return _imdecode(
-        sample.address,
-        sample.size,
-        height,
-        width,
-        scratch.ctypes.data,
-        height,
-        width,
-        0,
-        0,
-        1,
-        denominator,
-        False,
-        False,
-    )
+def _pixels(sample, window, window_decoder, scratch):
+    """The image's pixels and where the window is in them: (status, pixels, height, width, top, left).
+
+    Of a JPEG in `scratch`, and there nothing but the window where `window_decoder` decodes that alone.
+    """
+    top, left, rows, cols, _, denominator = window
+    height, width = _shrunk(sample.height, denominator), _shrunk(sample.width, denominator)
+    if sample.mode != JPEG:
+        return 0, numba.carray(_pointer(sample.address), (height * width * 3,), np.uint8), height, width, top, left
+    out = scratch.ctypes.data
+    if window_decoder != 0 and _inside(sample, window):
+        status = _decode_window(
+            window_decoder,
+            sample.address,
+            sample.size,
+            sample.height,
+            sample.width,
+            denominator,
+            top,
+            left,
+            rows,
+            cols,
+            out,
+        )
+        return status, scratch, np.int64(rows), np.int64(cols), 0, 0
+    whole = (sample.height, sample.width)
+    status = _imdecode(sample.address, sample.size, *whole, out, *whole, 0, 0, 1, denominator, False, False)
+    return status, scratch, height, width, top, left
 
 
-@_cached_njit
-def decode_windows(samples, indices, windows, out, status):
+@numba.njit(inline="never")
+def _resize_area(source, height, width, top, left, rows, cols, flip, out):
+    """As `_resize_window`, with FFCV's own filter."""
+    size = out.shape[0]
+    window = (top, top + rows, left, left + cols)
+    _resize_by_ffcv(0, source.ctypes.data, height, width, *window, out.ctypes.data, size, size, _INTER_AREA)
+    if flip:
+        for row in range(size):
+            for col in range(size // 2):
+                for channel in range(3):
+                    kept = out[row, col, channel]
+                    out[row, col, channel] = out[row, size - 1 - col, channel]
+                    out[row, size - 1 - col, channel] = kept
+
+
+@cached_njit
+def decode_windows(samples, indices, windows, window_decoder, area, out, status):
     """out[i] = the window windows[i] of image indices[i], resized to out's size.
 
     Args:
         samples: (N,) table of `beton.SAMPLE`.
         indices: (n,) int64; below 0: the output is black.
         windows: (n, 6) int32 of `Windows.packed`.
+        window_decoder: address in `jpeg_window.WindowDecoder`.
+        area: resize by FFCV's filter (OpenCV's INTER_AREA) in place of antialiased bilinear.
         out: (n, R, R, 3) uint8.
         status: (n,) int32; not 0 where the decoder complained, and then out[i] is undefined.
     """
@@ -209,28 +226,25 @@ def decode_windows(samples, indices, windows, out, status):
         if indices[i] < 0:
             out[i] = 0
             continue
-        sample = samples[indices[i]]
-        top, left, rows, cols, flip, denominator = windows[i]
-        height, width = _shrunk(sample.height, denominator), _shrunk(sample.width, denominator)
-        source = scratch
-        if sample.mode == JPEG:
-            status[i] = _decode(sample, denominator, scratch)
-            if status[i] != 0:
-                continue
-        else:
-            source = numba.carray(_pointer(sample.address), (height * width * 3,), np.uint8)
+        rows, cols, flip = windows[i, 2], windows[i, 3], windows[i, 4] != 0
+        found = _pixels(samples[indices[i]], windows[i], window_decoder, scratch)
+        status[i], source, height, width, top, left = found
+        if status[i] != 0:
+            continue
         if rows == out.shape[1] and cols == out.shape[2]:
-            _copy_window(source, height, width, top, left, flip != 0, out[i])
+            _copy_window(source, height, width, top, left, flip, out[i])
+        elif area:
+            _resize_area(source, height, width, top, left, rows, cols, flip, out[i])
         else:
-            _resize_window(source, width, top, left, rows, cols, flip != 0, out[i])
+            _resize_window(source, width, top, left, rows, cols, flip, out[i])
 
 
-@_cached_njit
-def pack_windows(samples, indices, windows, offsets, packed, status):
+@cached_njit
+def pack_windows(samples, indices, windows, window_decoder, offsets, packed, status):
     """The windows of images one after the other, for a GPU to resize and mirror.
 
     Args:
-        samples, indices, status: as `decode_windows`.
+        samples, indices, window_decoder, status: as `decode_windows`.
         windows: (n, 6) int32 of `Windows.packed`.
         offsets: (n,) int64: packed[offsets[i]:] gets the (rows, cols, 3) pixels of windows[i], 0 outside of the image.
         packed: (bytes,) uint8.
@@ -238,23 +252,19 @@ def pack_windows(samples, indices, windows, offsets, packed, status):
     scratch = np.empty(_scratch_bytes(samples, indices, windows), np.uint8)
     for i in range(len(indices)):
         status[i] = 0
-        top, left, rows, cols, _, denominator = windows[i]
-        size = np.int64(rows) * cols * 3
-        out = packed[offsets[i] : offsets[i] + size]
+        rows, cols = np.int64(windows[i, 2]), np.int64(windows[i, 3])
+        line = cols * 3
+        out = packed[offsets[i] : offsets[i] + rows * line]
         if indices[i] < 0:
             out[:] = 0
             continue
         sample = samples[indices[i]]
-        height, width = _shrunk(sample.height, denominator), _shrunk(sample.width, denominator)
-        source = scratch
-        if sample.mode == JPEG:
-            status[i] = _decode(sample, denominator, scratch)
-            if status[i] != 0:
-                continue
-        else:
-            source = numba.carray(_pointer(sample.address), (height * width * 3,), np.uint8)
-        if top >= 0 and left >= 0 and top + rows <= height and left + cols <= width:
-            line = np.int64(cols) * 3
+        alone = window_decoder != 0 and sample.mode == JPEG and _inside(sample, windows[i])
+        found = _pixels(sample, windows[i], window_decoder, out if alone else scratch)
+        status[i], source, height, width, top, left = found
+        if status[i] != 0 or alone:
+            continue
+        if _inside(sample, windows[i]):
             for row in range(rows):
                 start = ((top + row) * width + left) * 3
                 out[row * line : (row + 1) * line] = source[start : start + line]

@@ -1,6 +1,7 @@
-"""One Triton kernel from packed windows to normalised images: antialiased resize, mirror, normalise, channels-last.
+"""One Triton kernel from packed windows to normalised images: resize, mirror, normalise, channels-last.
 
-The filter is Pillow's and torchvision's, as in decode_cpu.py, here without rounding to 8 bits before normalising.
+The filter is Pillow's and torchvision's antialiased bilinear one, as in decode_cpu.py, or FFCV's; here without rounding
+to 8 bits before normalising.
 """
 
 # Triton's types are not Python's.
@@ -16,46 +17,87 @@ _BLOCK = 256  # output pixels per program
 
 
 @triton.jit
-def _resize(packed, table, out, size, mean0, mean1, mean2, scale0, scale1, scale2, BLOCK: tl.constexpr):
+def _bilinear(place, centre, support):
+    """Weight of input pixel `place`: a triangle of `support` on either side of the output pixel's centre."""
+    return tl.maximum(1.0 - tl.abs(place.to(tl.float32) + 0.5 - centre) / support, 0.0)
+
+
+@triton.jit
+def _area_start(i, length, size, shrinks):
+    """The first input pixel of output pixel i, and where it is blended with the next, that one's share."""
+    enlarged = size / length.to(tl.float64)
+    first = tl.floor(i * (1.0 / enlarged)).to(tl.int32)
+    share = ((i + 1) - (first + 1) * enlarged).to(tl.float32)
+    share = tl.where(share <= 0, 0.0, share - tl.floor(share))
+    return tl.where(shrinks, i * length // size, first), share
+
+
+@triton.jit
+def _area(place, i, length, size, shrinks, first, share):
+    """Weight of input pixel `place` for output pixel i: `resize_plain._area_filter`, times a constant."""
+    covered = tl.minimum((i + 1) * length, (place + 1) * size) - tl.maximum(i * length, place * size)
+    blended = tl.where(place == first, 1.0 - share, tl.where(place == first + 1, share, 0.0))
+    return tl.where(shrinks, tl.maximum(covered, 0).to(tl.float32), blended)
+
+
+@triton.jit
+def _resize(
+    packed, table, out, size, mean0, mean1, mean2, scale0, scale1, scale2, AREA: tl.constexpr, BLOCK: tl.constexpr
+):
     """Program (i, k): pixels [k * BLOCK, (k + 1) * BLOCK) of image i of out (N, size, size, 3)."""
     image = tl.program_id(0).to(tl.int64)
-    offset = tl.load(table + image * 4)
-    rows = tl.load(table + image * 4 + 1).to(tl.int32)
-    cols = tl.load(table + image * 4 + 2).to(tl.int32)
-    flip = tl.load(table + image * 4 + 3)
+    row_of_table = table + image * 7
+    start = packed + tl.load(row_of_table)
+    rows = tl.load(row_of_table + 1).to(tl.int32)
+    cols = tl.load(row_of_table + 2).to(tl.int32)
+    flip = tl.load(row_of_table + 3)
+    line = tl.load(row_of_table + 4)
+    beside = tl.load(row_of_table + 5)
+    channel = tl.load(row_of_table + 6)
     place = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     inside = place < size * size
     row = place // size
     col = place % size
     col = tl.where(flip != 0, size - 1 - col, col)
 
-    # The filter of one output pixel: a triangle of `support` on either side of its centre.
     step_y = rows.to(tl.float32) / size
     step_x = cols.to(tl.float32) / size
     support_y = tl.maximum(step_y, 1.0)
     support_x = tl.maximum(step_x, 1.0)
     centre_y = (row.to(tl.float32) + 0.5) * step_y
     centre_x = (col.to(tl.float32) + 0.5) * step_x
-    first_y = tl.maximum((centre_y - support_y + 0.5).to(tl.int32), 0)
-    first_x = tl.maximum((centre_x - support_x + 0.5).to(tl.int32), 0)
+    shrinks = (rows >= size) & (cols >= size)
+    if AREA:
+        first_y, share_y = _area_start(row, rows, size, shrinks)
+        first_x, share_x = _area_start(col, cols, size, shrinks)
+        taps_y = rows // size + 2
+        taps_x = cols // size + 2
+    else:
+        first_y = tl.maximum((centre_y - support_y + 0.5).to(tl.int32), 0)
+        first_x = tl.maximum((centre_x - support_x + 0.5).to(tl.int32), 0)
+        taps_y = (2 * support_y).to(tl.int32) + 2
+        taps_x = (2 * support_x).to(tl.int32) + 2
 
     red = tl.zeros((BLOCK,), tl.float32)
     green = tl.zeros((BLOCK,), tl.float32)
     blue = tl.zeros((BLOCK,), tl.float32)
     total = tl.zeros((BLOCK,), tl.float32)
-    for tap_y in range((2 * support_y).to(tl.int32) + 2):
+    for tap_y in range(taps_y):
         y = first_y + tap_y
-        weight_y = tl.maximum(1.0 - tl.abs(y.to(tl.float32) + 0.5 - centre_y) / support_y, 0.0)
+        weight_y = _area(y, row, rows, size, shrinks, first_y, share_y) if AREA else _bilinear(y, centre_y, support_y)
         weight_y = tl.where(y < rows, weight_y, 0.0)
-        for tap_x in range((2 * support_x).to(tl.int32) + 2):
+        for tap_x in range(taps_x):
             x = first_x + tap_x
-            weight = weight_y * tl.maximum(1.0 - tl.abs(x.to(tl.float32) + 0.5 - centre_x) / support_x, 0.0)
-            weight = tl.where(x < cols, weight, 0.0)
-            pixel = packed + offset + (y * cols + x) * 3
+            if AREA:
+                weight_x = _area(x, col, cols, size, shrinks, first_x, share_x)
+            else:
+                weight_x = _bilinear(x, centre_x, support_x)
+            weight = weight_y * tl.where(x < cols, weight_x, 0.0)
+            pixel = start + y * line + x * beside
             needed = inside & (weight > 0.0)
             red += weight * tl.load(pixel, mask=needed, other=0).to(tl.float32)
-            green += weight * tl.load(pixel + 1, mask=needed, other=0).to(tl.float32)
-            blue += weight * tl.load(pixel + 2, mask=needed, other=0).to(tl.float32)
+            green += weight * tl.load(pixel + channel, mask=needed, other=0).to(tl.float32)
+            blue += weight * tl.load(pixel + 2 * channel, mask=needed, other=0).to(tl.float32)
             total += weight
 
     target = out + (image * size * size + place) * 3
@@ -72,8 +114,10 @@ def resize_windows(
     mean: Sequence[float],
     std: Sequence[float],
     dtype: torch.dtype,
+    *,
+    area: bool = False,
 ) -> torch.Tensor:
-    """Packed windows as normalised images, on the current stream; arguments and result as `packed.resize_plainly`.
+    """Packed windows as normalised images, on the current stream; arguments and result as `resize_plainly`.
 
     Another resolution needs no new compilation.
     """
@@ -81,5 +125,5 @@ def resize_windows(
     grid = (len(table), triton.cdiv(resolution * resolution, _BLOCK))
     means = [255 * value for value in mean]
     scales = [1 / (255 * value) for value in std]
-    _resize[grid](packed, table, out, resolution, *means, *scales, BLOCK=_BLOCK)
+    _resize[grid](packed, table, out, resolution, *means, *scales, AREA=area, BLOCK=_BLOCK)
     return out.permute(0, 3, 1, 2)

@@ -6,15 +6,16 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from distcls.data.augment import OnDevice, Transform, Windows, draw_windows
+from distcls.data.augment import OnDevice, Transform, Windows, draw_windows, in_share
 from distcls.data.block_order import BlockOrder
 from distcls.data.block_reads import BlockReads
 from distcls.data.dataset import BetonDataset
+from distcls.data.jpeg_window import WindowDecoder
 from distcls.data.mix import Mix, Mixing
 from distcls.data.order import GlobalOrder, Slice
 from distcls.data.pixels import PixelStage
 from distcls.data.resolution import Progressive
-from distcls.data.slots import Finish, Plan
+from distcls.data.slots import Finish, Interpolation, Plan
 from distcls.data.stream import Loader, Stream
 from distcls.errors import UserError
 
@@ -43,6 +44,9 @@ class TrainLoader(Loader):
         device: where the batches go.
         dtype: of the images.
         batches_ahead: micro-batches in work or ready beyond the one in use.
+        interpolation: how crops are resized, see slots.Interpolation.
+        jpeg: how JPEGs are decoded; None: as well as this installation can.
+        gpu_decode_share: share of the data set's JPEGs that the GPU decodes.
 
     Attributes:
         steps_per_epoch: whole global batches in the data set.
@@ -73,6 +77,9 @@ class TrainLoader(Loader):
         device: torch.device | str,
         dtype: torch.dtype = torch.float32,
         batches_ahead: int = 3,
+        interpolation: Interpolation = "bilinear",
+        jpeg: WindowDecoder | None = None,
+        gpu_decode_share: float = 0.0,
     ) -> None:
         self.parts = accumulation_steps * world_size
         if global_batch_size % self.parts:
@@ -103,7 +110,10 @@ class TrainLoader(Loader):
             device=device,
             dtype=torch.promote_types(dtype, torch.float32) if raw else dtype,
             batches_ahead=batches_ahead,
+            interpolation=interpolation,
+            jpeg=jpeg,
         )
+        self._gpu_decode_share = gpu_decode_share
         self.transforms = list(transforms)
         self._progressive = resolution if isinstance(resolution, Progressive) else None
         self._mixing = Mixing(mixes, seed=seed, num_classes=dataset.num_classes) if mixes else None
@@ -138,7 +148,15 @@ class TrainLoader(Loader):
         resolution = self._progressive.at(taken.epoch) if self._progressive else self.resolution
         windows = Windows.centred(samples["height"], samples["width"], resolution)
         draw_windows(self.transforms, windows, self.order.seed, taken.epoch, taken.positions)
-        plan = Plan.of(samples, taken.indices, windows, self.dataset.targets(taken.indices))
+        share = self._gpu_decode_share
+        plan = Plan.of(
+            samples,
+            taken.indices,
+            windows,
+            self.dataset.targets(taken.indices),
+            self.interpolation,
+            in_share(taken.indices, share) if share else None,
+        )
         return replace(plan, finish=self._finish(step, taken, resolution))
 
     def _finish(self, step: int, taken: Slice, resolution: int) -> Finish | None:
@@ -165,7 +183,7 @@ class EvalLoader(Loader):
         batch_size: images per batch on each rank; the last batches are padded up to it.
         mean, std: per channel on the scale 0..1; the training set's. The data set's own where left out.
         rank, world_size: this process's place among all.
-        workers, device, dtype, batches_ahead: as TrainLoader.
+        workers, device, dtype, batches_ahead, interpolation, jpeg: as TrainLoader.
     """
 
     def __init__(
@@ -183,6 +201,8 @@ class EvalLoader(Loader):
         device: torch.device | str,
         dtype: torch.dtype = torch.float32,
         batches_ahead: int = 3,
+        interpolation: Interpolation = "bilinear",
+        jpeg: WindowDecoder | None = None,
     ) -> None:
         super().__init__(
             dataset,
@@ -194,6 +214,8 @@ class EvalLoader(Loader):
             device=device,
             dtype=dtype,
             batches_ahead=batches_ahead,
+            interpolation=interpolation,
+            jpeg=jpeg,
         )
         self.crop_ratio = crop_ratio
         self.rank = rank
@@ -202,6 +224,15 @@ class EvalLoader(Loader):
     def __len__(self) -> int:
         """Batches on every rank."""
         return -(-len(self.dataset) // (self.batch_size * self.world_size))
+
+    @property
+    def protocol(self) -> dict[str, float | str]:
+        """How images are looked at, for what is said beside a result."""
+        return {
+            "resolution": self.resolution,
+            "crop_ratio": self.crop_ratio,
+            "interpolation": self.interpolation,
+        }
 
     def batches(self) -> Stream:
         return Stream(self, (self._plan(step) for step in range(len(self))))
@@ -212,4 +243,4 @@ class EvalLoader(Loader):
         indices[indices >= len(self.dataset)] = -1
         samples = self.dataset.samples[indices]
         windows = Windows.centred(samples["height"], samples["width"], self.resolution, self.crop_ratio)
-        return Plan.of(samples, indices, windows, self.dataset.targets(indices))
+        return Plan.of(samples, indices, windows, self.dataset.targets(indices), self.interpolation)

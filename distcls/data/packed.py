@@ -3,21 +3,28 @@
 All of a batch's windows travel in one page-locked buffer with their table and targets: one copy and one kernel per
 batch. A GPU operation per image instead, be it a copy or a decode, stretches the training step by its own length.
 
-Layout of the buffer: table (N, 4) int64 of offset, rows, cols, flip, then target (N,) int64 or (N, C) float32, then
-each window's pixels (rows, cols, 3).
+Layout of the buffer: table (N, 7) int64, then target (N,) int64 or (N, C) float32, then each window's pixels
+(rows, cols, 3). A row of the table: where the window begins, in bytes from the buffer's start; rows, cols, flip; and
+bytes from a pixel to the one below, to the one beside it, and to its next channel. Images that the GPU has decoded lie
+elsewhere in its memory, channel by channel, and are found in the same way.
 """
 
+import ctypes
 import threading
 from collections.abc import Sequence
 from typing import Protocol
 
 import numpy as np
 import torch
+from torchvision.io import ImageReadMode, decode_jpeg
 
 from distcls.data.decode_cpu import pack_windows
-from distcls.data.slots import Plan
+from distcls.data.jpeg_window import WindowDecoder
+from distcls.data.resize_plain import resize_plainly
+from distcls.data.slots import Interpolation, Plan
 
-_ROW = 4 * 8  # bytes of the table's row
+_COLUMNS = 7
+_ROW = _COLUMNS * 8  # bytes
 
 
 class Transfer(Protocol):
@@ -35,6 +42,17 @@ class Transfer(Protocol):
 
     def wait_writable(self) -> None:
         """A thread: until the last copy has read the host's side."""
+
+    def wait_read(self) -> None:
+        """A thread: until the consumer's stream has read the last copy, and what was decoded beside it."""
+
+    def decode(self, files: list[torch.Tensor]) -> list[torch.Tensor]:
+        """A thread: JPEGs (bytes,) uint8 -> images (3, H, W) uint8 on the device, ready where a later copy has arrived.
+
+        Raises:
+            RuntimeError: one of them is damaged.
+        """
+        ...
 
     def copy(self, host: torch.Tensor, device: torch.Tensor) -> None:
         """A thread: start the copy, once the consumer's stream has read the last one."""
@@ -67,6 +85,13 @@ class CudaTransfer:
     def wait_writable(self) -> None:
         self._copied.synchronize()
 
+    def wait_read(self) -> None:
+        self._read.synchronize()
+
+    def decode(self, files: list[torch.Tensor]) -> list[torch.Tensor]:
+        with torch.cuda.device(self.device), torch.cuda.stream(self._copies):
+            return decode_jpeg(files, mode=ImageReadMode.RGB, device=self.device)
+
     def copy(self, host: torch.Tensor, device: torch.Tensor) -> None:
         with torch.cuda.stream(self._copies):
             self._copies.wait_event(self._read)
@@ -91,8 +116,13 @@ class PackedSlot:
         mean: Sequence[float],
         std: Sequence[float],
         dtype: torch.dtype,
+        interpolation: Interpolation,
+        jpeg: WindowDecoder,
         transfer: Transfer,
     ) -> None:
+        self._area = interpolation == "ffcv_area"
+        self._jpeg = jpeg
+        self._decoded: list[torch.Tensor] = []
         self._mean, self._std, self._dtype = tuple(mean), tuple(std), dtype
         self._transfer = transfer
         self._lock = threading.Lock()
@@ -109,9 +139,16 @@ class PackedSlot:
     def begin(self, plan: Plan, parts: int) -> None:
         self._plan = plan
         rows, cols, flip = plan.windows[:, 2:5].astype(np.int64).T
-        ends = len(rows) * _ROW + plan.target.nbytes + np.cumsum(3 * rows * cols)
-        self._offsets = ends - 3 * rows * cols
-        self._table = np.stack((self._offsets, rows, cols, flip), 1)
+        self._indices, self._windows = plan.indices, plan.windows
+        if plan.on_device is not None:
+            # The threads see them as padding of no size.
+            self._indices = np.where(plan.on_device, -1, plan.indices)
+            self._windows = np.where(plan.on_device[:, None], 0, plan.windows)
+        sizes = 3 * self._windows[:, 2].astype(np.int64) * self._windows[:, 3]
+        ends = len(rows) * _ROW + plan.target.nbytes + np.cumsum(sizes)
+        self._offsets = ends - sizes
+        one = np.ones_like(rows)
+        self._table = np.stack((self._offsets, rows, cols, flip, 3 * cols, 3 * one, one), 1)
         self._bytes = int(ends[-1])
         self._parts = parts
         if self._bytes > len(self._packed):
@@ -122,9 +159,49 @@ class PackedSlot:
         self._transfer.wait_writable()
         status = np.empty(last - first, np.int32)
         part = slice(first, last)
-        plan = self._plan
-        pack_windows(samples, plan.indices[part], plan.windows[part], self._offsets[part], self._packed, status)
+        pack_windows(
+            samples,
+            self._indices[part],
+            self._windows[part],
+            self._jpeg.address,
+            self._offsets[part],
+            self._packed,
+            status,
+        )
         return status
+
+    def decode_on_device(self, samples: np.ndarray) -> np.ndarray:
+        assert self._plan.on_device is not None
+        status = np.zeros(len(self._plan.indices), np.int32)
+        which = np.flatnonzero(self._plan.on_device)
+        rows = samples[self._plan.indices[which]]
+        files = [_bytes_of(row) for row in rows]
+        # Their memory is given back only when nothing reads it any more: the decoder's own stream waits for nobody.
+        self._transfer.wait_read()
+        self._decoded = []
+        try:
+            self._decoded = self._transfer.decode(files)
+        except RuntimeError:
+            status[which] = [self._is_damaged(file) for file in files]
+            if not status.any():
+                raise
+            return status
+        for place, row, image in zip(which, rows, self._decoded, strict=True):
+            if image.shape != (3, row["height"], row["width"]):
+                status[place] = 1
+            top, left = self._plan.windows[place, :2].astype(np.int64)
+            channel, line, pixel = image.stride()
+            start = image.data_ptr() + int(top) * line + int(left) * pixel
+            self._table[place, 0] = start - self._device.data_ptr()
+            self._table[place, 4:] = line, pixel, channel
+        return status
+
+    def _is_damaged(self, file: torch.Tensor) -> bool:
+        try:
+            self._transfer.decode([file])
+        except RuntimeError:
+            return True
+        return False
 
     def part_done(self) -> None:
         with self._lock:
@@ -139,12 +216,19 @@ class PackedSlot:
         on_host = torch.from_numpy(self._plan.target)
         pixels_at = self._table.nbytes + on_host.nbytes
         self._transfer.arrived()
-        table = self._device[: self._table.nbytes].view(torch.int64).view(-1, 4)
+        table = self._device[: self._table.nbytes].view(torch.int64).view(-1, _COLUMNS)
         target = self._device[self._table.nbytes : pixels_at].view(on_host.dtype).view(on_host.shape).clone()
         resize = resize_on_gpu if self._device.is_cuda else resize_plainly
-        images = resize(self._device, table, self._plan.resolution, self._mean, self._std, self._dtype)
+        shape = (self._plan.resolution, self._mean, self._std, self._dtype)
+        images = resize(self._device, table, *shape, area=self._area)
         self._transfer.read()
         return images, target
+
+
+def _bytes_of(sample: np.void) -> torch.Tensor:
+    """The file of a sample, (bytes,) uint8, where it is mapped: nothing writes to it."""
+    array = (ctypes.c_uint8 * int(sample["size"])).from_address(int(sample["address"]))
+    return torch.from_numpy(np.ctypeslib.as_array(array))
 
 
 def resize_on_gpu(
@@ -154,51 +238,12 @@ def resize_on_gpu(
     mean: Sequence[float],
     std: Sequence[float],
     dtype: torch.dtype,
+    *,
+    area: bool = False,
 ) -> torch.Tensor:
     """As `resize_plainly`, by one kernel."""
     from distcls.data.decode_gpu import resize_windows
 
     # Triton launches on the current device, which need not be the loader's.
     with torch.cuda.device_of(packed):
-        return resize_windows(packed, table, resolution, mean, std, dtype)
-
-
-def resize_plainly(
-    packed: torch.Tensor,
-    table: torch.Tensor,
-    resolution: int,
-    mean: Sequence[float],
-    std: Sequence[float],
-    dtype: torch.dtype,
-) -> torch.Tensor:
-    """What the GPU's kernel computes, in plain torch, image by image.
-
-    Args:
-        packed: (bytes,) uint8.
-        table: (N, 4) int64 of offset, rows, cols, flip.
-        resolution: R.
-        mean, std: per channel on the scale 0..1.
-        dtype: of the result; float32 is computed with.
-
-    Returns:
-        (N, 3, R, R) in channels-last memory, normalised.
-    """
-    out = torch.empty((len(table), resolution, resolution, 3), dtype=dtype, device=packed.device)
-    scale = 1 / (255 * torch.tensor(std, device=packed.device))
-    shift = 255 * torch.tensor(mean, device=packed.device)
-    for image, (offset, rows, cols, flip) in zip(out, table.tolist(), strict=True):
-        pixels = packed[offset : offset + rows * cols * 3].view(rows, cols, 3).float()
-        down, across = _filter(rows, resolution, packed.device), _filter(cols, resolution, packed.device)
-        resized = torch.einsum("iy,yxc->ixc", down, pixels)
-        resized = torch.einsum("jx,ixc->ijc", across.flip(0) if flip else across, resized)
-        image.copy_((resized - shift) * scale)
-    return out.permute(0, 3, 1, 2)
-
-
-def _filter(length: int, size: int, device: torch.device) -> torch.Tensor:
-    """The antialiased bilinear filter as a (size, length) matrix; `decode_cpu._triangle`."""
-    support = max(length / size, 1.0)
-    centres = (torch.arange(size, device=device, dtype=torch.float64)[:, None] + 0.5) * (length / size)
-    places = torch.arange(length, device=device, dtype=torch.float64)[None] + 0.5
-    weights = (1 - (places - centres).abs() / support).clamp(min=0)
-    return (weights / weights.sum(1, keepdim=True)).float()
+        return resize_windows(packed, table, resolution, mean, std, dtype, area=area)

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 import torch
@@ -10,7 +10,10 @@ import torch
 from distcls.data.augment import Windows
 from distcls.data.beton import JPEG
 from distcls.data.decode_cpu import decode_windows
+from distcls.data.jpeg_window import WindowDecoder
 
+# How a window becomes the output. bilinear: antialiased, Pillow's and torchvision's. ffcv_area: OpenCV's INTER_AREA.
+Interpolation = Literal["bilinear", "ffcv_area"]
 # What is left to do on the device: images (N, 3, R, R), which it may overwrite, and target -> those of the batch.
 Finish = Callable[[torch.Tensor, torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
 
@@ -25,6 +28,7 @@ class Plan:
         windows: (N, 6) int32 of `Windows.packed`; one black pixel for padding.
         resolution: R of the batch, at most the slots'.
         finish: see Finish; None: nothing.
+        on_device: (N,) bool: which JPEGs the device decodes, whole; None: none.
     """
 
     indices: np.ndarray
@@ -32,13 +36,28 @@ class Plan:
     windows: np.ndarray
     resolution: int
     finish: Finish | None = None
+    on_device: np.ndarray | None = None
 
     @classmethod
-    def of(cls, samples: np.ndarray, indices: np.ndarray, windows: Windows, target: np.ndarray) -> "Plan":
-        """For `samples` (N,), rows of the data set's table; where an index is -1 any row."""
-        packed = windows.packed(samples["mode"] == JPEG)
+    def of(
+        cls,
+        samples: np.ndarray,
+        indices: np.ndarray,
+        windows: Windows,
+        target: np.ndarray,
+        interpolation: Interpolation,
+        on_device: np.ndarray | None = None,
+    ) -> "Plan":
+        """For `samples` (N,), rows of the data set's table; where an index is -1 any row.
+
+        FFCV decodes at full size, whatever becomes of it: so does ffcv_area.
+        """
+        jpeg = samples["mode"] == JPEG
+        on_device = None if on_device is None else on_device & jpeg & (indices >= 0)
+        shrinkable = jpeg & (interpolation == "bilinear")
+        packed = windows.packed(shrinkable if on_device is None else shrinkable & ~on_device)
         packed[indices < 0] = (0, 0, 1, 1, 0, 1)
-        return cls(indices, target, packed, windows.resolution)
+        return cls(indices, target, packed, windows.resolution, on_device=on_device)
 
 
 class Slot(Protocol):
@@ -49,6 +68,10 @@ class Slot(Protocol):
 
     def fill(self, samples: np.ndarray, first: int, last: int) -> np.ndarray:
         """A thread: decode images [first, last) of the plan; the decoder's status (last - first,) int32."""
+        ...
+
+    def decode_on_device(self, samples: np.ndarray) -> np.ndarray:
+        """A thread: decode the plan's images that are marked for it; status (N,) int32."""
         ...
 
     def part_done(self) -> None:
@@ -68,6 +91,8 @@ def make_slots(
     std: Sequence[float],
     device: torch.device,
     dtype: torch.dtype,
+    interpolation: Interpolation,
+    jpeg: WindowDecoder,
 ) -> list[Slot]:
     """`number` slots for a device; mean and std are per channel on the scale 0..1."""
     if device.type == "cuda":
@@ -75,11 +100,20 @@ def make_slots(
 
         copies = torch.cuda.Stream(device)
         return [
-            PackedSlot(batch_size, resolution, mean=mean, std=std, dtype=dtype, transfer=CudaTransfer(device, copies))
+            PackedSlot(
+                batch_size,
+                resolution,
+                mean=mean,
+                std=std,
+                dtype=dtype,
+                interpolation=interpolation,
+                jpeg=jpeg,
+                transfer=CudaTransfer(device, copies),
+            )
             for _ in range(number)
         ]
     normalise = Normalise(mean, std, dtype)
-    return [HostSlot(batch_size, resolution, normalise) for _ in range(number)]
+    return [HostSlot(batch_size, resolution, normalise, interpolation, jpeg) for _ in range(number)]
 
 
 class Normalise:
@@ -100,7 +134,11 @@ class Normalise:
 class HostSlot:
     """For training on a CPU: resized images in uint8, of the slot's resolution or a smaller one."""
 
-    def __init__(self, batch_size: int, resolution: int, normalise: Normalise) -> None:
+    def __init__(
+        self, batch_size: int, resolution: int, normalise: Normalise, interpolation: Interpolation, jpeg: WindowDecoder
+    ) -> None:
+        self._area = interpolation == "ffcv_area"
+        self._jpeg = jpeg
         self._room = torch.empty(batch_size * resolution * resolution * 3, dtype=torch.uint8)
         self._normalise = normalise
 
@@ -112,9 +150,20 @@ class HostSlot:
 
     def fill(self, samples: np.ndarray, first: int, last: int) -> np.ndarray:
         status = np.empty(last - first, np.int32)
-        plan = self._plan
-        decode_windows(samples, plan.indices[first:last], plan.windows[first:last], self._pixels[first:last], status)
+        plan, part = self._plan, slice(first, last)
+        decode_windows(
+            samples,
+            plan.indices[part],
+            plan.windows[part],
+            self._jpeg.address,
+            self._area,
+            self._pixels[part],
+            status,
+        )
         return status
+
+    def decode_on_device(self, samples: np.ndarray) -> np.ndarray:
+        raise AssertionError("a CPU has no decoder of its own")
 
     def part_done(self) -> None: ...
 

@@ -16,7 +16,8 @@ import torch
 
 from distcls.data.dataset import BetonDataset
 from distcls.data.errors import DataError
-from distcls.data.slots import Plan, Slot, make_slots
+from distcls.data.jpeg_window import WindowDecoder, window_decoder
+from distcls.data.slots import Interpolation, Plan, Slot, make_slots
 from distcls.errors import UserError
 
 
@@ -129,6 +130,8 @@ class Loader:
         device: torch.device | str,
         dtype: torch.dtype,
         batches_ahead: int,
+        interpolation: Interpolation,
+        jpeg: WindowDecoder | None,
     ) -> None:
         if workers < 1:
             raise UserError(f"data.workers: got {workers}, expected 1 or more threads")
@@ -141,8 +144,17 @@ class Loader:
         self.workers = workers
         self.streaming = False
         self.watch: Callable[[Batch], None] | None = None  # is shown every batch as it is handed out
+        self.interpolation: Interpolation = interpolation
         self.slots = make_slots(
-            batches_ahead, batch_size, resolution, mean=mean, std=std, device=torch.device(device), dtype=dtype
+            batches_ahead,
+            batch_size,
+            resolution,
+            mean=mean,
+            std=std,
+            device=torch.device(device),
+            dtype=dtype,
+            interpolation=interpolation,
+            jpeg=jpeg or window_decoder(),
         )
         self._threads = ThreadPoolExecutor(workers, thread_name_prefix="distcls-data")
         # Equal parts, as many as threads: batches queue up behind each other, so a slow part delays no thread.
@@ -155,16 +167,24 @@ class Loader:
     def decode(self, slot: Slot, plan: Plan) -> list[Future[None]]:
         """Start to fill the slot."""
         cuts = [(first, last) for first, last in zip(self._cuts, self._cuts[1:], strict=False) if last > first]
-        slot.begin(plan, len(cuts))
-        return [self._threads.submit(self._decode_part, slot, plan, first, last) for first, last in cuts]
+        apart = plan.on_device is not None and bool(plan.on_device.any())
+        slot.begin(plan, len(cuts) + apart)
+        futures = [self._threads.submit(self._decode_part, slot, plan, first, last) for first, last in cuts]
+        return [self._threads.submit(self._decode_on_device, slot, plan), *futures] if apart else futures
+
+    def _decode_on_device(self, slot: Slot, plan: Plan) -> None:
+        self._refuse_damaged(plan.indices[np.flatnonzero(slot.decode_on_device(self.dataset.samples))])
+        slot.part_done()
 
     def _decode_part(self, slot: Slot, plan: Plan, first: int, last: int) -> None:
         status = slot.fill(self.dataset.samples, first, last)
-        bad = np.flatnonzero(status)
-        if len(bad):
+        self._refuse_damaged(plan.indices[first + np.flatnonzero(status)])
+        slot.part_done()
+
+    def _refuse_damaged(self, indices: np.ndarray) -> None:
+        if len(indices):
             self.dataset.check_unchanged(every=0)
             raise DataError(
-                f"{self.dataset.place_of(int(plan.indices[first + bad[0]]))}: its JPEG data is damaged and cannot be "
-                "decoded. Copy the file again, or write it again with `distcls data convert`."
+                f"{self.dataset.place_of(int(indices[0]))}: its JPEG data is damaged and cannot be decoded. "
+                "Copy the file again, or write it again with `distcls data convert`."
             )
-        slot.part_done()

@@ -35,6 +35,7 @@ def announce(
         f"{job.world_size} x {job.device.type}, {job.train_loader.workers} data threads a rank; "
         f"run folder {folder.path}"
     )
+    job.trackers.event("evaluation", **job.val_loader.protocol, tta=job.tta)
     if start.attempt > 1:
         where = f"step {progress.step} ({found.name})" if found else "the beginning: it has no checkpoint yet"
         job.console.note(f"attempt {start.attempt}: going on from {where}")

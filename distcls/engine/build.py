@@ -9,11 +9,10 @@ from torch import nn
 from distcls.data.dataset import BetonDataset
 from distcls.data.errors import DataError
 from distcls.data.loader import EvalLoader, TrainLoader
-from distcls.data.resolution import Progressive
 from distcls.engine.bottleneck import Settings
 from distcls.engine.class_metrics import ClassMetrics
 from distcls.engine.device_facts import device_facts
-from distcls.engine.fit import misfits
+from distcls.engine.fit import misfits, model_misfits
 from distcls.engine.fit_ranks import reported_at
 from distcls.engine.initial_weights import InitialWeights
 from distcls.engine.job import Job
@@ -21,7 +20,7 @@ from distcls.engine.predictions import Predictions
 from distcls.engine.preemption import StopRequest
 from distcls.engine.ranks.heartbeat import Heartbeat
 from distcls.engine.ranks.topology import cores_per_rank
-from distcls.engine.sampling import sampling_of
+from distcls.engine.sampling import resolution_of, sampling_of
 from distcls.engine.seeding import seed_building
 from distcls.engine.strategies.blocks import checkpoint_activations, find_blocks
 from distcls.engine.strategies.buffers import same_start
@@ -33,7 +32,7 @@ from distcls.models.weights import Report
 from distcls.optim.ema import Ema
 from distcls.optim.param_groups import learning_rates
 from distcls.recipe.errors import KeyPath, Problem, RecipeError
-from distcls.recipe.schema import ProgressiveResolution, Recipe
+from distcls.recipe.schema import Recipe
 from distcls.recipe.source import Source
 from distcls.registry import MIXES, OPTIMIZERS, SCHEDULES, TRANSFORMS
 from distcls.tracking.console import Console
@@ -71,13 +70,6 @@ def open_datasets(recipe: Recipe, source: Source) -> Datasets:
     return Datasets(train, val)
 
 
-def resolution_of(key: int | ProgressiveResolution) -> tuple[int | Progressive, int]:
-    """What the training loader takes, and the side in pixels that the model is built and evaluated for."""
-    if isinstance(key, int):
-        return key, key
-    return Progressive(start=key.start, end=key.end, ramp=key.ramp, multiple_of=key.multiple_of), key.end
-
-
 def build_model(
     recipe: Recipe, source: Source, initial_weights: InitialWeights | None = None, resuming: bool = False
 ) -> tuple[ImageClassifier, Report | None]:
@@ -89,11 +81,13 @@ def build_model(
 
     Raises:
         UserError: a part refuses its arguments.
-        RecipeError: the weights do not fit, or `model.freeze` names nothing.
+        RecipeError: the model does not fit the images, the weights do not fit it, or `model.freeze` names nothing.
     """
     seed_building(recipe.train.seed)
-    _, size = resolution_of(recipe.data.resolution)
+    resolution, size = resolution_of(recipe.data.resolution)
     model = build_classifier(recipe.model.model_dump(), image_size=(size, size), init_weights=not resuming)
+    if problems := model_misfits(model, recipe, source, resolution):
+        raise RecipeError(source.recipe, problems)
     report = None if resuming or initial_weights is None else initial_weights.load_into(model)
     with reported_at(source, ("model", "freeze")):
         freeze(model, recipe.model.freeze)
@@ -153,13 +147,17 @@ def build_job(
         classifier,
         lambda: _optimizer(recipe, classifier),
         blocks=blocks,
+        micro_batch=train.global_batch_size // (ranks * train.accumulation_steps),
+        accumulation_steps=train.accumulation_steps,
         clip_grad_norm=train.clip_grad_norm,
+        deepspeed_overrides=recipe.distributed.deepspeed_overrides,
     )
     weights_in_place, changed = strategy.local_weights(), strategy.weights_changed
     ema = Ema(weights_in_place, decay=train.ema.decay, changed=changed) if train.ema else None
 
     shape = {"rank": accelerator.process_index, "world_size": ranks, "device": accelerator.device, "dtype": images}
     shape["workers"] = recipe.data.workers or cores_per_rank(local_world_size)
+    shape["interpolation"] = recipe.data.interpolation
     train_loader = TrainLoader(
         datasets.train,
         resolution=resolution,
@@ -212,6 +210,7 @@ def build_job(
         log_every_steps=train.log_every_steps,
         checkpoint_every_steps=recipe.checkpoint.every_steps,
         evaluate_every_epochs=recipe.eval.every_epochs,
+        tta=recipe.eval.tta,
         learning_rates=learning_rates(strategy.torch_optimizer.param_groups, base_rate),
         device_facts=facts,
         settings=Settings(

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from typing import Literal
 
 import torch
 from torch import nn
@@ -22,6 +23,7 @@ def evaluate(
     device: torch.device,
     world_size: int,
     autocast: Callable[[], AbstractContextManager],
+    tta: Literal["flip"] | None = None,
     stop_requested: Callable[[], bool] = lambda: False,
     beat: Callable[[], None] = lambda: None,
     metrics: ClassMetrics | None = None,
@@ -35,6 +37,8 @@ def evaluate(
     Args:
         model: the wrapped classifier, ``images (N, 3, H, W) -> logits (N, C)``.
         classifier: the same, unwrapped: its ``loss(logits, target)`` gives the losses and counts.
+        tta: flip: an image's logits are the mean of its own and its mirror image's. ffcv-imagenet takes their sum,
+            which ranks classes alike; the mean keeps the scale on which the loss and probabilities were trained.
         stop_requested: this rank's wish to end early; all ranks agree on it between batches.
         beat: called once a batch, for whoever watches that this goes on.
         metrics: what to measure beside them.
@@ -59,6 +63,8 @@ def evaluate(
             for number, batch in enumerate(batches):
                 with autocast():
                     logits = model(batch.images)
+                    if tta == "flip":
+                        logits = (logits + model(batch.images.flip(3))) / 2
                     # A rank whose share is padding alone still sums zeros under the same names.
                     rows = max(batch.count, 1)
                     values = classifier.loss(logits[:rows], batch.target[:rows].clamp(min=0))

@@ -1,8 +1,15 @@
-"""Where a recipe does not fit its data sets: known before anything is built, reported like every mistake."""
+"""Where a recipe does not fit its data sets, or its model: reported like every mistake, before the first batch."""
 
+import copy
+from collections.abc import Callable
 from typing import Any
 
+import torch
+
 from distcls.data.dataset import BetonDataset
+from distcls.data.resolution import Progressive
+from distcls.errors import UserError
+from distcls.models.classifier import ImageClassifier, at_rest
 from distcls.recipe.errors import KeyPath, Problem
 from distcls.recipe.schema import Recipe
 from distcls.recipe.source import Source
@@ -34,6 +41,59 @@ def misfits(recipe: Recipe, source: Source, train: BetonDataset, val: BetonDatas
         found.append((("data", "sampler"), text))
     found += _metrics(recipe, HEADS[head["type"]])
     return [Problem(source.at(path), path, text) for path, text in found]
+
+
+def model_misfits(
+    model: ImageClassifier, recipe: Recipe, source: Source, resolution: int | Progressive
+) -> list[Problem]:
+    """What only a built model shows: a size of images that it cannot take, a loss that cannot take mixed labels.
+
+    Found by trying, with one image of zeros for each size: whatever a plug-in or a library's model is, it need not say
+    so itself. Costs nothing where a recipe has one size and no mixing.
+    """
+    found: list[tuple[KeyPath, str]] = []
+    sizes = sorted(resolution.sides()) if isinstance(resolution, Progressive) else [resolution]
+    usual = sizes[-1]
+    expected = "or a model for any size, such as timm's with dynamic_img_size: true"
+    with at_rest(model):
+        if len(sizes) > 1:
+            refused = [(size, said) for size in sizes if (said := _raised(model, _image(model, size)))]
+            for size, said in refused[:1]:
+                text = f"the model does not take every size of this schedule: got {size} ({said}), expected one size, "
+                found.append((("data", "resolution"), text + expected))
+        size = recipe.data.val.resolution or usual
+        if size not in sizes and (said := _raised(model, _image(model, size))):
+            text = f"the model does not take this size: got {size} ({said}), expected that of data.resolution, "
+            found.append((("data", "val", "resolution"), text + expected))
+        if recipe.data.mix and not found and (said := _soft_labels_refused(model, usual)):
+            text = f"the labels that it mixes are not for this head or its loss: got {said}, "
+            found.append((("data", "mix"), text + "expected a loss for targets (N, C), such as CrossEntropyLoss"))
+    return [Problem(source.at(path), path, text) for path, text in found]
+
+
+def _soft_labels_refused(model: ImageClassifier, size: int) -> str | None:
+    """A copy of the head is asked: a loss may count what it sees."""
+    features = model.features(_image(model, size))
+    head = copy.deepcopy(model.head)
+    classes = head(features).shape[1]
+    for part in head.modules():
+        if (weigh := getattr(part, "set_class_counts", None)) is not None:
+            weigh([1] * classes)
+    return _raised(head.forward_train, features, torch.full((1, classes), 1 / classes))
+
+
+def _image(model: ImageClassifier, size: int) -> torch.Tensor:
+    return torch.zeros(1, getattr(model.backbone, "in_channels", 3), size, size)
+
+
+def _raised(call: Callable[..., Any], *arguments: Any) -> str | None:
+    """What a part says against its arguments, whatever its author chose to raise."""
+    try:
+        call(*arguments)
+    except Exception as error:
+        said = str(error).partition("\n")[0]
+        return said if isinstance(error, UserError) else f"{type(error).__name__}: {said}"
+    return None
 
 
 def _labels(head: Any, train: BetonDataset, val: BetonDataset) -> list[tuple[KeyPath, str]]:

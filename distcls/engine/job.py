@@ -1,6 +1,7 @@
 """What the train loop works with: everything that a recipe asks for, built and ready."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from accelerate import Accelerator
@@ -46,6 +47,7 @@ class Job:
     log_every_steps: int
     checkpoint_every_steps: int
     evaluate_every_epochs: float
+    tta: Literal["flip"] | None
     learning_rates: dict[str, float]
     device_facts: DeviceFacts
     settings: Settings

@@ -87,6 +87,7 @@ class RunFolder:
         fingerprints: Mapping[str, str],
         world_size: int,
         threads: int,
+        versions: Mapping[str, str] | None = None,
         resume: Literal["auto", "never", "must"] = "auto",
         allow_changes: Sequence[str] = (),
         refill: Callable[[dict[str, Any]], dict[str, Any]] = lambda recorded: recorded,
@@ -99,6 +100,7 @@ class RunFolder:
             recipe_yaml: the same as text, for `recipe.yaml`; written by the first attempt only.
             fingerprints: of the data sets: `{"data.train": ..., "data.val": ...}`.
             world_size: ranks. threads: per rank.
+            versions: recorded beside those of packages.
             resume, allow_changes: of the recipe's `checkpoint`.
             refill: gives a recorded recipe the defaults of keys that are newer than it.
             wait_s: how long to wait for another process to leave: a preempted run may be saving still.
@@ -109,11 +111,12 @@ class RunFolder:
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             self._lock.take(wait_s)
+            facts = {"world_size": world_size, "threads": threads, "versions": {**_versions(), **(versions or {})}}
             plain = json.loads(json.dumps(recipe))
             run = self._read()
             if run is not None:
                 run["recipe"] = json.loads(json.dumps(refill(run["recipe"])))
-            return self._begin(run, plain, recipe_yaml, dict(fingerprints), world_size, threads, resume, allow_changes)
+            return self._begin(run, plain, recipe_yaml, dict(fingerprints), facts, resume, allow_changes)
         except OSError as error:
             self.close()
             raise UserError(f"output_dir {self.path} cannot be used: {error.strerror} ({error.filename})") from error
@@ -145,8 +148,7 @@ class RunFolder:
         recipe: dict[str, Any],
         recipe_yaml: str,
         fingerprints: dict[str, str],
-        world_size: int,
-        threads: int,
+        facts: dict[str, Any],
         resume: str,
         allow_changes: Sequence[str],
     ) -> Start:
@@ -175,7 +177,7 @@ class RunFolder:
 
         now = _now()
         attempt = {"status": "running", "started": now, "host": socket.gethostname(), "pid": os.getpid()}
-        attempt |= {"world_size": world_size, "threads": threads, "versions": _versions()}
+        attempt |= facts
         changed: dict[str, list[Any]] = {}
         if run is None:
             run = {"run_id": secrets.token_hex(4), "created": now, "attempts": []}
@@ -183,9 +185,8 @@ class RunFolder:
             before = run["attempts"][-1]
             if before["status"] == "running":
                 before["status"] = "killed"
-            shared = ("world_size", "threads", "versions")
-            old = {**run["recipe"], **{key: before[key] for key in shared}}
-            new = {**recipe, **{key: attempt[key] for key in shared}}
+            old = {**run["recipe"], **{key: before[key] for key in facts}}
+            new = {**recipe, **facts}
             changed = {key: [_plain(was), _plain(now)] for key, was, now in differences(old, new)} | allowed
         run |= {"status": "running", "fingerprints": fingerprints, "recipe": recipe}
         run["attempts"].append(attempt)

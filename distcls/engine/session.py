@@ -9,12 +9,13 @@ from typing import Any, Literal
 import torch
 from accelerate import Accelerator
 
+from distcls.data.jpeg_window import window_decoder
 from distcls.engine.announce import announce, last_words
 from distcls.engine.batch_record import record_batches
 from distcls.engine.build import Datasets, build_job, open_datasets
 from distcls.engine.checkpoints.snapshot import Progress, Snapshots
 from distcls.engine.checkpoints.store import CheckpointStore
-from distcls.engine.fit_ranks import check_ranks
+from distcls.engine.fit_ranks import check_device, check_ranks
 from distcls.engine.initial_weights import InitialWeights
 from distcls.engine.metrics import Totals
 from distcls.engine.plugins import Plugin, import_parts
@@ -67,7 +68,7 @@ def prepare(recipe_path: Path, overrides: Sequence[str], world_size: int) -> Pla
     recipe = check(source)
     preflight.preflight(precision=recipe.train.precision, strategy=recipe.distributed.strategy)
     datasets = open_datasets(recipe, source)
-    check_ranks(recipe, source, world_size)
+    check_ranks(recipe, source, world_size, gpu=torch.cuda.is_available())
     initial_weights = InitialWeights(recipe.model.init, source) if recipe.model.init else None
     # a run that goes on does not need the file any more: it may be gone by then
     if initial_weights is not None and not _goes_on(recipe):
@@ -115,12 +116,14 @@ def _meet(recipe: Recipe, world_size: int, local_world_size: int) -> Accelerator
 
 def _attempt(plan: Plan, accelerator: Accelerator, local_world_size: int, stop: StopRequest) -> Outcome:
     recipe, rank, ranks = plan.recipe, accelerator.process_index, accelerator.num_processes
+    check_device(recipe, plan.source, accelerator.device)
     collectives.same_on_all_ranks(
         {
             "code": code_version(),
             "recipe": recipe.resolved(),
             "plug-ins": {Path(plugin.name).name: plugin.sha256[:16] for plugin in plan.plugins},
             **plan.fingerprints(),
+            "JPEG decoding (launch/setup.sh compiles it)": window_decoder().name,
         }
     )
     console = Console(rank)
@@ -203,8 +206,7 @@ def _attempt(plan: Plan, accelerator: Accelerator, local_world_size: int, stop: 
             if status == "preempted":
                 stop.done()
             _end(folder, status, message, console)
-            if status != "preempted":  # the grace period is short
-                _draw(folder, console)
+            _draw(folder, console, seconds=5 if status == "preempted" else 60)  # the grace period is short
         if status != "failed" and ranks > 1:
             torch.distributed.barrier()  # a launcher kills all ranks as soon as the first has left
     console.finish(last_words(status, folder, progress))
@@ -229,10 +231,10 @@ def _end_lost(folder: RunFolder, attempt: int, error: RankLost, console: Console
             console.warn(f"{folder.path}/run.json still says running: {failure}")
 
 
-def _draw(folder: RunFolder, console: Console) -> None:
-    """`report.html`; a run that trained well does not fail for its picture."""
+def _draw(folder: RunFolder, console: Console, seconds: float) -> None:
+    """`report.html`; a run that trained well does not fail for its picture, nor wait for it."""
     try:
-        write_report([folder.path], folder.path / "report.html")
+        within(seconds, lambda: write_report([folder.path], folder.path / "report.html"))
     except Exception as error:
         console.warn(f"{folder.path}/report.html was not drawn: {type(error).__name__}: {error}")
 
@@ -245,6 +247,7 @@ def _begin(folder: RunFolder, plan: Plan, ranks: int) -> Start:
         fingerprints=plan.fingerprints(),
         world_size=ranks,
         threads=torch.get_num_threads(),
+        versions={"jpeg": window_decoder().name},
         resume=plan.recipe.checkpoint.resume,
         allow_changes=plan.recipe.checkpoint.allow_changes,
         refill=refilled,

@@ -135,6 +135,7 @@ def _means(job: Job, predictions: Predictions | None) -> dict[str, float] | None
         device=job.device,
         world_size=job.world_size,
         autocast=job.strategy.autocast,
+        tta=job.tta,
         stop_requested=lambda: job.stop.requested is not None,
         beat=job.heart.again,
         metrics=job.metrics,

@@ -1,7 +1,8 @@
 """ImageClassifier: backbone, neck and head as one module; build_classifier makes it from the recipe's model block."""
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -140,18 +141,24 @@ def _takes_in_channels(cls: type) -> bool:
     return False
 
 
-@torch.no_grad()
-def _dry_run(part: nn.Module, x: Any, name: str) -> Any:
-    """`part(x)` in eval mode, in which BatchNorm only reads its averages, beside the random stream."""
+@contextmanager
+def at_rest(part: nn.Module) -> Iterator[None]:
+    """Trying out a new `part` leaves no trace: eval mode, where BatchNorm only reads; beside the random stream."""
     part.eval()
-    with torch.random.fork_rng(devices=[]):
+    try:
+        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+            yield
+    finally:
+        part.train()
+
+
+def _dry_run(part: nn.Module, x: Any, name: str) -> Any:
+    with at_rest(part):
         try:
             return part(x)
         except Exception as error:
             error.add_note(f"(in the dry run of {name} on one image)")
             raise
-        finally:
-            part.train()
 
 
 def _width(features: Any) -> int:

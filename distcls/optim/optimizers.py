@@ -1,6 +1,8 @@
 """Torch's optimizers under the names and arguments that recipes use.
 
 Each takes the model, not its parameters: which of them decay depends on the layers they belong to (param_groups.py).
+One that is `elementwise` updates every element from its own gradient and state alone, and so the shards of ZeRO and
+FSDP2 as it would the whole; one that needs norms over a parameter or its shape (LAMB, Muon) is not.
 """
 
 from typing import Annotated
@@ -20,6 +22,8 @@ NonNegative = Annotated[float, Field(ge=0)]
 class SGD(torch.optim.SGD):
     """Stochastic gradient descent with momentum; `weight_decay` enters the gradient, as in torch.optim.SGD."""
 
+    elementwise = True
+
     def __init__(
         self,
         model: nn.Module,
@@ -38,6 +42,8 @@ class SGD(torch.optim.SGD):
 @OPTIMIZERS.register
 class AdamW(torch.optim.AdamW):
     """Adam with decoupled weight decay (Loshchilov & Hutter 2019), as torch.optim.AdamW computes it."""
+
+    elementwise = True
 
     def __init__(
         self,

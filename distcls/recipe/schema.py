@@ -1,6 +1,6 @@
 """The recipe's keys, their types and their defaults; and `check`, which finds every mistake of a recipe at once."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr
@@ -8,9 +8,9 @@ from pydantic import BaseModel, ConfigDict, Field, PrivateAttr
 from distcls.recipe import editor
 from distcls.recipe.checker import Checker, filled
 from distcls.recipe.errors import RecipeError
+from distcls.recipe.key_pairs import check_together
 from distcls.recipe.signature import keys_of_part
 from distcls.recipe.source import Source
-from distcls.recipe.values import show
 from distcls.registry import BACKBONES, HEADS, MIXES, NECKS, OPTIMIZERS, ROLES, SCHEDULES, TRANSFORMS, Registry
 
 Count = Annotated[int, Field(gt=0)]
@@ -103,6 +103,10 @@ class Data(Part):
     """Of the sampler block_shuffle: the blocks that are mixed for each place in the global batch."""
     mix: Annotated[list[dict[str, Any]], MIXES] = []
     """Mixing of pairs of images and of their labels; each step takes one of these at random."""
+    interpolation: Literal["bilinear", "ffcv_area"] = "bilinear"
+    """How crops are resized. bilinear: antialiased, as torchvision. ffcv_area: as FFCV does, after full decoding."""
+    gpu_decode_share: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """Share of the training JPEGs that the GPU decodes (nvJPEG): for machines with few CPU cores beside their GPUs."""
     workers: Count | None = None
     """Decoding threads per rank; null means the cores that this process may use over the local ranks."""
 
@@ -148,6 +152,8 @@ class Eval(Part):
     """Epochs between evaluations; may be a fraction."""
     batch_size: Count | None = None
     """Images per rank; null means the training micro-batch."""
+    tta: Literal["flip"] | None = None
+    """Test-time augmentation. flip: the mean of the logits of each image and of its mirror image, at twice the cost."""
     metrics: list[Literal["precision", "recall", "f1", "confusion", "calibration", "map"]] = []
     """Beside loss and top-k, means over classes; each class and the confusion matrix go to val_per_class.json."""
 
@@ -189,14 +195,16 @@ class Tracking(Part):
 class Distributed(Part):
     """How ranks work together."""
 
-    strategy: Literal["ddp", "fsdp2"] = "ddp"
-    """ddp: every rank holds the whole model. fsdp2: it holds its share of weights, gradients and optimizer."""
+    strategy: Literal["ddp", "zero1", "zero2", "zero3", "fsdp2"] = "ddp"
+    """ddp: every rank holds all. zero1: its share of the optimizer; zero2: and gradients; zero3, fsdp2: and weights."""
     sync_bn: bool = False
     """BatchNorm statistics over all ranks instead of each micro-batch; GPUs only."""
     activation_checkpointing: bool = False
     """Compute the activations within blocks again in backward instead of keeping them: less memory, a third slower."""
     wrap: list[str] = []
     """Classes of modules that are blocks (fsdp2, activation_checkpointing), by name; empty: the backbone's own."""
+    deepspeed_overrides: dict[str, Any] = {}
+    """For zero1 to zero3: keys of DeepSpeed's configuration, for example {zero_optimization: {overlap_comm: true}}."""
     timeout_s: Annotated[float, Field(gt=0)] | Count = 1800
     """Seconds without progress after which the run ends and names the rank that is behind; saving must fit within."""
     warn_after_s: Annotated[float, Field(gt=0)] | Count = 300
@@ -253,9 +261,7 @@ def check(source: Source, registries: Sequence[Registry] = ROLES) -> Recipe:
     """
     checker = Checker(source, registries)
     values = checker.mapping(keys_of_part(Recipe), source.tree)
-    _check_length(checker, source.tree.get("train"))
-    _check_batch(checker, source.tree.get("train"))
-    _check_ramp(checker, source.tree.get("data"))
+    check_together(checker, source.tree)
     if checker.problems:
         raise RecipeError(source.recipe, checker.problems)
     values["name"] = values.get("name") or source.name
@@ -266,32 +272,3 @@ def check(source: Source, registries: Sequence[Registry] = ROLES) -> Recipe:
 def json_schema(registries: Sequence[Registry] = ROLES) -> dict[str, Any]:
     """A JSON schema for editors: completion, descriptions and defaults of every key and every registered class."""
     return editor.json_schema(Recipe, registries)
-
-
-def _check_length(checker: Checker, train: Any) -> None:
-    if not isinstance(train, dict):
-        return
-    epochs, max_steps = train.get("epochs"), train.get("max_steps")
-    if epochs is not None and max_steps is not None:
-        got = f"epochs {show(epochs)} and max_steps {show(max_steps)}"
-        checker.problem(("train", "max_steps"), f"two lengths: got {got}, expected one of them; set the other to null")
-    written = checker.meant | {("train", key) for key in ("epochs", "max_steps") if train.get(key) is not None}
-    if written.isdisjoint({("train", "epochs"), ("train", "max_steps")}) and checker.source.complete:
-        checker.problem(("train",), "no length: expected epochs or max_steps")
-
-
-def _check_batch(checker: Checker, train: Mapping[str, Any] | Any) -> None:
-    batch, parts = (
-        (train.get("global_batch_size"), train.get("accumulation_steps", 1)) if isinstance(train, dict) else (0, 1)
-    )
-    if type(batch) is int and type(parts) is int and parts > 0 and batch % parts:
-        text = f"not divisible: got {batch}, expected a multiple of train.accumulation_steps, which is {parts}"
-        checker.problem(("train", "global_batch_size"), text)
-
-
-def _check_ramp(checker: Checker, data: Any) -> None:
-    resolution = data.get("resolution") if isinstance(data, dict) else None
-    ramp = resolution.get("ramp") if isinstance(resolution, dict) else None
-    if isinstance(ramp, list) and [type(epoch) for epoch in ramp] == [int, int] and ramp[0] > ramp[1]:
-        text = f"ends before it begins: got {show(ramp)}, expected the last epoch of start, then the first of end"
-        checker.problem(("data", "resolution", "ramp"), text)

@@ -13,13 +13,14 @@ from typing import Any
 
 from distcls.tracking import report_tables as tables
 from distcls.tracking.console import duration
-from distcls.tracking.report_mistakes import drawn, read_predictions, sections
+from distcls.tracking.report_mistakes import compared, drawn, read_predictions, sections
 from distcls.tracking.report_series import SHARES, Panel, lines_of, panels_of
 from distcls.tracking.report_status import notice
 from distcls.tracking.run_record import RunRecord, read_run
 
 PAGE = Path(__file__).parent / "page"
 SCRIPTS = ("report.js", "mistakes.js", "confusion.js")
+_WHAT = "share of each class's images that is right, in the last evaluation"
 AXES = (("samples", "Images"), ("epoch", "Epochs"), ("elapsed", "Time"))
 
 
@@ -104,6 +105,9 @@ def _linked(title: str) -> str:
 def _several(runs: Sequence[RunRecord], panels: Sequence[Panel]) -> Iterable[str]:
     yield f"<h2>Runs</h2>{tables.runs_table(runs)}"
     yield _diagrams(runs, panels)
+    predictions = [(run.name, found) for run in runs if (found := read_predictions(run.folder))]
+    if differing := compared(predictions):
+        yield f"<h2>Classes that differ most <small>{_WHAT}</small></h2>{differing}"
     yield f"<h2>What differs in the recipes</h2>{tables.recipe_table(runs)}"
     yield f"<h2>Recipes</h2>{''.join(tables.recipe_text(run, run.name) for run in runs)}"
 

@@ -2,11 +2,15 @@
 
 import base64
 import json
+from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 from typing import Any
 
+from distcls.tracking.report_tables import table
+
 SHOWN = 16  # of the worst images, before one asks for all
+DIFFERENT = 20  # classes in which several runs differ
 COLUMNS = ("precision", "recall", "f1", "ap")  # of val_per_class.json
 
 
@@ -39,6 +43,39 @@ def sections(found: dict[str, Any], folder: Path) -> list[tuple[str, str, str]]:
         ("confusion", "Confusion", NO_CONFUSION if found["multi_label"] else CONFUSION),
         ("classes", f"Classes <small>{total:,}</small>", CLASSES),
     ]
+
+
+def compared(runs: Sequence[tuple[str, dict[str, Any]]]) -> str:
+    """HTML of the classes in which runs differ most, of runs with the same classes; else nothing.
+
+    Args:
+        runs: name and predictions of each run that has any.
+    """
+    names = [found["classes"]["name"] for _, found in runs]
+    if len(runs) < 2 or any(other != names[0] for other in names):
+        return ""
+    columns = [found["classes"] for _, found in runs]
+    shares = [
+        [right / images if images else 0.0 for right, images in zip(column["right"], column["images"], strict=True)]
+        for column in columns
+    ]
+    each = list(zip(*shares, strict=True))
+    order = sorted(range(len(each)), key=lambda number: min(each[number]) - max(each[number]))[:DIFFERENT]
+    lines = [
+        [escape(names[0][number]), *(_share(value, max(each[number])) for value in each[number]), _points(each[number])]
+        for number in order
+    ]
+    head = ["class", *(escape(name) for name, _ in runs), "apart"]
+    return table(head, lines, [False, *[True] * (len(runs) + 1)])
+
+
+def _share(value: float, highest: float) -> str:
+    text = f"{100 * value:.1f} %"
+    return f"<b>{text}</b>" if value == highest else text
+
+
+def _points(values: Sequence[float]) -> str:
+    return f"{100 * (max(values) - min(values)):.1f}"
 
 
 NO_CONFUSION = (

@@ -15,20 +15,24 @@ def notice(run: RunRecord, now: datetime) -> str:
     newest = run.attempts[-1] if run.attempts else {}
     message = f": {escape(newest['message'])}" if newest.get("message") else ""
     step = f"step {run.rows[-1]['step']:,}" if run.rows else "the beginning"
-    times = [line["time"] for line in (*run.rows, *run.events)]
-    silent = now.timestamp() - max(times) if times else 0.0
     if run.status == "failed":
         return _paragraph("bad", f"Crashed after {step}", f"<code>{escape(newest.get('message', 'no message'))}</code>")
     if run.status == "preempted":
         return _paragraph("wait", f"Preempted at {step}{message}", f"Nothing is lost. {ADVICE}")
-    if run.status == "killed" or (run.status == "running" and silent > QUIET):
-        text = f"Its last line is {duration(silent)} old: it was killed, or it hangs. {ADVICE}"
+    if run.status not in ("running", "killed"):
+        return ""
+    silent = now.timestamp() - _last_sign(run)
+    if run.status == "killed" or silent > QUIET:
+        text = f"Its last sign of life is {duration(silent)} old: it was killed, or it hangs. {ADVICE}"
         return _paragraph("wait", f"Says running, but is silent since {step}", text)
-    if run.status == "running":
-        seen = f"Its last line was {duration(silent)} old when this page was written. " if times else ""
-        text = f"{seen}To write it anew: <code>distcls report {escape(str(run.folder))}</code>"
-        return _paragraph("busy", f"Running{_remaining(run)}", text)
-    return ""
+    text = f"To write this page anew: <code>distcls report {escape(str(run.folder))}</code>"
+    return _paragraph("busy", f"Running{_remaining(run)}", text)
+
+
+def _last_sign(run: RunRecord) -> float:
+    """Seconds since 1970 of its newest line, or of the heartbeat that each rank writes every few seconds."""
+    beats = [file.stat().st_mtime for file in (run.folder / "heartbeat").glob("rank_*")]
+    return max([line["time"] for line in (*run.rows, *run.events)] + beats, default=0.0)
 
 
 def _remaining(run: RunRecord) -> str:

@@ -23,7 +23,7 @@ def decode(dataset, indices, windows, size):
     out = np.empty((len(indices), size, size, 3), np.uint8)
     status = np.full(len(indices), 9, np.int32)
     full_size = np.c_[np.asarray(windows, np.int32), np.ones(len(windows), np.int32)]
-    decode_windows(dataset.samples, indices, full_size, out, status)
+    decode_windows(dataset.samples, indices, full_size, 0, False, out, status)
     assert not status.any()
     return out
 
@@ -120,7 +120,7 @@ def test_a_jpeg_much_larger_than_the_output_is_decoded_smaller(tmp_path, resolut
     assert windows.packed(np.array([False])).tolist() == [[7, 13, 85, 90, 0, 1]]
 
     out, status = np.empty((1, resolution, resolution, 3), np.uint8), np.empty(1, np.int32)
-    decode_windows(dataset.samples, np.zeros(1, np.int64), packed, out, status)
+    decode_windows(dataset.samples, np.zeros(1, np.int64), packed, 0, False, out, status)
     assert status[0] == 0
     centres = (np.arange(resolution) + 0.5) / resolution
     tolerance = denominator / 2 + 2.5  # the edges' rounding, and JPEG's

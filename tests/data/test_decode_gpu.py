@@ -4,11 +4,14 @@ import numpy as np
 import pytest
 import torch
 
-from distcls.data.augment import RandomCrop, RandomHorizontalFlip, RandomResizedCrop
+from distcls.data.augment import RandomCrop, RandomHorizontalFlip, RandomResizedCrop, in_share
+from distcls.data.beton import JPEG
 from distcls.data.convert import convert
 from distcls.data.dataset import BetonDataset
+from distcls.data.errors import DataError
 from distcls.data.loader import EvalLoader, TrainLoader
-from distcls.data.packed import resize_on_gpu, resize_plainly
+from distcls.data.packed import resize_on_gpu
+from distcls.data.resize_plain import resize_plainly
 from tests.data.conftest import Arrays, smooth
 from tests.data.test_packed import example
 
@@ -41,10 +44,11 @@ def levels(images, dataset):
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-4), (torch.float16, 4e-3), (torch.bfloat16, 3e-2)])
 @pytest.mark.parametrize("resolution", [7, 20, 224])
-def test_the_kernel_computes_what_its_plain_twin_does(dtype, tolerance, resolution):
+@pytest.mark.parametrize("area", [False, True])
+def test_the_kernel_computes_what_its_plain_twin_does(dtype, tolerance, resolution, area):
     packed, table = (tensor.cuda() for tensor in example())
-    kernel = resize_on_gpu(packed, table, resolution, *NORMAL, dtype)
-    plain = resize_plainly(packed, table, resolution, *NORMAL, dtype)
+    kernel = resize_on_gpu(packed, table, resolution, *NORMAL, dtype, area=area)
+    plain = resize_plainly(packed, table, resolution, *NORMAL, dtype, area=area)
     assert kernel.stride() == plain.stride()
     assert kernel.dtype == dtype
     assert (kernel.float() - plain.float()).abs().max() < tolerance
@@ -126,3 +130,47 @@ def test_evaluation_pads_and_leaving_early_harms_nothing(mixed):
             assert one.count == two.count
             assert torch.equal(one.target, two.target.cpu())
             assert (one.images - two.images.cpu()).abs().max() < 0.51 / 255 / 0.2
+
+
+def test_ffcvs_filter_is_the_cpus_up_to_rounding(mixed):
+    """OpenCV computes in 11 bits where it enlarges."""
+    shape = {"resolution": 40, "interpolation": "ffcv_area"}
+    ours, theirs = (batches(loader(mixed, device, **shape), 0, 10) for device in ("cpu", "cuda"))
+    for one, two in zip(ours, theirs, strict=True):
+        assert (levels(one.images, mixed) - levels(two.images, mixed)).abs().max() < 0.8
+
+
+@pytest.mark.parametrize("share", [0.3, 1.0])
+@pytest.mark.parametrize("interpolation", ["bilinear", "ffcv_area"])
+def test_images_that_the_gpu_decodes_agree_and_the_others_are_the_same(mixed, share, interpolation):
+    shape = {"resolution": 64, "interpolation": interpolation}
+    alone, shared = (batches(loader(mixed, "cuda", gpu_decode_share=some, **shape), 0, 10) for some in (0.0, share))
+    for one, two in zip(alone, shared, strict=True):
+        index = one.index.numpy()
+        decoded = torch.from_numpy(in_share(index, share) & (mixed.samples["mode"][index] == JPEG))
+        assert torch.equal(one.images[~decoded.cuda()], two.images[~decoded.cuda()])
+        difference = (levels(one.images, mixed) - levels(two.images, mixed))[decoded].abs()
+        assert difference.mean() < 2.5
+
+
+def test_images_that_the_gpu_decodes_are_not_overwritten_while_it_is_behind(mixed):
+    shape = {"gpu_decode_share": 1.0, "resolution": 64}
+    expected = [
+        batch.images.sum(dtype=torch.float64).item() for batch in batches(loader(mixed, "cuda", **shape), 0, 60)
+    ]
+    busy = torch.randn(4096, 4096, device="cuda")
+    sums = []
+    with loader(mixed, "cuda", **shape).stream(0, 60) as stream:
+        for batch in stream:
+            for _ in range(4):
+                busy = torch.mm(busy, busy).clamp(-1, 1)
+            sums.append(batch.images.sum(dtype=torch.float64))
+    assert [value.item() for value in sums] == expected
+
+
+def test_a_damaged_jpeg_that_the_gpu_decodes_is_named(mixed):
+    index = int(np.flatnonzero(mixed.samples["mode"] == JPEG)[5])
+    copy = BetonDataset(mixed.paths)
+    copy.samples["size"][index] = 100
+    with pytest.raises(DataError, match=f"sample {index}: its JPEG data is damaged"):
+        batches(loader(copy, "cuda", gpu_decode_share=1.0), 0, 4)

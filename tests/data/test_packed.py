@@ -9,27 +9,45 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torchvision.io import ImageReadMode, decode_jpeg
 
 from distcls.data.augment import RandomCrop, RandomHorizontalFlip, RandomResizedCrop
 from distcls.data.dataset import BetonDataset
 from distcls.data.errors import DataError
+from distcls.data.jpeg_window import window_decoder
 from distcls.data.loader import EvalLoader, TrainLoader
-from distcls.data.packed import PackedSlot, resize_plainly
+from distcls.data.packed import PackedSlot
+from distcls.data.resize_plain import resize_plainly
 
 
 class HostTransfer:
-    """A device that is the host."""
+    """A device that is the host, with a memory for buffers and decoded images."""
 
     device = torch.device("cpu")
 
     def __init__(self):
         self.sizes = []
+        self.memory = torch.full((2**22,), 77, dtype=torch.uint8)
+        self.taken = 0
 
     def host_buffer(self, size):
         self.sizes.append(size)
         return torch.full((size,), 77, dtype=torch.uint8)
 
-    device_buffer = host_buffer
+    def device_buffer(self, size):
+        self.sizes.append(size)
+        self.taken = size
+        return self.memory[:size]
+
+    def decode(self, files):
+        images, start = [], self.taken
+        for image in decode_jpeg(files, mode=ImageReadMode.RGB):
+            room = self.memory[start : start + image.numel()].view(image.shape)
+            images.append(room.copy_(image))
+            start += image.numel()
+        return images
+
+    def wait_read(self): ...
 
     def copy(self, host, device):
         device.copy_(host)
@@ -44,7 +62,15 @@ def pack(loader, dtype=torch.float32):
     normal = {"mean": (0.4, 0.5, 0.6), "std": (0.2, 0.3, 0.25)}
     transfers = [HostTransfer() for _ in loader.slots]
     loader.slots = [
-        PackedSlot(loader.batch_size, loader.resolution, dtype=dtype, transfer=transfer, **normal)
+        PackedSlot(
+            loader.batch_size,
+            loader.resolution,
+            dtype=dtype,
+            transfer=transfer,
+            interpolation=loader.interpolation,
+            jpeg=window_decoder(),
+            **normal,
+        )
         for transfer in transfers
     ]
     return transfers
@@ -129,12 +155,12 @@ def test_a_damaged_jpeg_is_named(mixed):
 
 
 def example():
-    """Packed windows that are shrunk, enlarged, kept, of one pixel, and mirrored: (packed, table)."""
+    """Windows that are shrunk, enlarged, kept, of one pixel, mirrored, and channel by channel: (packed, table)."""
     sizes = [(61, 40), (9, 13), (20, 20), (1, 1), (100, 7)]
     ends = np.cumsum([rows * cols * 3 for rows, cols in sizes])
     packed = np.random.default_rng(0).integers(0, 256, ends[-1], np.uint8)
     table = [
-        (end - rows * cols * 3, rows, cols, i % 2)
+        (end - rows * cols * 3, rows, cols, i % 2, *((cols, 1, rows * cols) if i == 2 else (3 * cols, 3, 1)))
         for i, (end, (rows, cols)) in enumerate(zip(ends, sizes, strict=True))
     ]
     return torch.from_numpy(packed), torch.tensor(table)
@@ -143,16 +169,17 @@ def example():
 INTERPRETED = """
 import torch
 from distcls.data.decode_gpu import resize_windows
-from distcls.data.packed import resize_plainly
+from distcls.data.resize_plain import resize_plainly
 from tests.data.test_packed import example
 packed, table = example()
 normal = ((0.4, 0.5, 0.6), (0.2, 0.3, 0.25))
 for dtype, tolerance in ((torch.float32, 1e-4), (torch.float16, 4e-3)):
-    kernel = resize_windows(packed, table, 20, *normal, dtype)
-    plain = resize_plainly(packed, table, 20, *normal, dtype)
-    assert kernel.stride() == plain.stride() and kernel.dtype == dtype
-    difference = (kernel.float() - plain.float()).abs().amax((1, 2, 3))
-    assert difference.max() < tolerance, difference
+    for area in (False, True):
+        kernel = resize_windows(packed, table, 20, *normal, dtype, area=area)
+        plain = resize_plainly(packed, table, 20, *normal, dtype, area=area)
+        assert kernel.stride() == plain.stride() and kernel.dtype == dtype
+        difference = (kernel.float() - plain.float()).abs().amax((1, 2, 3))
+        assert difference.max() < tolerance, (area, difference)
 """
 
 
@@ -171,7 +198,7 @@ def test_the_plain_twin_is_torchvisions_resize():
 
     packed, table = example()
     images = resize_plainly(packed, table, 20, (0, 0, 0), (1, 1, 1), torch.float32) * 255
-    for image, (offset, rows, cols, flip) in zip(images, table.tolist(), strict=True):
-        window = packed[offset : offset + rows * cols * 3].view(rows, cols, 3).permute(2, 0, 1).float()
+    for image, (offset, rows, cols, flip, *strides) in zip(images, table.tolist(), strict=True):
+        window = packed.as_strided((rows, cols, 3), strides, offset).permute(2, 0, 1).float()
         expected = functional.resize(window, [20, 20], antialias=True)
         assert (image - (expected.flip(2) if flip else expected)).abs().max() < 1e-3

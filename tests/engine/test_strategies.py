@@ -17,7 +17,7 @@ from tests.engine.launching import PLAIN, TORCHRUN, finish, launch, start
 from tests.engine.test_resume import assert_same_run, steps_logged, trainers, wait_for_step
 
 pytestmark = pytest.mark.slow
-STRATEGIES = ["ddp", "fsdp2"]
+STRATEGIES = ["ddp", "zero1", "zero2", "zero3", "fsdp2"]
 SETTINGS = ["train.epochs=null", "train.max_steps=14", "train.log_every_steps=1", "eval.every_epochs=0.7"]
 SETTINGS += ["train.accumulation_steps=2", "train.clip_grad_norm=1.0", "train.ema.decay=0.8"]
 SETTINGS += ["optimizer.type=AdamW", "optimizer.lr=0.01", "model.freeze=[backbone.layer1]"]

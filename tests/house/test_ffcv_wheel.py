@@ -34,5 +34,5 @@ def test_no_compiler(tmp_path):
     message = refusal(DISTCLS_PYTHON=sys.executable, PATH=str(tmp_path))
     assert message.startswith("ffcv wheel: a C++ compiler, pkg-config, or the headers of OpenCV 4 and libjpeg-turbo")
     assert message.endswith(
-        "    sudo apt-get install --no-install-recommends g++ pkg-config libopencv-dev libturbojpeg0-dev\n"
+        "    sudo apt-get install --no-install-recommends g++ pkg-config libopencv-dev libturbojpeg0-dev libjpeg-dev\n"
     )

@@ -60,8 +60,9 @@ def checkout(tmp_path: Path) -> Path:
     """A checkout without .venv, in a folder with a space in its name."""
     folder = tmp_path / "a checkout"
     shutil.copytree(ROOT / "launch", folder / "launch")
-    for name in ("setup.cfg", "pyproject.toml"):
-        shutil.copy(ROOT / name, folder)
+    (folder / "distcls/data").mkdir(parents=True)
+    for name in ("setup.cfg", "pyproject.toml", "distcls/data/jpeg_window.c"):
+        shutil.copy(ROOT / name, folder / name)
     return folder
 
 
@@ -123,7 +124,7 @@ def test_without_root_it_prints_the_apt_line(checkout: Path) -> None:
         1,
         [
             "set-up: these system packages are missing, and installing them needs root. Run this, then start again:",
-            "set-up:     sudo apt-get update && sudo apt-get install --no-install-recommends pkg-config libopencv-dev libturbojpeg0-dev",
+            "set-up:     sudo apt-get update && sudo apt-get install --no-install-recommends pkg-config libopencv-dev libturbojpeg0-dev libjpeg-dev",
         ],
     )
 
@@ -140,7 +141,7 @@ def test_through_sudo_it_installs_what_is_missing_and_no_more(checkout: Path) ->
     }
     status, lines = set_up(checkout, commands=commands, OTHER_USER="1000")
     apt = "-n env DEBIAN_FRONTEND=noninteractive apt-get -qq -o DPkg::Lock::Timeout=600"
-    missing = "pkg-config libopencv-dev libturbojpeg0-dev"
+    missing = "pkg-config libopencv-dev libturbojpeg0-dev libjpeg-dev"
     assert log.read_text().splitlines() == [
         "-n true",
         f"{apt} update",
@@ -157,7 +158,7 @@ def test_without_apt_it_names_the_libraries(checkout: Path) -> None:
     assert status == 1
     assert lines[0] == (
         "set-up: FFCV cannot be compiled yet, and this system has no apt-get. "
-        "Missing, by their Debian names: g++ pkg-config libopencv-dev libturbojpeg0-dev"
+        "Missing, by their Debian names: g++ pkg-config libopencv-dev libturbojpeg0-dev libjpeg-dev"
     )
 
 
@@ -172,7 +173,13 @@ def test_nothing_is_done_twice(checkout: Path) -> None:
     """A .venv that was made from these files is left alone: no Python is looked for, no package asked for."""
     made_from = b"".join(
         (checkout / name).read_bytes()
-        for name in ("setup.cfg", "pyproject.toml", "launch/constraints.txt", "launch/apt_test.txt")
+        for name in (
+            "setup.cfg",
+            "pyproject.toml",
+            "launch/constraints.txt",
+            "launch/apt_test.txt",
+            "distcls/data/jpeg_window.c",
+        )
     )
     stamp = subprocess.run(["sha256sum"], input=made_from + f"{checkout} \n".encode(), capture_output=True).stdout
     (checkout / ".venv/bin").mkdir(parents=True)

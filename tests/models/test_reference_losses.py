@@ -42,7 +42,15 @@ def test_value_and_gradient(case: dict) -> None:
     assert_close(scores.grad, ARRAYS[case["grad_of_sum"]])
 
 
-@pytest.mark.parametrize("case", [case for case in CASES if "raises" in case], ids=name)
+def takes_class_numbers(case: dict) -> bool:
+    """Sigmoid cross entropy of class numbers: ours means one yes among noes."""
+    return case["cfg"].get("use_sigmoid") is True and case["target"] == "label" and "ValueError" not in case["raises"]
+
+
+REFUSED = [case for case in CASES if "raises" in case and not takes_class_numbers(case)]
+
+
+@pytest.mark.parametrize("case", REFUSED, ids=name)
 def test_what_mmpretrain_refuses_is_refused(case: dict) -> None:
     if case["raises"].startswith("ValueError"):
         with pytest.raises(ValueError, match=case["raises"].removeprefix("ValueError: ")):
@@ -82,6 +90,16 @@ def test_weighted_loss(case: dict) -> None:
         assert l1_loss(pred, target, **arguments).tolist() == pytest.approx(case["out"])
 
 
+@pytest.mark.parametrize("label", [torch.tensor([2, 0]), torch.tensor([[0.3, 0.0, 0.7], [0.5, 0.5, 0.0]])])
+def test_sigmoid_cross_entropy_takes_class_numbers_and_mixed_labels(label: torch.Tensor) -> None:
+    scores = torch.tensor([[0.5, -1.0, 2.0], [1.0, 3.0, -2.0]])
+    each = torch.nn.functional.one_hot(label, 3).float() if label.ndim == 1 else label
+    chance = scores.sigmoid()
+    expected = -(each * chance.log() + (1 - each) * (1 - chance).log()).sum() / 2
+    loss = LOSSES.build({"type": "CrossEntropyLoss", "use_sigmoid": True})
+    assert loss(scores, label, avg_factor=2).item() == pytest.approx(expected.item(), rel=1e-5)
+
+
 @pytest.mark.parametrize(
     ("block", "label", "message"),
     [
@@ -89,6 +107,11 @@ def test_weighted_loss(case: dict) -> None:
             {"type": "CrossEntropyLoss", "use_soft": True},
             torch.zeros(2, dtype=torch.int64),
             "CrossEntropyLoss.use_soft: needs a target per class, got targets (2,) for scores (2, 3)",
+        ),
+        (
+            {"type": "CrossEntropyLoss", "use_sigmoid": True},
+            torch.zeros(2, 4),
+            "CrossEntropyLoss.use_sigmoid: needs a target per class, got targets (2, 4) for scores (2, 3)",
         ),
         (
             {"type": "CrossEntropyLoss", "class_weight": [1.0, 2.0]},

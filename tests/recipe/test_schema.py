@@ -65,7 +65,7 @@ def test_resolved_has_every_default_and_only_what_a_recipe_can_hold() -> None:
     assert to_yaml({"optimizer": resolved["optimizer"]}) == (
         "optimizer:\n  type: SGD\n  lr: 0.5\n  momentum: 0.9\n  weight_decay: 5.0e-05\n  nesterov: false\n"
     )
-    assert resolved["eval"] == {"every_epochs": 1.0, "batch_size": None, "metrics": []}
+    assert resolved["eval"] == {"every_epochs": 1.0, "batch_size": None, "tta": None, "metrics": []}
     assert resolved["data"]["val"] == {"path": "val.beton", "crop_ratio": 0.875, "resolution": None}
 
 
@@ -138,7 +138,7 @@ def test_a_resolved_recipe_is_a_recipe_of_the_same_meaning(overrides: list[str])
         ("optimzer.lr=1", "optimzer: unknown key: expected name, plugins, output_dir, model, data, optimizer, schedule, train, eval, "
          "checkpoint, tracking or distributed. Did you mean 'optimizer'?"),
         ("optimizer.momentun=1", "optimizer.momentun: unknown key: expected lr, momentum, weight_decay or nesterov. Did you mean 'momentum'?"),
-        ("eval.batchsize=1", "eval.batchsize: unknown key: expected every_epochs, batch_size or metrics. Did you mean 'batch_size'?"),
+        ("eval.batchsize=1", "eval.batchsize: unknown key: expected every_epochs, batch_size, tta or metrics. Did you mean 'batch_size'?"),
         ("optimizer.params=[]", "optimizer.params: not for the recipe: distcls supplies 'params' of an optimizer; remove the key"),
         ("schedule.total_steps=9", "schedule.total_steps: not for the recipe: distcls supplies 'total_steps' of a schedule; remove the key"),
         ("model.neck.dim=1", "model.neck.dim: unknown key: expected only the type"),
@@ -157,7 +157,7 @@ def test_a_resolved_recipe_is_a_recipe_of_the_same_meaning(overrides: list[str])
         ("data.augment.1.p=2", "data.augment.1.p: out of range: got 2, expected a number >= 0 and <= 1"),
         ("model.head.loss={type: SumOfLosses, losses: [{type: SumOfLosses, losses: [{type: CrossEntropyLoss, reduction: men}]}]}",
          "model.head.loss.losses.0.losses.0.reduction: unknown choice: got 'men', expected mean or sum. Did you mean 'mean'?"),
-        ("eval=3", "eval: wrong type: got 3, expected a mapping with every_epochs, batch_size or metrics"),
+        ("eval=3", "eval: wrong type: got 3, expected a mapping with every_epochs, batch_size, tta or metrics"),
         ("data.train=a.beton", "data.train: wrong type: got 'a.beton', expected a mapping with path"),
         # more than one key
         ("train.max_steps=9", "train.max_steps: two lengths: got epochs 3 and max_steps 9, expected one of them; set the other to null"),

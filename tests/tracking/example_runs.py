@@ -116,10 +116,10 @@ def make_run(
 
 
 def add_predictions(
-    run: Path, names: list[str], each: int, pictures: int = 64, side: int = 28, step: int = 702
+    run: Path, names: list[str], each: int, pictures: int = 64, side: int = 28, step: int = 702, seed: int = 0
 ) -> Path:
     """Give a run what its last evaluation leaves: neighbouring classes are confused, and some that are far apart."""
-    noise, total = random.Random(0), len(names)
+    noise, total = random.Random(seed), len(names)
     right, predicted, confused = [0] * total, [0] * total, Counter()
     for label in range(total):
         hard = 0.05 + 0.5 * noise.random() ** 3

@@ -7,7 +7,7 @@ from distcls.tracking.report import render
 from distcls.tracking.report_series import POINTS, lines_of, panels_of
 from distcls.tracking.report_tables import differing_keys
 from distcls.tracking.run_record import read_run
-from tests.tracking.example_runs import make_run
+from tests.tracking.example_runs import add_predictions, make_run
 
 ATTEMPTS = ((0, 250, "preempted"), (234, 10**9, "finished"))
 
@@ -93,3 +93,33 @@ def test_several_runs_are_compared_by_what_differs(tmp_path, quick):
 def test_a_run_without_a_row_has_a_page(tmp_path):
     page = render([make_run(tmp_path / "r", attempts=((0, 10, "running"),))])
     assert "No row has been written yet." in page
+
+
+def test_several_labels_have_classes_but_no_matrix(quick):
+    add_predictions(quick, ["day", "night", "rain"], 40, pictures=3)
+    file = quick / "val_predictions.json"
+    found = json.loads(file.read_text())
+    found |= {"multi_label": True, "pairs": []}
+    found["worst"][0] |= {"labels": [0, 2], "guesses": [[2, 0.8], [0, 0.1]]}
+    found["worst"][1] |= {"labels": []}
+    del found["worst"][2]["picture"]
+    file.write_text(json.dumps(found))
+    measured = {"step": 702, "classes": [{"name": name, "ap": 0.5} for name in found["classes"]["name"]]}
+    (quick / "val_per_class.json").write_text(json.dumps(measured))
+    page = render([quick])
+    assert "A confusion matrix is for one label per image" in page
+    assert '<canvas id="matrix"' not in page
+    assert '<b>rain</b><i>80 %</i></span><span class="label">is day, rain</span>' in page
+    assert "is no class</span>" in page
+    assert page.count("no picture") == 1
+    assert data_of(page)["predictions"]["classes"]["ap"] == [0.5, 0.5, 0.5]
+    (quick / "val_per_class.json").write_text(json.dumps({**measured, "step": 468}))  # of another evaluation
+    assert "ap" not in data_of(render([quick]))["predictions"]["classes"]
+
+
+def test_a_heartbeat_is_a_sign_of_life(tmp_path):
+    run = make_run(tmp_path / "r", epochs=1, steps_per_epoch=60, attempts=((0, 50, "running"),))
+    assert "Says running, but is silent since step 50" in render([run])
+    (run / "heartbeat").mkdir()
+    (run / "heartbeat" / "rank_00000").write_text("{}")
+    assert '<p class="notice busy"><b>Running: epoch 0.8333 of 1, about ' in render([run])

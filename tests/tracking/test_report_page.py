@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 import pytest
 
 from distcls.tracking.report import render
+from tests.engine.launching import PLAIN, launch
 from tests.tracking.example_runs import add_predictions, make_run
 
 CHROMIUM = shutil.which("chromium")
@@ -43,8 +44,9 @@ def pages(tmp_path_factory):
         "crashed": [make_run(folder / "crashed", **QUICK, nan_at=250, attempts=((0, 250, "failed"),), message=TROUBLE)],
         "preempted": [make_run(folder / "preempted", **QUICK, attempts=((0, 400, "preempted"),), message="SIGUSR2")],
         "thousand": [add_predictions(make_run(folder / "thousand", **QUICK), many, 50, side=120)],
-        "three": [finished, *(make_run(folder / f"lr_{lr}", **QUICK, lr=lr) for lr in (0.1, 1.0))],
+        "three": [finished, add_predictions(make_run(folder / "lr_0.1", **QUICK, lr=0.1), NAMES, 100, seed=1)],
     }
+    runs["three"].append(make_run(folder / "lr_1.0", **QUICK, lr=1.0))
     for name, compared in runs.items():
         (folder / f"{name}.html").write_text(render(compared))
     return folder
@@ -206,6 +208,12 @@ def test_runs_are_hidden_and_shown(opened):
     page.get_by_role("button", name="lr_0.1").click()
     assert 0 < loss.locator("path[style]").count() < before
     assert page.get_by_role("cell", name="optimizer.lr").count() == 1
+    apart = [
+        float(text)
+        for text in page.locator("h2:has-text('Classes that differ') + .table td:nth-child(4)").all_inner_texts()
+    ]
+    assert apart == sorted(apart, reverse=True)
+    assert len(apart) == len(NAMES)
 
 
 def test_the_top_says_how_a_run_stands(opened, tmp_path):
@@ -223,3 +231,14 @@ def test_the_top_says_how_a_run_stands(opened, tmp_path):
     assert f"distcls report {run}" in text
     assert f"{datetime.now(UTC):%Y-%m-%d}" in page.locator("footer").inner_text()
     assert page.locator("meta[http-equiv=refresh]").get_attribute("content") == "60"
+
+
+def test_the_page_that_a_real_run_draws(opened, tiny_recipe, tmp_path):
+    code, output = launch(PLAIN, tiny_recipe, "train.epochs=1")
+    assert code == 0, output
+    page = opened("real", 390, file=tmp_path / "run" / "report.html")
+    assert page.locator(".shot").count() == 64
+    assert page.locator("#class-table tbody tr").count() == 5
+    assert page.locator("figure.panel svg path[style]").count() > 5
+    assert page.locator(".status").first.inner_text() == "finished"
+    assert page.evaluate("[...document.images].every((image) => image.complete && image.naturalWidth === 24)")

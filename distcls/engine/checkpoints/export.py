@@ -16,7 +16,7 @@ from distcls.engine.checkpoints.tensor_file import save_weights
 from distcls.engine.strategies.shards import Run
 
 #: What a checkpoint's state and the metadata of weights have in common.
-IDENTITY = ("run_id", "recipe", "class_names", "mean", "std")
+IDENTITY = ("run_id", "recipe", "class_names", "mean", "std", "evaluation")
 
 
 def metadata(identity: dict[str, Any], step: int, metrics: dict[str, float]) -> dict[str, str]:

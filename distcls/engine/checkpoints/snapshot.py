@@ -67,7 +67,7 @@ class Snapshots:
         self._job = job
         self._store = store
         self._weights = weights
-        self._identity = identity
+        self._identity = {**identity, "evaluation": {**job.val_loader.protocol, "tta": job.tta}}
         self._background: Background[Path] = Background()
         self._pending = (0, 0.0, 0.0)  # of the save under way: its step, when it began, how long its copy took
 

@@ -1,12 +1,22 @@
 """Before any process group or GPU exists: does the launcher contradict the recipe?
 
-The recipe is the only authority on strategy, precision and accumulation; the launcher gives the topology.
+The recipe is the only authority on strategy, precision, accumulation and clipping; the launcher gives the topology,
+which is all that torchrun and its PET_* variables can say.
 """
 
 import os
 from collections.abc import Mapping
+from pathlib import Path
 
 from distcls.errors import UserError
+
+# Of `accelerate launch`: each makes accelerate wrap the model its own way.
+MODES = {
+    "ACCELERATE_USE_DEEPSPEED": "--use_deepspeed",
+    "ACCELERATE_USE_FSDP": "--use_fsdp",
+    "ACCELERATE_USE_MEGATRON_LM": "--use_megatron_lm",
+    "ACCELERATE_USE_PARALLELISM_CONFIG": "--use_parallelism_config",
+}
 
 
 def preflight(*, precision: str, strategy: str, environment: Mapping[str, str] | None = None) -> None:
@@ -35,11 +45,23 @@ def preflight(*, precision: str, strategy: str, environment: Mapping[str, str] |
             "the launcher sets ACCELERATE_GRADIENT_ACCUMULATION_STEPS: "
             "use train.accumulation_steps in the recipe instead"
         )
-    for variable, flag in (("ACCELERATE_USE_DEEPSPEED", "--use_deepspeed"), ("ACCELERATE_USE_FSDP", "--use_fsdp")):
+    if float(said.get("ACCELERATE_GRADIENT_CLIPPING", "none").replace("none", "0")):
+        wrong.append(
+            "the launcher sets ACCELERATE_GRADIENT_CLIPPING: use train.clip_grad_norm in the recipe instead",
+        )
+    for variable, flag in MODES.items():
         if said.get(variable, "false").lower() in ("1", "true", "yes"):
             wrong.append(
-                f"distributed.strategy is {strategy!r}, but the launcher says {variable}={said[variable]}: "
-                f"start it without {flag}"
+                f"distributed.strategy is {strategy!r}, which the recipe's run starts by itself, but the launcher says "
+                f"{variable}={said[variable]}: start it without {flag} ({_yaml(said)})"
             )
     if wrong:
         raise UserError("the launcher contradicts the recipe:\n" + "\n".join(f"  {line}" for line in wrong))
+
+
+def _yaml(said: Mapping[str, str]) -> str:
+    """Where else than on the command line the launcher may have it from."""
+    home = said.get("HF_HOME") or Path(said.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "huggingface"
+    files = [Path(home) / "accelerate" / f"default_config.{ending}" for ending in ("yaml", "yml", "json")]
+    found = [file for file in files if file.is_file()]
+    return f"and without distributed_type in {found[0]}: pass --multi_gpu" if found else "--multi_gpu is the one to use"

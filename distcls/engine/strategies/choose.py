@@ -1,6 +1,7 @@
 """The strategy that the recipe names."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -9,6 +10,7 @@ from torch import nn
 from distcls.engine.strategies.ddp import DDP
 from distcls.engine.strategies.fsdp2 import FSDP2
 from distcls.engine.strategies.strategy import Strategy
+from distcls.engine.strategies.zero import ZeRO
 
 
 def make_strategy(
@@ -18,18 +20,34 @@ def make_strategy(
     build_optimizer: Callable[[], torch.optim.Optimizer],
     *,
     blocks: Sequence[nn.Module],
+    micro_batch: int,
+    accumulation_steps: int,
     clip_grad_norm: float | None,
+    deepspeed_overrides: Mapping[str, Any],
 ) -> Strategy:
     """Wrap `classifier`, which is on its device and the same on all ranks, and assert that what was asked for is so.
 
     Args:
-        name: ddp or fsdp2.
+        name: ddp, zero1, zero2, zero3 or fsdp2.
         build_optimizer: called when the parameters are those that it shall update.
-        blocks: what a sharded model gathers at once.
+        blocks: what FSDP2 gathers at once.
+        micro_batch: images per rank and forward pass. accumulation_steps: forward passes per update.
         clip_grad_norm: largest L2 norm of the gradient; None does not clip.
+        deepspeed_overrides: of what DeepSpeed is told.
     """
     strategy: Strategy
-    if name == "fsdp2":
+    if name.startswith("zero"):
+        strategy = ZeRO(
+            accelerator,
+            classifier,
+            build_optimizer,
+            stage=int(name.removeprefix("zero")),
+            micro_batch=micro_batch,
+            accumulation_steps=accumulation_steps,
+            clip_grad_norm=clip_grad_norm,
+            overrides=deepspeed_overrides,
+        )
+    elif name == "fsdp2":
         strategy = FSDP2(accelerator, classifier, build_optimizer, clip_grad_norm=clip_grad_norm, blocks=blocks)
     else:
         strategy = DDP(accelerator, classifier, build_optimizer, clip_grad_norm=clip_grad_norm)

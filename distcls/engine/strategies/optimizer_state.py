@@ -14,7 +14,8 @@ from torch import Tensor
 from distcls.engine.strategies.shards import Run
 from distcls.engine.strategies.strategy import Strategy
 
-NOT_STATE = ("params", "names")  # of a group: objects, and what the recipe gives
+# of a group: objects, and which of torch's implementations runs, which the device decides
+NOT_STATE = ("params", "names", "fused", "foreach", "capturable", "differentiable")
 
 
 def shards_of_state(strategy: Strategy) -> list[tuple[Run, str, Tensor]]:

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from distcls.errors import UserError
+from distcls.models.losses.targets import per_class
 from distcls.models.losses.weighted import Reduction, weight_reduce_loss
 from distcls.registry import LOSSES
 
@@ -66,7 +67,8 @@ class CrossEntropyLoss(nn.Module):
     """Cross entropy of scores (N, C) against class numbers (N,) or scores per class (N, C). Follows MMPretrain 1.2.
 
     Args:
-        use_sigmoid: every class is a yes or no of its own: targets (N, C) in [0, 1].
+        use_sigmoid: every class is a yes or no of its own: targets (N, C) in [0, 1]; a class number is a yes for that
+            class alone, as in "ResNet strikes back" (Wightman et al. 2021).
         use_soft: targets are probabilities (N, C). Without it softmax takes both kinds of target.
         reduction: over the images.
         loss_weight: factor of the result.
@@ -129,9 +131,12 @@ class CrossEntropyLoss(nn.Module):
         """Scores (N, C) and labels -> the loss, a scalar unless the reduction is "none".
 
         Raises:
-            UserError: labels (N,) where use_soft or use_sigmoid needs (N, C), or not one class weight per class.
+            UserError: labels (N,) where use_soft needs (N, C), labels of another width than the scores, or not one
+                class weight per class.
             ValueError: avg_factor with reduction "sum".
         """
+        if self.use_sigmoid and label.ndim == 1:
+            label = per_class(label, cls_score, "CrossEntropyLoss")
         self._check(cls_score, label)
         reduction = reduction_override or self.reduction
         arguments = (cls_score, label, weight, reduction, avg_factor, self.class_weight)

@@ -1,0 +1,73 @@
+"""The twin of the GPU's kernel in plain torch: what tests hold the kernel against, on any machine."""
+
+from collections.abc import Sequence
+
+import torch
+
+
+def resize_plainly(
+    packed: torch.Tensor,
+    table: torch.Tensor,
+    resolution: int,
+    mean: Sequence[float],
+    std: Sequence[float],
+    dtype: torch.dtype,
+    *,
+    area: bool = False,
+) -> torch.Tensor:
+    """What the GPU's kernel computes, in plain torch, image by image.
+
+    Args:
+        packed: (bytes,) uint8.
+        table: (N, 7) int64, see packed.py's head; here all of it lies in the storage of `packed`.
+        resolution: R.
+        mean, std: per channel on the scale 0..1.
+        dtype: of the result; float32 is computed with.
+        area: FFCV's filter (OpenCV's INTER_AREA) in place of antialiased bilinear.
+
+    Returns:
+        (N, 3, R, R) in channels-last memory, normalised.
+    """
+    out = torch.empty((len(table), resolution, resolution, 3), dtype=dtype, device=packed.device)
+    scale = 1 / (255 * torch.tensor(std, device=packed.device))
+    shift = 255 * torch.tensor(mean, device=packed.device)
+    for image, (offset, rows, cols, flip, *strides) in zip(out, table.tolist(), strict=True):
+        pixels = packed.as_strided((rows, cols, 3), strides, packed.storage_offset() + offset).float()
+        if area:
+            shrinks = min(rows, cols) >= resolution
+            down, across = (_area_filter(length, resolution, shrinks, packed.device) for length in (rows, cols))
+        else:
+            down, across = (_filter(length, resolution, packed.device) for length in (rows, cols))
+        resized = torch.einsum("iy,yxc->ixc", down, pixels)
+        resized = torch.einsum("jx,ixc->ijc", across.flip(0) if flip else across, resized)
+        image.copy_((resized - shift) * scale)
+    return out.permute(0, 3, 1, 2)
+
+
+def _filter(length: int, size: int, device: torch.device) -> torch.Tensor:
+    """The antialiased bilinear filter as a (size, length) matrix; `decode_cpu._triangle`."""
+    support = max(length / size, 1.0)
+    centres = (torch.arange(size, device=device, dtype=torch.float64)[:, None] + 0.5) * (length / size)
+    places = torch.arange(length, device=device, dtype=torch.float64)[None] + 0.5
+    weights = (1 - (places - centres).abs() / support).clamp(min=0)
+    return (weights / weights.sum(1, keepdim=True)).float()
+
+
+def _area_filter(length: int, size: int, shrinks: bool, device: torch.device) -> torch.Tensor:
+    """OpenCV's INTER_AREA as a (size, length) matrix.
+
+    Each output pixel is the mean over the part of the input that it covers; but where an axis is enlarged, both are
+    interpolated between two neighbours, between which only the output pixels on their border blend. There OpenCV's
+    arithmetic is followed to the bit: where an edge falls on a whole number its rounding decides between two pixels.
+    """
+    i = torch.arange(size, device=device)[:, None]
+    x = torch.arange(length, device=device)[None]
+    if shrinks:  # in units of 1 / size of an input pixel, where all edges are whole numbers
+        covered = torch.minimum((i + 1) * length, (x + 1) * size) - torch.maximum(i * length, x * size)
+        return covered.clamp(min=0).double().div(length).float()
+    enlarged = torch.tensor(size / length, dtype=torch.float64, device=device)
+    first = (i * (1 / enlarged)).floor()
+    share = ((i + 1) - (first + 1) * enlarged).float()
+    share = torch.where(share <= 0, 0, share - share.floor())
+    second = (first + 1).clamp(max=length - 1)
+    return (x == first) * (1 - share) + (x == second) * share

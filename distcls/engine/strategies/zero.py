@@ -1,0 +1,162 @@
+"""DeepSpeed's ZeRO: each rank updates its part of the weights (stage 1), keeps only its part of the gradients (2), and
+of the weights (3).
+
+`deepspeed.initialize` is called directly. Accelerate 1.15's own mode takes strategy, clipping and accumulation from the
+launcher's environment as well, loses BatchNorm's averages, and loads checkpoints on the same number of ranks only.
+"""
+
+import importlib
+import logging
+import os
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+
+from distcls.engine.strategies.deepspeed_config import deepspeed_config
+from distcls.engine.strategies.shards import Held, Run, whole_run
+from distcls.engine.strategies.strategy import Strategy
+
+
+class ZeRO(Strategy):
+    """DeepSpeed's engine around the classifier.
+
+    Args:
+        stage: 1, 2 or 3.
+        micro_batch: images per rank and forward pass.
+        overrides: of DeepSpeed's configuration.
+    """
+
+    replicated_optimizer = False
+
+    def __init__(
+        self,
+        accelerator: Accelerator,
+        classifier: nn.Module,
+        build_optimizer: Callable[[], torch.optim.Optimizer],
+        *,
+        stage: int,
+        micro_batch: int,
+        accumulation_steps: int,
+        clip_grad_norm: float | None,
+        overrides: Mapping[str, Any],
+    ) -> None:
+        super().__init__(accelerator, classifier)
+        self.stage = stage
+        self.replicated = stage < 3
+        self.config = deepspeed_config(
+            stage=stage,
+            micro_batch=micro_batch,
+            accumulation_steps=accumulation_steps,
+            ranks=accelerator.num_processes,
+            clip_grad_norm=clip_grad_norm,
+            bf16=accelerator.mixed_precision == "bf16",
+            overrides=overrides,
+        )
+        deepspeed = _deepspeed(accelerator)
+        self._gather = deepspeed.zero.GatheredParameters
+        self._shapes = {name: tuple(parameter.shape) for name, parameter in classifier.named_parameters()}
+        self.model: Any
+        self.model, self.optimizer, _, _ = deepspeed.initialize(
+            model=classifier, optimizer=build_optimizer(), config=self.config, dist_init_required=False
+        )
+        self.torch_optimizer = self.optimizer.optimizer
+        self._names = {id(parameter): name for name, parameter in classifier.named_parameters()}
+
+    @contextmanager
+    def micro_batch(self, *, last: bool) -> Iterator[None]:
+        self.model.set_gradient_accumulation_boundary(last)
+        yield
+
+    @contextmanager
+    def autocast(self) -> Iterator[None]:
+        yield  # the engine's own, around its forward
+
+    def backward(self, loss: Tensor) -> None:
+        self.model.backward(loss, scale_wrt_gas=False)
+
+    def update(self, *, measure: bool) -> Tensor | None:
+        self.model.step()  # clips, steps and clears
+        return self.model.get_global_grad_norm() if measure or self.config["gradient_clipping"] else None
+
+    def weights(self) -> list[tuple[Tensor, Run]]:
+        if self.replicated:
+            return [(parameter, whole_run(name, parameter)) for name, parameter in self.classifier.named_parameters()]
+        return [(parameter.ds_tensor, self._part(parameter)) for parameter in self._parameters()]
+
+    def held(self) -> list[Held]:
+        """One flat tensor for each group of parameters, in stage 3 for each part of one that is updated at once."""
+        if self.stage == 3:
+            pairs = zip(self.optimizer.fp32_partitioned_groups_flat, self.optimizer.fp16_groups, strict=True)
+        else:
+            pairs = zip(self.optimizer.single_partition_of_fp32_groups, self.optimizer.bit16_groups, strict=True)
+        return [
+            Held(flat, list(self._runs(parameters)), [self._names[id(parameter)] for parameter in parameters])
+            for flat, parameters in pairs
+        ]
+
+    def gathered(self) -> Iterator[tuple[str, Tensor]]:
+        for parameter in self._parameters():
+            if self.replicated:
+                yield self._names[id(parameter)], parameter
+            else:
+                with self._gather([parameter]):
+                    yield self._names[id(parameter)], parameter
+
+    def weights_changed(self) -> None:
+        self.optimizer.refresh_fp32_params()  # of the same type, but a copy
+        if self.stage == 3 and (small := self.optimizer.persistent_parameters):
+            small[0].partition(small, has_been_updated=False)
+            small[0].all_gather(small)  # kept whole on every rank beside their parts
+
+    def assert_in_effect(self) -> None:
+        engine, config = self.model, self.config
+        assert engine.zero_optimization_stage() == self.stage
+        assert engine.dp_world_size == torch.distributed.get_world_size() == self.accelerator.num_processes
+        assert engine.gradient_accumulation_steps() == config["gradient_accumulation_steps"]
+        assert engine.train_micro_batch_size_per_gpu() == config["train_micro_batch_size_per_gpu"]
+        assert engine.gradient_clipping() == config["gradient_clipping"] == self.optimizer.clip_grad
+        assert engine.torch_autocast_enabled() == config["torch_autocast"]["enabled"]
+        assert not engine.fp16_enabled()
+        assert not engine.bfloat16_enabled()
+        assert {held.tensor.dtype for held in self.held()} == {torch.float32}
+
+    def _parameters(self) -> Iterator[Any]:
+        return iter(self.classifier.parameters())
+
+    def _part(self, parameter: Any, offset: int = 0) -> Run:
+        """Of stage 3: equal parts of each parameter, the last ones padded."""
+        name = self._names[id(parameter)]
+        size, part = parameter.ds_numel, parameter.ds_tensor.ds_numel
+        start = min(size, part * self.accelerator.process_index)
+        return Run(name, self._shapes[name], start, min(size - start, part), offset)
+
+    def _runs(self, parameters: list[Any]) -> Iterator[Run]:
+        offset = 0
+        for parameter in parameters:
+            name = self._names[id(parameter)]
+            if self.stage == 3:
+                yield self._part(parameter, offset)
+                offset += parameter.ds_tensor.ds_numel
+            elif (fragment := parameter._hp_mapping) is not None:
+                here, there = fragment.lp_fragment_address, fragment.hp_fragment_address
+                yield Run(name, self._shapes[name], here.start, here.numel, there.start)
+
+
+def _deepspeed(accelerator: Accelerator) -> Any:
+    """The package, imported late (it takes seconds, and is an extra), and quiet about what is meant to be so."""
+    # Without these it guesses the device, with a warning, and does not start without a launcher.
+    os.environ.setdefault("DS_ACCELERATOR", accelerator.device.type)
+    os.environ.setdefault("LOCAL_RANK", str(accelerator.local_process_index))
+    import deepspeed
+
+    # On a CPU it compiles an all-reduce through shared memory at its first use: a minute, a compiler, and other sums.
+    backend: Any = importlib.import_module("deepspeed.comm.torch")  # as an attribute that name is torch itself
+    backend.build_shm_op = lambda: None
+    logging.getLogger("DeepSpeed").setLevel(logging.ERROR)  # "untested optimizer": tests/engine/test_strategies.py
+    warnings.filterwarnings("ignore", category=FutureWarning, module="torch.distributed")
+    return deepspeed

@@ -1,0 +1,43 @@
+"""Keys of a recipe that are right alone and wrong together."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from distcls.recipe.checker import Checker
+from distcls.recipe.values import show
+
+
+def check_together(checker: Checker, tree: Mapping[str, Any]) -> None:
+    """Report to `checker` what does not go together in `tree`, whose values may still be wrong by themselves."""
+    _check_length(checker, tree.get("train"))
+    _check_batch(checker, tree.get("train"))
+    _check_ramp(checker, tree.get("data"))
+
+
+def _check_length(checker: Checker, train: Any) -> None:
+    if not isinstance(train, dict):
+        return
+    epochs, max_steps = train.get("epochs"), train.get("max_steps")
+    if epochs is not None and max_steps is not None:
+        got = f"epochs {show(epochs)} and max_steps {show(max_steps)}"
+        checker.problem(("train", "max_steps"), f"two lengths: got {got}, expected one of them; set the other to null")
+    written = checker.meant | {("train", key) for key in ("epochs", "max_steps") if train.get(key) is not None}
+    if written.isdisjoint({("train", "epochs"), ("train", "max_steps")}) and checker.source.complete:
+        checker.problem(("train",), "no length: expected epochs or max_steps")
+
+
+def _check_batch(checker: Checker, train: Mapping[str, Any] | Any) -> None:
+    batch, parts = (
+        (train.get("global_batch_size"), train.get("accumulation_steps", 1)) if isinstance(train, dict) else (0, 1)
+    )
+    if type(batch) is int and type(parts) is int and parts > 0 and batch % parts:
+        text = f"not divisible: got {batch}, expected a multiple of train.accumulation_steps, which is {parts}"
+        checker.problem(("train", "global_batch_size"), text)
+
+
+def _check_ramp(checker: Checker, data: Any) -> None:
+    resolution = data.get("resolution") if isinstance(data, dict) else None
+    ramp = resolution.get("ramp") if isinstance(resolution, dict) else None
+    if isinstance(ramp, list) and [type(epoch) for epoch in ramp] == [int, int] and ramp[0] > ramp[1]:
+        text = f"ends before it begins: got {show(ramp)}, expected the last epoch of start, then the first of end"
+        checker.problem(("data", "resolution", "ramp"), text)
