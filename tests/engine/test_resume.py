@@ -2,7 +2,6 @@
 
 import json
 import random
-import shutil
 import signal
 import time
 from pathlib import Path
@@ -121,24 +120,6 @@ def test_a_kill_changes_nothing_with_average_clipping_and_accumulation(tiny_reci
     differ = {name for name in raw if not raw[name].equal(average[name])}
     assert "head.fc.weight" in differ
     assert not [name for name in differ if "running_" in name], "only parameters are averaged"
-
-
-def test_a_converted_checkpoint_is_gone_on_with(tiny_recipe, tmp_path):
-    """Of two ranks, for one: what goes on from it is what goes on from the original on one rank."""
-    run = tmp_path / "run"
-    process = start(ACCELERATE_TWO, tiny_recipe, "train.ema.decay=0.9", "checkpoint.every_steps=1000")
-    wait_for_step(process, run, 12)
-    process.terminate()
-    finish(process)
-    converted = tmp_path / "converted"
-    shutil.copytree(run, converted, ignore=shutil.ignore_patterns("checkpoints"))
-    arguments = ["checkpoint", "convert", str(run), "-o", str(converted / "checkpoints"), "--world-size", "1"]
-    result = CliRunner().invoke(app, arguments)
-    assert result.exit_code == 0, result.output
-    for folder in (run, converted):
-        code, output = launch(PLAIN, tiny_recipe, f"output_dir={folder}", "train.ema.decay=0.9")
-        assert code == 0, output
-    assert_same_run(run, converted)
 
 
 def export(source: Path, folder: Path, *options: str) -> dict[str, torch.Tensor]:
