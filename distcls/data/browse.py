@@ -1,41 +1,102 @@
-"""A contact sheet: images as they are stored beside what training makes of them."""
+"""What becomes of images on their way to the model: as stored, as trained on, and after each transform alone."""
 
-from collections.abc import Sequence
+import copy
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image, ImageDraw
 
+from distcls.data.augment import OnDevice, Transform
 from distcls.data.dataset import BetonDataset
 from distcls.data.errors import DataError
 from distcls.data.loader import TrainLoader
+from distcls.data.mix import Mix
 from distcls.data.scan import decode_whole
 
-_MARGIN, _LINE, _COLUMNS = 8, 14, 4
+# Builds the loader of the first images of each global batch, with these transforms and mixes.
+MakeLoader = Callable[[Sequence[Transform | OnDevice], Sequence[Mix]], TrainLoader]
 
 
-def contact_sheet(loader: TrainLoader, dataset: BetonDataset, first_step: int = 0, cell: int = 160) -> Image.Image:
-    """The loader's global step `first_step`: each image as stored, what the loader delivers, and its label.
+@dataclass(frozen=True)
+class Pair:
+    """An image as stored (H, W, 3), as the loader delivers it (R, R, 3), both uint8, and its label."""
+
+    stored: np.ndarray
+    delivered: np.ndarray
+    label: str
+
+
+@dataclass(frozen=True)
+class Row:
+    title: str
+    pairs: list[Pair]
+
+
+def rows_of(
+    make_loader: MakeLoader,
+    transforms: Sequence[Transform | OnDevice],
+    mixes: Sequence[Mix],
+    titles: Sequence[str],
+    *,
+    epoch: int,
+    images: int,
+    images_alone: int = 4,
+) -> list[Row]:
+    """All transforms and mixes together, then each alone, of the first images of `epoch`.
+
+    Each draws the numbers that it draws in training, since it keeps its place among the others.
 
     Args:
-        loader: with one rank; its batches are normalised by the data set's mean and std.
-        dataset: the loader's.
-        first_step: which batch.
-        cell: side of an image on the sheet in pixels.
+        transforms, mixes: constructed, of the recipe.
+        titles: of each transform, then of each mix.
+        images: in the first row.
+        images_alone: at most, in the others.
 
     Raises:
         DataError: an image is damaged.
     """
-    with loader.stream(first_step, first_step + 1) as stream:
-        batch = next(stream)
-    delivered = denormalised(batch.images, dataset.mean, dataset.std)
+    rows = [("as trained on", list(transforms), list(mixes), images)]
+    for place, transform in enumerate(transforms):
+        alone = [transform if number == place else OnDevice() for number in range(len(transforms))]
+        rows.append((titles[place], alone, [], min(images, images_alone)))
+    for mix, title in zip(mixes, titles[len(transforms) :], strict=True):
+        always = copy.copy(mix)
+        always.p = None
+        rows.append((title, [], [always], min(images, images_alone)))
+    return [Row(title, _pairs(make_loader(some, those), epoch, number)) for title, some, those, number in rows]
+
+
+def _pairs(loader: TrainLoader, epoch: int, images: int) -> list[Pair]:
+    """The first `images` of a loader's first batch of `epoch`; closes it."""
+    dataset, step = loader.dataset, epoch * loader.steps_per_epoch
+    try:
+        with loader.stream(step, step + 1) as stream:
+            batch = next(stream)
+    finally:
+        loader.close()
+    delivered = denormalised(batch.images[:images], dataset.mean, dataset.std)
+    labels = label_texts(dataset, batch.target[:images].cpu().numpy())
     pairs = []
-    for number, index in enumerate(batch.index.tolist()):
+    for number, index in enumerate(batch.index[:images].tolist()):
         stored = decode_whole(dataset.samples, index)
         if stored is None:
             raise DataError(f"{dataset.place_of(index)}: its JPEG data is damaged and cannot be decoded")
-        pairs.append((stored, delivered[number], dataset.class_names[int(dataset.samples["label"][index])]))
-    return _sheet(pairs, cell)
+        pairs.append(Pair(stored, delivered[number], labels[number]))
+    return pairs
+
+
+def label_texts(dataset: BetonDataset, target: np.ndarray) -> list[str]:
+    """Names of (n,) class numbers, or of (n, C) weights: with the weight in percent where it is not 1."""
+    if target.ndim == 1:
+        return [dataset.class_names[label] for label in target]
+    texts = []
+    for weights in target:
+        named = [(dataset.class_names[label], weights[label]) for label in np.argsort(-weights, kind="stable")]
+        parts = [name if weight > 0.995 else f"{name} {weight:.0%}" for name, weight in named if weight > 0.005]
+        texts.append(", ".join(parts) or "no class")
+    return texts
 
 
 def denormalised(images: torch.Tensor, mean: Sequence[float], std: Sequence[float]) -> np.ndarray:
@@ -44,34 +105,7 @@ def denormalised(images: torch.Tensor, mean: Sequence[float], std: Sequence[floa
     return (pixels * 255).round().clamp(0, 255).to(torch.uint8).numpy()
 
 
-def _sheet(pairs: list[tuple[np.ndarray, np.ndarray, str]], cell: int) -> Image.Image:
-    """Columns of pairs; in each the stored image left, the delivered one right and the label below."""
-    columns = min(_COLUMNS, len(pairs))
-    width, height = 2 * cell + _MARGIN, cell + _LINE + _MARGIN
-    rows = -(-len(pairs) // columns)
-    sheet = Image.new("RGB", (columns * (width + _MARGIN) + _MARGIN, rows * height + _MARGIN), "white")
-    draw = ImageDraw.Draw(sheet)
-    for number, (stored, delivered, label) in enumerate(pairs):
-        row, column = divmod(number, columns)
-        left, top = _MARGIN + column * (width + _MARGIN), _MARGIN + row * height
-        for place, pixels in enumerate((stored, delivered)):
-            image = _fitted(pixels, cell)
-            sheet.paste(image, (left + place * cell + (cell - image.width) // 2, top + (cell - image.height) // 2))
-        draw.text((left, top + cell + 1), _shortened(draw, label, width), fill="black")
-    return sheet
-
-
-def _fitted(pixels: np.ndarray, cell: int) -> Image.Image:
-    """As large as the cell allows; enlarged without smoothing, so that the pixels of small images are seen."""
-    image = Image.fromarray(pixels)
-    scale = cell / max(image.size)
-    size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
-    return image.resize(size, Image.Resampling.NEAREST if scale > 1 else Image.Resampling.BICUBIC)
-
-
-def _shortened(draw: ImageDraw.ImageDraw, text: str, width: int) -> str:
-    if draw.textlength(text) <= width:
-        return text
-    while text and draw.textlength(text + "...") > width:
-        text = text[:-1]
-    return text + "..."
+def title_of(block: dict[str, Any]) -> str:
+    """A recipe's block in a line: RandomCrop padding=4."""
+    shown = ((key, list(value) if isinstance(value, tuple) else value) for key, value in block.items() if key != "type")
+    return " ".join([block["type"], *(f"{key}={value}" for key, value in shown)])

@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -47,6 +48,8 @@ class FileCheck:
             self._add("FAULT", str(error))
             return
         self.images = len(self.samples)
+        self._labels = self.samples["label"]
+        self._sha256: str | None = None
         self.digests = np.zeros(self.images, _DIGEST)
         self._damaged = np.zeros(self.images, bool)
         jpegs = int((self.samples["mode"] == JPEG).sum())
@@ -61,6 +64,8 @@ class FileCheck:
             return
         self.class_names = dataset.class_names
         self._add("ok", f"sidecar: belongs to the file, {dataset.fingerprint}")
+        self._labels = dataset.labels
+        self._sha256 = dataset.sidecar.sha256
         self._classes(dataset)
 
     @property
@@ -71,9 +76,15 @@ class FileCheck:
         self.findings.append(Finding(level, text))
 
     def _classes(self, dataset: BetonDataset) -> None:
-        counts = np.bincount(dataset.labels, minlength=dataset.num_classes)
+        labels = dataset.labels
+        if dataset.multi_label:
+            counts = labels.sum(0, dtype=np.int64)
+            without = int((labels.sum(1, dtype=np.int64) == 0).sum())
+            each = f", {labels.sum() / len(labels):.2f} classes an image, {without} images with none"
+        else:
+            counts, each = np.bincount(labels, minlength=dataset.num_classes), ""
         spread = f"{counts.min()} .. {int(np.median(counts))} .. {counts.max()}"
-        self._add("ok", f"labels: {dataset.num_classes} classes of {spread} images (min, median, max)")
+        self._add("ok", f"labels: {dataset.num_classes} classes of {spread} images (min, median, max){each}")
         if counts.tolist() != dataset.sidecar.class_counts:
             self._add("FAULT", "class_counts of the sidecar are not those of the labels: write both again")
         empty = [name for name, count in zip(dataset.class_names, counts, strict=True) if not count]
@@ -81,7 +92,7 @@ class FileCheck:
             self._add("note", f"{len(empty)} classes without images: {_listed(empty)}")
 
     def decode(self, workers: int, progress: Callable[[int], None]) -> None:
-        """Decode every image, hold a JPEG's own size against the table's, and find equal images."""
+        """Hash the file, decode every image, hold a JPEG's own size against the table's, and find equal images."""
         problems: dict[int, str] = {}
 
         def visit(index: int) -> None:
@@ -100,7 +111,13 @@ class FileCheck:
             digest.update(pixels.data)
             self.digests[index] = np.void(digest.digest())
 
-        scan(self.images, visit, workers, progress)
+        with ThreadPoolExecutor(1) as thread:
+            whole = thread.submit(hashlib.sha256, self._file.data) if self._sha256 else None
+            scan(self.images, visit, workers, progress)
+        if whole is not None and whole.result().hexdigest() != self._sha256:
+            self._add("FAULT", "its bytes are not those that were written (SHA-256): copy it again, or write it again")
+        elif whole is not None:
+            self._add("ok", "bytes: all as they were written (SHA-256)")
         for index in sorted(problems)[:_LISTED]:
             self._add("FAULT", f"sample {index}: {problems[index]}")
         if len(problems) > _LISTED:
@@ -118,8 +135,7 @@ class FileCheck:
             return
         pairs = [(int(whole[first[back[i]]]), int(whole[i])) for i in repeats]
         self._add("note", f"{len(pairs)} images repeat an earlier one of this file: samples {_pairs(pairs)}")
-        labels = self.samples["label"]
-        torn = [(one, other) for one, other in pairs if labels[one] != labels[other]]
+        torn = [(one, other) for one, other in pairs if np.any(self._labels[one] != self._labels[other])]
         if torn:
             self._add("note", f"{len(torn)} of them under another label: samples {_pairs(torn)}")
 

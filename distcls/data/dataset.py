@@ -42,6 +42,7 @@ class BetonDataset:
             raise DataError("a data set needs one .beton file at least, got an empty list of paths")
         self._identities = [_identity(path) for path in self.paths]
         self._checked = time.monotonic()
+        self._guards: list[int] = []
         shards = [_Shard(path) for path in self.paths]
         self._files = [shard.file for shard in shards]
         for file in self._files:
@@ -114,6 +115,30 @@ class BetonDataset:
                 raise DataError(
                     f"{path}: {_change(before, found)} while it was in use: batches from now on would not be this "
                     "run's. Put the file back that the run began with and start again, or begin a new run."
+                )
+
+    def guard(self) -> None:
+        """From now on a page of a file that cannot be read does not end the process, but fails `check_readable`."""
+        from distcls.data.bus_error import guard  # compiles, where that was not done before
+
+        self._guards = [guard(file) for file in self._files]
+
+    def check_readable(self) -> None:
+        """After reading.
+
+        Raises:
+            DataError: pages of a guarded file could not be read: what was read holds zeros.
+        """
+        if not self._guards:
+            return
+        from distcls.data.bus_error import lost_pages
+
+        for path, number in zip(self.paths, self._guards, strict=True):
+            if lost_pages(number):
+                self.check_unchanged(every=0)
+                raise DataError(
+                    f"{path}: some of its bytes cannot be read, though nobody changed the file: the disk or its server "
+                    "fails (`dmesg` may say more). Copy the file anew, and start again."
                 )
 
     def files(self) -> list[tuple[Path, int, int]]:

@@ -1,13 +1,15 @@
 """A sidecar for a .beton of another program, e.g. ffcv-imagenet: the format has no class names, no statistics."""
 
+import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
-from distcls.data.beton import JPEG, read_samples
+from distcls.data.beton import JPEG, read_samples, read_words
 from distcls.data.errors import DataError
+from distcls.data.multi_hot import pack, unpack, words_for
 from distcls.data.scan import decode_whole, scan
 from distcls.data.sidecar import Sidecar, Sizes, fingerprint_of, sidecar_path
 
@@ -34,9 +36,21 @@ def read_class_names(path: Path) -> list[str]:
 
 
 def describe(
-    path: Path, class_names: list[str], *, workers: int, progress: Callable[[int], None] = lambda done: None
+    path: Path,
+    class_names: list[str],
+    *,
+    multi_label: bool = False,
+    workers: int,
+    progress: Callable[[int], None] = lambda done: None,
 ) -> Sidecar:
     """Decode every image for the statistics, and write the sidecar.
+
+    Args:
+        path: the .beton.
+        class_names: in the labels' order.
+        multi_label: its int fields hold one bit per class, as `multi_hot.pack` has it, not one class number.
+        workers: threads.
+        progress: called now and then with the number of images done.
 
     Raises:
         DataError: the sidecar exists, an image is damaged, or a label has no name.
@@ -45,12 +59,7 @@ def describe(
     if target.exists():
         raise DataError(f"{target}: exists already: move it away to write it anew")
     file, table = read_samples(path)
-    wrong = np.flatnonzero((table["label"] < 0) | (table["label"] >= len(class_names)))
-    if len(wrong):
-        raise DataError(
-            f"{path}: sample {wrong[0]} has label {table['label'][wrong[0]]}, expected one of the {len(class_names)} "
-            f"classes, 0..{len(class_names) - 1} ({len(wrong)} such samples). Does --class-names belong to this file?"
-        )
+    counts = _multi_label_counts(path, file, class_names) if multi_label else _counts(path, table, class_names)
     moments = np.zeros((len(table), 2, 3))
 
     def visit(index: int) -> None:
@@ -68,7 +77,9 @@ def describe(
         fingerprint=fingerprint_of(file, int(table["address"].min()) - file.ctypes.data),
         samples=len(table),
         class_names=class_names,
-        class_counts=np.bincount(table["label"], minlength=len(class_names)).tolist(),
+        class_counts=counts.tolist(),
+        multi_label=multi_label,
+        sha256=hashlib.sha256(file.data).hexdigest(),
         mean=mean.tolist(),
         std=np.sqrt(square - mean**2).tolist(),
         sizes=Sizes.of(table),
@@ -80,3 +91,30 @@ def describe(
     )
     target.write_text(sidecar.model_dump_json(indent=1) + "\n")
     return sidecar
+
+
+def _counts(path: Path, table: np.ndarray, class_names: list[str]) -> np.ndarray:
+    wrong = np.flatnonzero((table["label"] < 0) | (table["label"] >= len(class_names)))
+    if len(wrong):
+        raise DataError(
+            f"{path}: sample {wrong[0]} has label {table['label'][wrong[0]]}, expected one of the {len(class_names)} "
+            f"classes, 0..{len(class_names) - 1} ({len(wrong)} such samples). Does --class-names belong to this file?"
+        )
+    return np.bincount(table["label"], minlength=len(class_names))
+
+
+def _multi_label_counts(path: Path, file: np.ndarray, class_names: list[str]) -> np.ndarray:
+    words, classes = read_words(path, file), len(class_names)
+    if words.shape[1] != words_for(classes):
+        raise DataError(
+            f"{path}: holds {words.shape[1]} int fields, expected {words_for(classes)} for one bit of each of "
+            f"{classes} classes. Does --class-names belong to this file?"
+        )
+    hot = unpack(words, classes)
+    wrong = np.flatnonzero((pack(hot) != words).any(axis=1))
+    if len(wrong):
+        raise DataError(
+            f"{path}: sample {wrong[0]} has a class beyond the {classes} of --class-names ({len(wrong)} such samples). "
+            "Does --class-names belong to this file, and does it hold several labels per image?"
+        )
+    return hot.sum(axis=0, dtype=np.int64)

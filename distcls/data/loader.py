@@ -72,7 +72,7 @@ class TrainLoader(Loader):
         balanced: bool = False,
         repeats: int = 1,
         block_size: int | None = None,
-        block_window: int = 4,
+        block_window: int = 8,
         workers: int,
         device: torch.device | str,
         dtype: torch.dtype = torch.float32,

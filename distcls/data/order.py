@@ -14,7 +14,9 @@ ORDER_VERSION = 1
 def permutation(samples: int, seed: int, epoch: int) -> np.ndarray:
     """The epoch's order of all samples, (samples,) uint32, or uint64 where that is too small."""
     kind = np.uint32 if samples < 2**32 else np.uint64
-    return np.random.Generator(np.random.Philox(key=[seed, epoch])).permutation(np.arange(samples, dtype=kind))
+    order = np.arange(samples, dtype=kind)
+    np.random.Generator(np.random.Philox(key=[seed, epoch])).shuffle(order)  # as .permutation(order), without its copy
+    return order
 
 
 class BalancedOrder:
@@ -34,7 +36,7 @@ class BalancedOrder:
     def __init__(self, labels: np.ndarray, seed: int) -> None:
         self.seed = seed
         self.samples = len(labels)
-        by_class = np.argsort(labels, kind="stable")
+        by_class = np.argsort(labels, kind="stable").astype(np.uint32 if len(labels) < 2**32 else np.uint64)
         counts = np.bincount(labels)
         ends = np.cumsum(counts)
         self._members = {int(c): by_class[ends[c] - counts[c] : ends[c]] for c in np.flatnonzero(counts)}
@@ -118,6 +120,7 @@ class GlobalOrder:
         if self.blocks is not None:
             return Slice(epoch, positions, self.blocks.at(step, np.arange(part * size, (part + 1) * size)))
         if epoch != self._epoch:
+            self._order = np.empty(0, np.uint32)  # not two at a time
             self._epoch, self._order = epoch, self._order_of(epoch)
         places = positions
         if self.repeats > 1:

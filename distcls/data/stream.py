@@ -79,6 +79,7 @@ class Stream:
             self._loader.dataset.check_unchanged()
             for future in futures:
                 future.result()
+            self._loader.dataset.check_readable()
             self._loader.wait_seconds += time.perf_counter() - start
             self._loader.mark("copy")
             images, target = slot.deliver()
@@ -135,6 +136,7 @@ class Loader:
     ) -> None:
         if workers < 1:
             raise UserError(f"data.workers: got {workers}, expected 1 or more threads")
+        dataset.guard()
         self.dataset = dataset
         self.resolution = resolution
         self.batch_size = batch_size
@@ -183,6 +185,7 @@ class Loader:
 
     def _refuse_damaged(self, indices: np.ndarray) -> None:
         if len(indices):
+            self.dataset.check_readable()
             self.dataset.check_unchanged(every=0)
             raise DataError(
                 f"{self.dataset.place_of(int(indices[0]))}: its JPEG data is damaged and cannot be decoded. "

@@ -11,6 +11,7 @@ from distcls.data.errors import DataError
 from distcls.data.loader import EvalLoader, TrainLoader
 from distcls.engine.bottleneck import Settings
 from distcls.engine.class_metrics import ClassMetrics
+from distcls.engine.cuda_graphs import capture_backbone
 from distcls.engine.device_facts import device_facts
 from distcls.engine.fit import misfits, model_misfits
 from distcls.engine.fit_ranks import reported_at
@@ -141,6 +142,8 @@ def build_job(
         checkpoint_activations(blocks)
     if train.compile:
         classifier.compile()  # in place: names of weights stay what they are
+    if train.cuda_graphs:
+        capture_backbone(classifier.backbone, train.global_batch_size // ranks, size, images, accelerator)
     strategy = make_strategy(
         recipe.distributed.strategy,
         accelerator,

@@ -5,7 +5,6 @@ from contextlib import contextmanager
 from importlib.util import find_spec
 
 import torch
-from torchvision.io import decode_jpeg, encode_jpeg
 
 from distcls.engine.strategies.deepspeed_config import refused_overrides
 from distcls.errors import UserError
@@ -86,6 +85,8 @@ def check_device(recipe: Recipe, source: Source, device: torch.device) -> None:
     if device.type != "cuda":
         text = f"there is no GPU to decode with: got {share}, expected 0 for a run on a CPU"
         raise RecipeError(source.recipe, [Problem(source.at(path), path, text)])
+    from torchvision.io import decode_jpeg, encode_jpeg  # half a second, for those who use it
+
     try:
         decode_jpeg(encode_jpeg(torch.zeros(3, 16, 16, dtype=torch.uint8)), device=device)
     except RuntimeError as error:

@@ -97,9 +97,9 @@ class Data(Part):
     block_shuffle: as shuffle, for data larger than memory: reads blocks of neighbours, and keeps few of them."""
     repeats: Annotated[int, Field(ge=2)] = 3
     """Of the sampler repeated: how often an image comes in its epoch, augmented anew each time."""
-    block_size: Count = 32
+    block_size: Count = 16
     """Of the sampler block_shuffle: images that are read together, one after the other in the file."""
-    block_window: Count = 4
+    block_window: Count = 8
     """Of the sampler block_shuffle: the blocks that are mixed for each place in the global batch."""
     mix: Annotated[list[dict[str, Any]], MIXES] = []
     """Mixing of pairs of images and of their labels; each step takes one of these at random."""
@@ -141,6 +141,8 @@ class Train(Part):
     """A moving average of the weights; null keeps none."""
     compile: bool = False
     """torch.compile the model: a minute at the start, then a third faster on a GPU."""
+    cuda_graphs: bool = False
+    """On a GPU, replay the backbone as CUDA graphs: fewer launches, no compilation. One image size, ddp."""
     channels_last: bool = False
     """Channels-last memory format: faster convolutions on most GPUs."""
 

@@ -83,3 +83,15 @@ def raw(raw_beton: Path) -> BetonDataset:
 @pytest.fixture(scope="session")
 def mixed(jpeg_beton: Path) -> BetonDataset:
     return BetonDataset(jpeg_beton)
+
+
+@pytest.fixture
+def several(tmp_path: Path) -> Path:
+    """Five images with any number of four labels each; the last image is the first one again."""
+    generator = np.random.default_rng(2)
+    images = [smooth(generator, 20, 30) for _ in range(4)]
+    hot = np.array([[1, 1, 0, 0], [0, 1, 1, 0], [0, 0, 0, 0], [0, 1, 0, 0], [0, 0, 0, 1]], np.uint8)
+    source = Arrays([*images, images[0]], list(hot), classes=4)
+    source.multi_label = True
+    convert(source, tmp_path / "several.beton", workers=1)
+    return tmp_path / "several.beton"

@@ -1,3 +1,5 @@
+import re
+
 import numpy as np
 import pytest
 import torch
@@ -5,41 +7,52 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from distcls.cli.data import app
-from distcls.data.augment import RandomHorizontalFlip
-from distcls.data.browse import contact_sheet, denormalised
+from distcls.data.augment import RandomHorizontalFlip, RandomResizedCrop
+from distcls.data.browse import Pair, Row, denormalised, label_texts, rows_of, title_of
+from distcls.data.color_jitter import ColorJitter
+from distcls.data.contact_sheet import page, picture
 from distcls.data.loader import TrainLoader
+from distcls.data.mix import CutMix, Mixup
 from distcls.data.order import permutation
 
 
-def loader_of(dataset, transforms):
-    return TrainLoader(
-        dataset, resolution=28, transforms=transforms, global_batch_size=8, seed=1, workers=1, device="cpu"
+def rows(dataset, transforms, mixes=(), epoch=0, images=8):
+    def loader(some, those):
+        shape = {"resolution": 28, "global_batch_size": 8, "seed": 1, "workers": 1, "device": "cpu"}
+        return TrainLoader(dataset, transforms=some, mixes=those, **shape)
+
+    titles = [type(one).__name__ for one in (*transforms, *mixes)]
+    return rows_of(loader, transforms, mixes, titles, epoch=epoch, images=images)
+
+
+def test_a_row_for_all_and_one_for_each(raw, raw_images):
+    every, crop, flip, jitter, cutmix = rows(
+        raw, [RandomResizedCrop(), RandomHorizontalFlip(p=1.0), ColorJitter(brightness=0.4)], [CutMix(p=0.001)]
     )
-
-
-def cells(sheet, number, cell):
-    """The stored and the delivered image of pair `number` on the sheet."""
-    row, column = divmod(number, 4)
-    left, top = 8 + column * (2 * cell + 16), 8 + row * (cell + 22)
-    pixels = np.asarray(sheet)[top : top + cell, left : left + 2 * cell]
-    return pixels[:, :cell], pixels[:, cell:]
-
-
-def test_the_sheet_shows_stored_images_and_what_the_loader_delivers(raw, raw_images):
-    loader = loader_of(raw, [RandomHorizontalFlip(p=1.0)])
-    sheet = contact_sheet(loader, raw, cell=28)
-    loader.close()
-    for number, index in enumerate(permutation(1000, 1, 0)[:8]):
-        stored, delivered = cells(sheet, number, 28)
-        assert np.array_equal(stored, raw_images[index])
-        assert np.array_equal(delivered, raw_images[index][:, ::-1])
+    assert [row.title for row in (every, crop, flip, jitter, cutmix)] == [
+        "as trained on", "RandomResizedCrop", "RandomHorizontalFlip", "ColorJitter", "CutMix"
+    ]  # fmt: skip
+    assert [len(row.pairs) for row in (every, crop, flip, jitter, cutmix)] == [8, 4, 4, 4, 4]
+    order = permutation(1000, 1, 0)
+    for row in (every, crop, flip, jitter, cutmix):
+        for pair, index in zip(row.pairs, order, strict=False):
+            assert np.array_equal(pair.stored, raw_images[index])
+    for pair, index in zip(flip.pairs, order, strict=False):
+        assert np.array_equal(pair.delivered, raw_images[index][:, ::-1])
+        assert pair.label == f"class {index % 10}"
+    # The crop is the same with and without the others, though mirrored.
+    for alone, together in zip(crop.pairs, rows(raw, [RandomResizedCrop()])[0].pairs, strict=False):
+        assert np.array_equal(alone.delivered, together.delivered)
+    pixels = np.stack([pair.delivered for pair in cutmix.pairs]).reshape(4, -1, 3)
+    for number, index in enumerate(order[:4]):
+        partner = raw_images[order[number ^ 1]].reshape(-1, 3)
+        own = (pixels[number] == raw_images[index].reshape(-1, 3)).all(1)
+        assert (own | (pixels[number] == partner).all(1)).all()
 
 
 def test_another_epoch_is_another_sheet(raw):
-    loader = loader_of(raw, [])
-    one, two = (np.asarray(contact_sheet(loader, raw, step, cell=28)) for step in (0, loader.steps_per_epoch))
-    loader.close()
-    assert not np.array_equal(one, two)
+    one, two = (rows(raw, [], epoch=epoch)[0] for epoch in (0, 1))
+    assert not np.array_equal(one.pairs[0].stored, two.pairs[0].stored)
 
 
 def test_denormalised_undoes_the_normalisation():
@@ -49,37 +62,85 @@ def test_denormalised_undoes_the_normalisation():
     assert np.array_equal(denormalised(images, mean, std), pixels.permute(0, 2, 3, 1).numpy())
 
 
-def test_the_command_writes_a_png(tiny_recipe, tmp_path):
+def test_labels_of_every_kind(mixed):
+    assert label_texts(mixed, np.array([2, 0])) == ["class 2", "class 0"]
+    weights = np.array([[1, 0, 1], [0, 0, 0], [0.25, 0.75, 0]])
+    assert label_texts(mixed, weights) == ["class 0, class 2", "no class", "class 1 75%, class 0 25%"]
+
+
+def test_a_mixed_label_has_its_shares(raw):
+    labels = [pair.label for pair in rows(raw, [], [Mixup()])[0].pairs]
+    assert all(re.fullmatch(r"class \d( \d+%, class \d \d+%)?", label) for label in labels)
+    assert any("%" in label for label in labels)
+
+
+def test_the_picture_has_each_pixel_in_its_place():
+    images = np.random.default_rng(0).integers(0, 256, (2, 3, 28, 28, 3), np.uint8)
+    one = Row("one", [Pair(images[0, n], images[1, n], "label") for n in range(3)])
+    sheet = np.asarray(picture([one, Row("two", one.pairs[:1])], cell=28))
+    assert sheet.shape == (8 + 2 * (14 + 8 + 28 + 14 + 8), 3 * (2 * 28 + 16) + 8, 3)
+    for top, left, pair in ((30, 8, one.pairs[0]), (30, 8 + 72 * 2, one.pairs[2]), (102, 8, one.pairs[0])):
+        assert np.array_equal(sheet[top : top + 28, left : left + 28], pair.stored)
+        assert np.array_equal(sheet[top : top + 28, left + 28 : left + 56], pair.delivered)
+
+
+def test_long_labels_stay_in_their_column():
+    pair = Pair(*np.zeros((2, 28, 28, 3), np.uint8), "a very long name of a class, with all of its synonyms")
+    sheet = np.asarray(picture([Row("row", [pair] * 4)], cell=40))
+    below = sheet[8 + 22 + 40 : 8 + 22 + 40 + 14]
+    assert (below[:, :8] == 255).all()
+    assert (below[:, 8:96] < 255).any()
+    assert (below[:, 96:104] == 255).all()
+
+
+def test_the_page_is_one_file():
+    pair = Pair(*np.zeros((2, 9, 9, 3), np.uint8), "<cat & dog>")
+    text = page([Row("Mixup alpha=0.8", [pair] * 2)], "sheet")
+    assert text.count("data:image/png;base64,") == 4
+    assert "&lt;cat &amp; dog&gt;" in text
+    assert "<h2>Mixup alpha=0.8</h2>" in text
+    assert not re.findall(r"(src|href)=\"(?!data:)", text)
+
+
+def test_a_title():
+    assert title_of({"type": "RandomCrop", "padding": 4}) == "RandomCrop padding=4"
+
+
+def browse(recipe, out, *overrides):
+    return CliRunner().invoke(app, ["browse", str(recipe), "-o", str(out), "-n", "5", *overrides])
+
+
+@pytest.mark.parametrize("sampler", ["shuffle", "repeated", "balanced", "block_shuffle"])
+def test_the_command_writes_a_png(tiny_recipe, tmp_path, sampler):
     out = tmp_path / "sheet.png"
-    result = CliRunner().invoke(app, ["browse", str(tiny_recipe), "-o", str(out), "-n", "5", "data.resolution=20"])
+    result = browse(tiny_recipe, out, "data.resolution=20", f"data.sampler={sampler}")
     assert result.exit_code == 0, result.exception
     assert result.stdout.startswith(f"{out}: 5 images of ")
-    assert Image.open(out).size == (4 * (2 * 160 + 16) + 8, 2 * (160 + 22) + 8)
+    assert Image.open(out).size == (4 * (2 * 160 + 16) + 8, 3 * 22 + (2 + 1 + 1) * 182 + 8)
+
+
+def test_the_command_writes_a_page(tiny_recipe, tmp_path):
+    out = tmp_path / "sheet.html"
+    assert browse(tiny_recipe, out, "data.mix=[{type: Mixup}]").exit_code == 0
+    assert re.findall("<h2>(.*)</h2>", out.read_text()) == [
+        "as trained on", "RandomResizedCrop scale=[0.7, 1.0]", "RandomHorizontalFlip", "Mixup"
+    ]  # fmt: skip
 
 
 def test_the_sheet_follows_a_resolution_schedule(tiny_recipe, tmp_path):
     def sheet(epoch, resolution):
         out = tmp_path / "sheet.png"
-        arguments = ["browse", str(tiny_recipe), "-o", str(out), "-n", "4", "--epoch", str(epoch)]
-        result = CliRunner().invoke(app, [*arguments, f"data.resolution={resolution}"])
-        assert result.exit_code == 0, result.exception
+        assert browse(tiny_recipe, out, "--epoch", str(epoch), f"data.resolution={resolution}").exit_code == 0
         return out.read_bytes()
 
     schedule = "{start: 12, end: 16, ramp: [0, 1], multiple_of: 2}"
     assert [sheet(epoch, schedule) for epoch in (0, 1)] == [sheet(0, 12), sheet(1, 16)]
 
 
-def test_a_folder_that_is_not_there_is_told_at_once(tiny_recipe, tmp_path):
-    result = CliRunner().invoke(app, ["browse", str(tiny_recipe), "-o", str(tmp_path / "none" / "a.png")])
-    assert str(result.exception) == f"{tmp_path / 'none'}: no such folder: make it first"
-
-
-@pytest.mark.parametrize("label", ["dog", "a very long name of a class, with all of its synonyms, one after another"])
-def test_long_labels_stay_in_their_column(raw, monkeypatch, label):
-    monkeypatch.setattr(raw, "class_names", [label] * 10)
-    loader = loader_of(raw, [])
-    sheet = np.asarray(contact_sheet(loader, raw, cell=40))
-    loader.close()
-    assert (sheet[:, :8] == 255).all()
-    assert (sheet[48:62, 8:96] < 255).any()
-    assert (sheet[48:62, 96:104] == 255).all()
+def test_where_it_cannot_be_written_is_told_at_once(tiny_recipe, tmp_path):
+    assert str(browse(tiny_recipe, tmp_path / "none/a.png").exception) == (
+        f"{tmp_path / 'none'}: no such folder: make it first"
+    )
+    assert str(browse(tiny_recipe, tmp_path / "a.gif").exception) == (
+        f"{tmp_path / 'a.gif'}: expected a name that ends in .png or .html"
+    )

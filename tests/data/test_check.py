@@ -47,6 +47,7 @@ def test_a_whole_file(jpeg_beton, mixed):
         f"  ok     structure: 60 images ({jpegs} as JPEG), {jpeg_beton.stat().st_size / 2**20:.1f} MiB",
         f"  ok     sidecar: belongs to the file, {mixed.fingerprint}",
         "  ok     labels: 3 classes of 20 .. 20 .. 20 images (min, median, max)",
+        "  ok     bytes: all as they were written (SHA-256)",
         "  ok     images: all 60 decode, in the sizes of the table",
     ]
 
@@ -105,3 +106,26 @@ def test_the_size_in_a_jpegs_header():
         assert jpeg_size(data) == (33, 47)
     assert jpeg_size(data[:30]) is None
     assert jpeg_size(b"no JPEG at all") is None
+
+
+def test_a_changed_pixel_that_still_decodes_is_found_by_the_hash(raw_beton, tmp_path):
+    for suffix in (".beton", ".json"):
+        shutil.copy(raw_beton.with_suffix(suffix), tmp_path / f"raw{suffix}")
+    code, text = run(tmp_path / "raw.beton")
+    assert code == 0
+    assert "  ok     bytes: all as they were written (SHA-256)\n" in text
+    at = 2**21 + 4999  # of an image, between the blocks that the fingerprint looks at
+    patch(tmp_path / "raw.beton", at, bytes([255 - (tmp_path / "raw.beton").read_bytes()[at]]))
+    code, text = run(tmp_path / "raw.beton")
+    assert code == 1
+    assert "  FAULT  its bytes are not those that were written (SHA-256): copy it again, or write it again\n" in text
+
+
+def test_several_labels_per_image(several, tmp_path):
+    code, text = run(several)
+    assert code == 0
+    assert (
+        "  ok     labels: 4 classes of 1 .. 1 .. 3 images (min, median, max), 1.20 classes an image, 1 images with none\n"
+    ) in text
+    assert "  note   1 images repeat an earlier one of this file: samples 0 = 4\n" in text
+    assert "  note   1 of them under another label: samples 0 = 4\n" in text

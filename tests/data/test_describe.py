@@ -59,3 +59,31 @@ def test_names_that_do_not_fit(foreign):
     assert str(run(foreign, "cat\ndog\ncat\n").exception).endswith("names.txt: class 'cat' is there twice")
     assert str(run(foreign, [1, 2, 3]).exception).endswith("expected a class name a line, or a JSON list of names")
     assert not foreign.with_suffix(".json").exists()
+
+
+def test_several_labels_per_image_whose_sidecar_is_lost(several):
+    before = BetonDataset(several)
+    names = "\n".join(before.class_names)
+    several.with_suffix(".json").unlink()
+    file = several.with_name("names.txt")
+    file.write_text(names)
+    arguments = ["describe", str(several), "--class-names", str(file)]
+    assert "has label" in str(CliRunner().invoke(app, arguments).exception)
+    assert CliRunner().invoke(app, [*arguments, "--multi-label"]).exit_code == 0
+    after = BetonDataset(several)
+    assert after.labels.tolist() == before.labels.tolist()
+    assert after.fingerprint == before.fingerprint
+    for name in ("class_counts", "multi_label", "sha256", "sizes"):
+        assert getattr(after.sidecar, name) == getattr(before.sidecar, name)
+
+    several.with_suffix(".json").unlink()
+    file.write_text("one\ntwo\n")
+    assert str(CliRunner().invoke(app, [*arguments, "--multi-label"]).exception) == (
+        f"{several}: sample 1 has a class beyond the 2 of --class-names (2 such samples). Does --class-names belong to "
+        "this file, and does it hold several labels per image?"
+    )
+    file.write_text("\n".join(f"class {number}" for number in range(65)))
+    assert str(CliRunner().invoke(app, [*arguments, "--multi-label"]).exception) == (
+        f"{several}: holds 1 int fields, expected 2 for one bit of each of 65 classes. Does --class-names belong to "
+        "this file?"
+    )

@@ -188,6 +188,33 @@ def test_memory_stays_flat_over_many_short_epochs(raw):
     assert resident_bytes() - before < 32e6
 
 
+@pytest.mark.slow
+def test_a_thousand_epochs_leave_no_thread_and_no_memory(mixed):
+    """JPEGs too; every tenth epoch is left early, every other tenth by an exception."""
+    loader = train_loader(mixed, global_batch_size=20, resolution=16)
+
+    def epoch(number):
+        with loader.stream(3 * number, 3 * number + 3) as stream:
+            for batch in stream:
+                if number % 20 == 10:
+                    break
+                assert batch.count / (number % 20 != 0)
+
+    def epochs(first, last):
+        for number in range(first, last):
+            if number % 20:
+                epoch(number)
+            else:
+                with pytest.raises(ZeroDivisionError):
+                    epoch(number)
+
+    epochs(0, 200)
+    before, threads = resident_bytes(), threading.active_count()
+    epochs(200, 1200)
+    assert threading.active_count() == threads
+    assert resident_bytes() - before < 16e6
+
+
 def damage(dataset, index):
     """A copy of the data set with sample `index` cut to a third of its bytes."""
     copy = BetonDataset(dataset.paths)

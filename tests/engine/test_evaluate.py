@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from distcls.data.dataset import BetonDataset
+from distcls.data.jpeg_window import window_decoder
 from distcls.data.loader import EvalLoader
 from distcls.engine.checkpoints.store import load_weights
 from distcls.engine.evaluate import evaluate
@@ -55,6 +56,8 @@ def test_a_run_says_how_it_was_evaluated(tiny_recipe: Path, tmp_path: Path) -> N
     code, output = launch(PLAIN, tiny_recipe, "train.epochs=1", "eval.tta=flip", "train.ema={decay: 0.9}")
     assert code == 0, output
     run = tmp_path / "run"
+    [attempt] = json.loads((run / "run.json").read_text())["attempts"]
+    assert attempt["versions"]["jpeg"] == window_decoder().name
     row = read_rows(run)[-1]
     assert row["val/n"] == row["val_ema/n"] == 103
     protocol = {"resolution": 16, "crop_ratio": 1.0, "tta": "flip"}

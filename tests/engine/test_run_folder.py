@@ -97,6 +97,15 @@ def test_the_next_attempt_is_the_same_run(used):
     assert run_json(used)["attempts"][0]["message"] == "SIGTERM"
 
 
+def test_another_way_to_decode_is_recorded(tmp_path):
+    folder = RunFolder(tmp_path / "run")
+    for number, decoder in enumerate(["whole images, FFCV", "windows, libjpeg-turbo 2.1.5"]):
+        start = begin(folder, versions={"jpeg": decoder})
+        folder.close()
+        assert run_json(folder.path)["attempts"][number]["versions"]["jpeg"] == decoder
+    assert start.changed == {"versions.jpeg": ["whole images, FFCV", "windows, libjpeg-turbo 2.1.5"]}
+
+
 def test_an_attempt_that_was_killed_is_noted(used):
     for _ in range(2):
         folder = RunFolder(used)

@@ -189,7 +189,7 @@ def test_a_misspelt_key_is_not_missing_too() -> None:
     assert report(text=WHOLE.replace("epochs: 3", "epoch: 3").replace("lr: 0.5", "Lr: 0.5")) == [
         "recipe.yaml:15:24: optimizer.Lr: unknown key: expected lr, momentum, weight_decay or nesterov. Did you mean 'lr'?",
         "recipe.yaml:17:9: train.epoch: unknown key: expected epochs, max_steps, global_batch_size, accumulation_steps, precision, "
-        "clip_grad_norm, seed, log_every_steps, ema, compile or channels_last. Did you mean 'epochs'?",
+        "clip_grad_norm, seed, log_every_steps, ema, compile, cuda_graphs or channels_last. Did you mean 'epochs'?",
     ]  # fmt: skip
 
 

@@ -6,10 +6,11 @@ from typing import Any, ClassVar, Literal
 from torch import Tensor, nn
 
 from distcls.models.common import DropPath, build_conv_layer, build_norm_layer, run_checkpointed
+from distcls.models.common.batch_norm.fused import norm_add_relu, norm_relu, run_layers, shortcut_of
 
 
 class ResidualBlock(nn.Module):
-    """What BasicBlock and Bottleneck share: shortcut, drop path, checkpointing. A subclass adds layers and `branch`.
+    """What BasicBlock and Bottleneck share: shortcut, drop path, checkpointing. A subclass adds layers and `trunk`.
 
     Args:
         in_channels, out_channels: of the block.
@@ -18,7 +19,7 @@ class ResidualBlock(nn.Module):
         groups: of Bottleneck's 3x3 convolution.
         stride: of the block: images (N, in, H, W) -> (N, out, H / stride, W / stride).
         dilation: of its 3x3 convolution.
-        downsample: the shortcut where input and output differ in shape; None is the identity.
+        downsample: the shortcut where input and output differ in shape, ending in a norm; None is the identity.
         style: Bottleneck strides in its 3x3 convolution ("pytorch") or in its first 1x1 ("caffe").
         with_cp: compute the activations again in backward instead of keeping them.
         drop_path_rate: probability to skip the branch of an image in training.
@@ -42,7 +43,7 @@ class ResidualBlock(nn.Module):
         groups: int = 1,
         stride: int = 1,
         dilation: int = 1,
-        downsample: nn.Module | None = None,
+        downsample: nn.Sequential | None = None,
         style: Literal["pytorch", "caffe"] = "pytorch",
         with_cp: bool = False,
         conv_cfg: Mapping[str, Any] | None = None,
@@ -80,16 +81,30 @@ class ResidualBlock(nn.Module):
     def norm(self, index: int) -> nn.Module:
         return getattr(self, getattr(self, f"norm{index}_name"))
 
-    def branch(self, x: Tensor) -> Tensor:
-        """The residual: (N, in, H, W) -> (N, out, H / stride, W / stride)."""
+    def trunk(self, x: Tensor) -> Tensor:
+        """The branch up to its last convolution: (N, in, H, W) -> (N, out, H / stride, W / stride)."""
         raise NotImplementedError
 
-    def _sum(self, x: Tensor) -> Tensor:
-        identity = x if self.downsample is None else self.downsample(x)
-        return identity + self.drop_path(self.branch(x))
+    def after_norm(self, x: Tensor) -> Tensor:
+        """What the branch does to its last norm's result; a subclass may override it."""
+        return x
+
+    def _whole(self, x: Tensor) -> Tensor:
+        residual, norm = self.trunk(x), self.norm(self.last_norm)
+        if type(self).after_norm is ResidualBlock.after_norm and not self.drop_path.acts:
+            return norm_add_relu(norm, residual, *self._shortcut(x))
+        shortcut = shortcut_of(x) if self.downsample is None else self.downsample(shortcut_of(x))
+        return self.relu(shortcut + self.drop_path(self.after_norm(norm(residual))))
+
+    def _shortcut(self, x: Tensor) -> tuple[Tensor, nn.Module | None]:
+        """The shortcut before its norm, and this norm."""
+        if self.downsample is None:
+            return shortcut_of(x), None
+        *layers, norm = self.downsample
+        return run_layers(layers, shortcut_of(x)), norm
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.relu(run_checkpointed(self, self._sum, x) if self.with_cp else self._sum(x))
+        return run_checkpointed(self, self._whole, x) if self.with_cp else self._whole(x)
 
 
 class BasicBlock(ResidualBlock):
@@ -103,15 +118,14 @@ class BasicBlock(ResidualBlock):
         self._add_conv_norm(1, self.in_channels, mid, 3, stride=self.stride, padding=dilation, dilation=dilation)
         self._add_conv_norm(2, mid, self.out_channels, 3, padding=1)
 
-    def branch(self, x: Tensor) -> Tensor:
-        x = self.relu(self.norm(1)(self.conv1(x)))
-        return self.norm(2)(self.conv2(x))
+    def trunk(self, x: Tensor) -> Tensor:
+        return self.conv2(norm_relu(self.norm(1), self.conv1(x)))
 
 
 class Bottleneck(ResidualBlock):
     """1x1 down, 3x3, 1x1 up. He et al., "Deep Residual Learning", 2015, figure 5 right.
 
-    With groups and mid_channels the block of ResNeXt; a block that adds layers at its end overrides `branch`.
+    With groups and mid_channels the block of ResNeXt; a block that adds layers at its end overrides `after_norm`.
     """
 
     default_expansion = 4
@@ -124,10 +138,9 @@ class Bottleneck(ResidualBlock):
         self._add_conv_norm(2, mid, mid, 3, stride=stride2, padding=dilation, dilation=dilation, groups=self.groups)
         self._add_conv_norm(3, mid, self.out_channels, 1)
 
-    def branch(self, x: Tensor) -> Tensor:
-        x = self.relu(self.norm(1)(self.conv1(x)))
-        x = self.relu(self.norm(2)(self.conv2(x)))
-        return self.norm(3)(self.conv3(x))
+    def trunk(self, x: Tensor) -> Tensor:
+        x = norm_relu(self.norm(1), self.conv1(x))
+        return self.conv3(norm_relu(self.norm(2), self.conv2(x)))
 
 
 class ResLayer(nn.Sequential):

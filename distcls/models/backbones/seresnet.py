@@ -17,8 +17,8 @@ class SEBottleneck(Bottleneck):
         super().__init__(in_channels, out_channels, **kwargs)
         self.se_layer = SELayer(out_channels, ratio=se_ratio)
 
-    def branch(self, x: Tensor) -> Tensor:
-        return self.se_layer(super().branch(x))
+    def after_norm(self, x: Tensor) -> Tensor:
+        return self.se_layer(x)
 
 
 @BACKBONES.register

@@ -7,6 +7,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from distcls.models.backbones.arguments import check_frozen_stages, stage_indices
 from distcls.models.common import BaseModule
+from distcls.models.common.batch_norm.fused import run_layers
 
 
 class StagedBackbone(BaseModule):
@@ -43,8 +44,7 @@ class StagedBackbone(BaseModule):
         raise NotImplementedError
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
-        for layer in self.stem_layers():
-            x = layer(x)
+        x = run_layers(self.stem_layers(), x)
         maps = []
         for i, stage in enumerate(self.stage_layers()):
             for layer in stage:

@@ -16,8 +16,13 @@ class DropPath(nn.Module):
         super().__init__()
         self.drop_prob = drop_prob
 
+    @property
+    def acts(self) -> bool:
+        """Whether it would change anything now."""
+        return self.drop_prob > 0.0 and self.training
+
     def forward(self, x: Tensor) -> Tensor:
-        if self.drop_prob == 0.0 or not self.training:
+        if not self.acts:
             return x
         keep_prob = 1.0 - self.drop_prob
         keep = x.new_empty(x.shape[0], *(1,) * (x.ndim - 1)).bernoulli_(keep_prob)

@@ -1,10 +1,13 @@
-"""Our loader against the stock FFCV Loader, on the same files in one run: images per second and CPU time per image.
+"""Our loader beside the stock FFCV Loader on a CPU, on the same files in one run; gpu_data.py is the GPU's part.
 
-    python benchmarks/data_cpu.py [--pairs 5] [--seconds 4] [--workers 2] [--jpegs 2048]
+    python benchmarks/data.py [--pairs 5] [--seconds 4] [--workers 2] [--jpegs 2048] [--markdown]
 
-Both deliver normalised float32 batches (the same normalisation code); the stock Loader augments with FFCV's own
-transforms. They run in turns, each in a process of its own; the table gives medians over the pairs, and the median of
-the pairs' ratios. `first_batch_seconds` counts from before the imports. Writes benchmarks/results/data_cpu.json.
+All deliver normalised float32 batches (the same normalisation code); the stock Loader augments with FFCV's own
+transforms. `ours` decodes a JPEG's window alone where that is compiled (distcls/data/jpeg_window.py), `whole` is ours
+without it, `area` ours with FFCV's filter. They run in turns, each in a process of its own; the table gives medians
+over the rounds, and the median of the rounds' ratios to stock. `first_batch_seconds` counts from before the imports of
+distcls or ffcv, torch's not among them, to the first batch of a process after others, which left compiled code behind.
+Writes benchmarks/results/data.json; --markdown prints the table of docs/data.md from it and measures nothing.
 """
 
 import argparse
@@ -19,17 +22,28 @@ import time
 from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import torch
 from made_up import MadeUp
 
-CASES = {"raw 28x28": (28, 512), "jpeg 400x350 q90 -> 224": (224, 128)}
+CASES = {
+    "raw 28x28": (28, 512, ("ours", "stock")),
+    "jpeg 400x350 q90 -> 224": (224, 128, ("ours", "whole", "area", "stock")),
+}
+ROWS = {
+    "images_per_second": "images/s",
+    "cpu_us_per_image": "CPU us per image",
+    "first_batch_seconds": "first batch, s",
+    "first_batch_cpu_seconds": "first batch, CPU s",
+}
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
-def ours(path: Path, resolution: int, batch: int, workers: int) -> Iterator[int]:
+def ours(which: str, path: Path, resolution: int, batch: int, workers: int) -> Iterator[int]:
     from distcls.data.augment import RandomCrop, RandomHorizontalFlip, RandomResizedCrop
     from distcls.data.dataset import BetonDataset
+    from distcls.data.jpeg_window import WHOLE
     from distcls.data.loader import TrainLoader
 
     crop = RandomCrop(padding=2) if resolution == 28 else RandomResizedCrop()
@@ -41,6 +55,8 @@ def ours(path: Path, resolution: int, batch: int, workers: int) -> Iterator[int]
         seed=0,
         workers=workers,
         device="cpu",
+        jpeg=WHOLE if which == "whole" else None,
+        interpolation="ffcv_area" if which == "area" else "bilinear",
     )
     with loader.stream(0, 10**9) as stream:
         for images in stream:
@@ -81,17 +97,19 @@ def stock(path: Path, resolution: int, batch: int, workers: int) -> Iterator[int
 
 def measure(which: str, path: Path, resolution: int, batch: int, workers: int, seconds: float) -> dict[str, float]:
     """Runs in a process of its own. Counting starts after ten more batches."""
-    start = time.perf_counter()
-    batches = {"ours": ours, "stock": stock}[which](path, resolution, batch, workers)
+    start, started = time.perf_counter(), time.process_time()
+    shape = (path, resolution, batch, workers)
+    batches = stock(*shape) if which == "stock" else ours(which, *shape)
     next(batches)
-    first = time.perf_counter() - start
+    first, first_cpu = time.perf_counter() - start, time.process_time() - started
     for _ in range(10):
         next(batches)
     images, wall, cpu = 0, time.perf_counter(), time.process_time()
     while time.perf_counter() - wall < seconds:
         images += next(batches)
     wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
-    return {"images_per_second": images / wall, "cpu_us_per_image": cpu / images * 1e6, "first_batch_seconds": first}
+    values = (images / wall, cpu / images * 1e6, first, first_cpu)
+    return dict(zip(ROWS, values, strict=True))
 
 
 def main() -> None:
@@ -100,9 +118,13 @@ def main() -> None:
     arguments.add_argument("--seconds", type=float, default=4)
     arguments.add_argument("--workers", type=int, default=len(os.sched_getaffinity(0)))
     arguments.add_argument("--jpegs", type=int, default=2048)
-    arguments.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "data_cpu.json")
+    arguments.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "data.json")
+    arguments.add_argument("--markdown", action="store_true", help="print the table of the last results")
     arguments.add_argument("--one", nargs=4, metavar=("WHICH", "PATH", "RESOLUTION", "BATCH"), help=argparse.SUPPRESS)
     options = arguments.parse_args()
+    if options.markdown:
+        print(markdown(json.loads(options.out.read_text())))
+        return
     if options.one:
         which, path, resolution, batch = options.one
         print(json.dumps(measure(which, Path(path), int(resolution), int(batch), options.workers, options.seconds)))
@@ -118,26 +140,31 @@ def main() -> None:
         sidecar = convert(MadeUp(options.jpegs, 350, 400, small=False), large)
         size = sidecar.bytes / sidecar.samples / 1000
         print(f"JPEGs of {size:.0f} kB, {options.workers} workers, {options.pairs} pairs")
-        for name, (resolution, batch) in CASES.items():
+        for name, (resolution, batch, loaders) in CASES.items():
             runs[name] = [
-                {which: _one(which, files[name], resolution, batch, options) for which in _turns(pair)}
-                for pair in range(options.pairs)
+                {which: _one(which, files[name], resolution, batch, options) for which in _turns(loaders, number)}
+                for number in range(options.pairs)
             ]
     table = {name: _summary(pairs) for name, pairs in runs.items()}
-    for name, rows in table.items():
-        print(f"\n{name}")
-        for row, values in rows.items():
-            print(
-                f"  {row:22} ours {values['ours']:10.2f}   stock {values['stock']:10.2f}   ratio {values['ratio']:.3f}"
-            )
+    results = {"machine": _machine(options.workers), "rounds": options.pairs, "median": table, "runs": runs}
     options.out.parent.mkdir(exist_ok=True)
-    options.out.write_text(
-        json.dumps({"machine": _machine(options.workers), "median": table, "runs": runs}, indent=1) + "\n"
-    )
+    options.out.write_text(json.dumps(results, indent=1) + "\n")
+    print(markdown(results))
 
 
-def _turns(pair: int) -> list[str]:
-    return ["ours", "stock"] if pair % 2 else ["stock", "ours"]
+def _turns(loaders: tuple[str, ...], number: int) -> tuple[str, ...]:
+    return loaders[::-1] if number % 2 else loaders
+
+
+def markdown(results: dict[str, Any]) -> str:
+    """The table of docs/data.md."""
+    lines = ["| case | loader | " + " | ".join(ROWS.values()) + " | CPU time beside stock |", "|---|---|" + "---:|" * 5]
+    for case, loaders in results["median"].items():
+        for which, values in loaders.items():
+            rate, cpu, first, first_cpu = (values[row] for row in ROWS)
+            ratio = f"{values['cpu_ratio']:.3f}" if which != "stock" else ""
+            lines.append(f"| {case} | {which} | {rate:,.0f} | {cpu:,.1f} | {first:.2f} | {first_cpu:.2f} | {ratio} |")
+    return "\n".join(lines)
 
 
 def _one(which: str, path: Path, resolution: int, batch: int, options: argparse.Namespace) -> dict[str, float]:
@@ -150,20 +177,25 @@ def _one(which: str, path: Path, resolution: int, batch: int, options: argparse.
 
 
 def _summary(pairs: list[dict[str, dict[str, float]]]) -> dict[str, dict[str, float]]:
-    rows = {}
-    for row in pairs[0]["ours"]:
-        ratios = [pair["ours"][row] / pair["stock"][row] for pair in pairs]
-        medians = {which: statistics.median(pair[which][row] for pair in pairs) for which in ("ours", "stock")}
-        rows[row] = {**medians, "ratio": statistics.median(ratios)}
-    return rows
+    loaders = {}
+    for which in sorted(pairs[0]):
+        loaders[which] = {row: statistics.median(pair[which][row] for pair in pairs) for row in ROWS}
+        ratios = [pair[which]["cpu_us_per_image"] / pair["stock"]["cpu_us_per_image"] for pair in pairs]
+        loaders[which]["cpu_ratio"] = statistics.median(ratios)
+    return loaders
 
 
 def _machine(workers: int) -> dict[str, object]:
     names = [
         line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line
     ]
+    from distcls.data.jpeg_window import window_decoder
+
     packages = {package: version(package) for package in ("ffcv", "numba", "numpy", "torch")}
-    return {"cpu": names[0] if names else platform.machine(), "cores": os.cpu_count(), "workers": workers, **packages}
+    cpu = names[0] if names else platform.machine()
+    load = os.getloadavg()[2]  # of the 15 minutes before: what else the machine had to do
+    machine = {"cpu": cpu, "cores": os.cpu_count(), "load": load, "workers": workers}
+    return {**machine, "jpeg": window_decoder().name, **packages}
 
 
 if __name__ == "__main__":

@@ -1,0 +1,252 @@
+"""BatchNorm with what follows it as one function of the autograd: half the memory traffic of separate layers.
+
+`norm_relu`, `norm_add_relu` and `norm_relu_pool` take the plain layers and compute what these compute one after the
+other, up to rounding: from Triton kernels where the map lies channels-last on a GPU, else from the layers themselves.
+torch.compile sees the plain layers.
+"""
+
+from collections.abc import Callable, Sequence
+from functools import cache
+from importlib import import_module
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+_ROWS, _CHANNELS = 16, 128  # of a tile
+_PARTS = 528  # about this many programs share a sum: four a multiprocessor of an H100
+
+
+def norm_relu(norm: nn.Module, x: Tensor) -> Tensor:
+    """relu(norm(x)): (N, C, H, W) -> the same."""
+    if not _fuses(norm, x):
+        return torch.relu_(norm(x))
+    return _fused(norm, x)
+
+
+def norm_add_relu(norm: nn.Module, x: Tensor, shortcut: Tensor, shortcut_norm: nn.Module | None = None) -> Tensor:
+    """relu(norm(x) + shortcut), or + shortcut_norm(shortcut): all (N, C, H, W)."""
+    fuses = _fuses(norm, x) and x.shape[1] % 8 == 0 and _is_rows(shortcut) and shortcut.dtype == x.dtype
+    if not fuses or not (shortcut_norm is None or _fuses(shortcut_norm, shortcut)):
+        return torch.relu_(norm(x) + (shortcut if shortcut_norm is None else shortcut_norm(shortcut)))
+    return _fused(norm, x, shortcut, shortcut_norm)
+
+
+def norm_relu_pool(norm: nn.Module, x: Tensor, pool: nn.Module) -> Tensor:
+    """pool(relu(norm(x))): (N, C, H, W) -> (N, C, H', W')."""
+    if not _fuses(norm, x) or not _is_stem_pool(pool):
+        return pool(torch.relu_(norm(x)))
+    return _fused(norm, x, pool=True)
+
+
+def shortcut_of(x: Tensor) -> Tensor:
+    """The same values as x, for the shortcut of the block that takes x.
+
+    A fused result is used twice, by the next block's first layer and by its shortcut. The second use has a name of its
+    own, so that backward gets two gradients, which it adds as it reads them, instead of a sum that was written first.
+    """
+    return getattr(x, "second_use", x)
+
+
+def _fused(
+    norm: Any, x: Tensor, shortcut: Tensor | None = None, shortcut_norm: Any = None, pool: bool = False
+) -> Tensor:
+    of_shortcut = (None, None) if shortcut_norm is None else (shortcut_norm.weight, shortcut_norm.bias)
+    y, second = _FusedBatchNorm.apply(x, shortcut, norm.weight, norm.bias, *of_shortcut, norm, shortcut_norm, pool)
+    if torch.is_grad_enabled():
+        y.second_use = second
+    return y
+
+
+def run_layers(layers: Sequence[nn.Module], x: Tensor) -> Tensor:
+    """The layers one after the other; BatchNorm, ReLU and a 3x3 max pooling in a row as one."""
+    rest = list(layers)
+    while rest:
+        layer = rest.pop(0)
+        if rest and type(rest[0]) is nn.ReLU and type(layer) is nn.BatchNorm2d:
+            rest.pop(0)
+            x = norm_relu_pool(layer, x, rest.pop(0)) if rest and _is_stem_pool(rest[0]) else norm_relu(layer, x)
+        else:
+            x = layer(x)
+    return x
+
+
+def _fuses(norm: nn.Module, x: Tensor) -> bool:
+    return (
+        type(norm) is nn.BatchNorm2d
+        and norm.affine
+        and norm.track_running_stats
+        and norm.momentum is not None
+        and (norm.training or not torch.is_grad_enabled())
+        and on_device(x)
+        and _is_rows(x)
+        and not torch.compiler.is_compiling()
+        and not torch.jit.is_tracing()
+    )
+
+
+@cache
+def _kernels(way: str) -> Any:
+    """The module of the "forward" or "backward" kernels, or None where torch comes without Triton.
+
+    Only a process with a GPU pays for the import.
+    """
+    try:
+        return import_module(f"distcls.models.common.batch_norm.{way}_kernels")
+    except ImportError:
+        return None
+
+
+def on_device(x: Tensor) -> bool:
+    """Whether the kernels run where x is."""
+    return x.is_cuda and _kernels("forward") is not None
+
+
+def _is_rows(x: Tensor) -> bool:
+    return x.dim() == 4 and x.is_contiguous(memory_format=torch.channels_last)
+
+
+def _is_stem_pool(pool: nn.Module) -> bool:
+    return (
+        type(pool) is nn.MaxPool2d
+        and (pool.kernel_size, pool.stride, pool.padding) == (3, 2, 1)
+        and not (pool.ceil_mode or pool.dilation != 1 or pool.return_indices)
+    )
+
+
+class _Shape:
+    """A map as rows x channels, how its sums are parted, and the launch of a kernel over it."""
+
+    def __init__(self, x: Tensor) -> None:
+        images, self.channels, self.height, self.width = x.shape
+        self.rows = images * self.height * self.width
+        self.block = min(_CHANNELS, 1 << (self.channels - 1).bit_length())
+        self.columns = -(-self.channels // self.block)
+        tile = _ROWS * _CHANNELS // self.block
+        self.tile = {"BLOCK_ROWS": tile, "BLOCK_CHANNELS": self.block}
+        parts = min(max(1, _PARTS // self.columns), -(-self.rows // tile))
+        self.rows_each = -(-self.rows // parts)
+        self.parts = -(-self.rows // self.rows_each)
+        self.sums = {"BLOCK_PARTS": 64, "BLOCK_CHANNELS": min(self.block, 32)}
+        self.pooled = ((self.height - 1) // 2 + 1, (self.width - 1) // 2 + 1)
+
+    def over_parts(self, kernel: Any) -> Callable[..., None]:
+        return lambda *values, **kind: kernel[(self.parts, self.columns)](*values, **kind, **self.tile)
+
+    def over_channels(self, kernel: Any) -> Callable[..., None]:
+        grid = (1, -(-self.channels // self.sums["BLOCK_CHANNELS"]))
+        return lambda *values: kernel[grid](*values, **self.sums)
+
+    def over_rows(self, kernel: Any, rows: int) -> Callable[..., None]:
+        grid = (-(-rows // self.tile["BLOCK_ROWS"]), self.columns)
+        return lambda *values, **kind: kernel[grid](*values, **kind, **self.tile)
+
+
+class _FusedBatchNorm(torch.autograd.Function):
+    """(x, shortcut or None, weights and biases of both norms, the norms, pool?) -> (y, y again).
+
+    The formulas are in forward_kernels.py and backward_kernels.py.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        shortcut: Tensor | None,
+        weight: Tensor,
+        bias: Tensor,
+        shortcut_weight: Tensor | None,
+        shortcut_bias: Tensor | None,
+        norm: Any,
+        shortcut_norm: Any,
+        pool: bool,
+    ) -> tuple[Tensor, Tensor]:
+        shape = _Shape(x)
+        table = _statistics(norm, x, shape)
+        scaled = None if shortcut_norm is None else shortcut
+        shortcut_table = None if scaled is None else _statistics(shortcut_norm, scaled, shape)
+        positive = index = None
+        if pool:
+            size = (x.shape[0], shape.channels, *shape.pooled)
+            y = torch.empty(size, dtype=x.dtype, device=x.device, memory_format=torch.channels_last)
+            index = torch.empty_like(y, dtype=torch.uint8)
+            rows = x.shape[0] * shape.pooled[0] * shape.pooled[1]
+            shape.over_rows(_kernels("forward").forward_pooled, rows)(
+                x, table, y, index, rows, shape.channels, shape.height, shape.width, *shape.pooled
+            )
+        else:
+            y = torch.empty_like(x)
+            add = shortcut is not None
+            keep = add and norm.training
+            positive = x.new_empty((shape.rows, shape.channels // 8), dtype=torch.uint8) if keep else None
+            shape.over_rows(_kernels("forward").forward, shape.rows)(
+                x, shortcut, table, shortcut_table, y, positive, shape.rows, shape.channels,
+                ADD=add, SCALED=shortcut_norm is not None, KEEP=keep,
+            )  # fmt: skip
+        ctx.kind = "pool" if pool else "relu" if shortcut is None else "add"
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(x, scaled, weight, shortcut_weight, table, shortcut_table, positive, index)
+        return y, y.detach()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, first: Tensor | None, second: Tensor | None) -> tuple[Tensor | None, ...]:
+        x, scaled, weight, shortcut_weight, table, shortcut_table, positive, index = ctx.saved_tensors
+        shape, kind = _Shape(x), ctx.kind
+        gradient, *others = (_as_rows(one) for one in (first, second) if one is not None)
+        other = others[0] if others else None
+        joined = torch.empty_like(x) if kind == "add" else None
+        places = (shape.height, shape.width, *shape.pooled)
+        parts = torch.empty((3, shape.parts, shape.channels), dtype=torch.float32, device=x.device)
+        shape.over_parts(_kernels("backward").backward_sums)(
+            gradient, other, x, scaled, positive, table, shortcut_table, index, joined, parts[0], parts[1], parts[2],
+            shape.rows, shape.channels, shape.rows_each, *places,
+            KIND=kind, TWO=other is not None, SCALED=scaled is not None,
+        )  # fmt: skip
+        if joined is not None:
+            gradient, other = joined, None
+
+        def through(x: Tensor, weight: Tensor, table: Tensor, products: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+            """Gradients of one norm's input, weight and bias."""
+            factors = torch.empty((5, shape.channels), dtype=torch.float32, device=x.device)
+            shape.over_channels(_kernels("backward").backward_factors)(
+                parts[0], products, weight, table, factors, shape.parts, shape.rows, shape.channels
+            )
+            out = torch.empty_like(x)
+            shape.over_rows(_kernels("backward").backward, shape.rows)(
+                gradient, other, x, table, index, factors, out, shape.rows, shape.channels, *places,
+                KIND=kind, TWO=other is not None,
+            )  # fmt: skip
+            return out, factors[3].to(weight.dtype), factors[4].to(weight.dtype)
+
+        own, *of_own = through(x, weight, table, parts[1])
+        if scaled is None:
+            return own, joined, *of_own, None, None, None, None, None
+        shortcut, *of_shortcut = through(scaled, shortcut_weight, shortcut_table, parts[2])
+        return own, shortcut, *of_own, *of_shortcut, None, None, None
+
+
+def _as_rows(gradient: Tensor) -> Tensor:
+    return gradient.contiguous(memory_format=torch.channels_last)
+
+
+def _statistics(norm: Any, x: Tensor, shape: _Shape) -> Tensor:
+    """(4, C): mean, 1 / deviation, scale and shift. In training this batch's, which the running ones move towards."""
+    if not norm.training:
+        return _kept_statistics(norm)
+    parts = torch.empty((2, shape.parts, shape.channels), dtype=torch.float32, device=x.device)
+    shape.over_parts(_kernels("forward").moments)(x, parts[0], parts[1], shape.rows, shape.channels, shape.rows_each)
+    table = torch.empty((4, shape.channels), dtype=torch.float32, device=x.device)
+    shape.over_channels(_kernels("forward").normalisation)(
+        parts[0], parts[1], norm.weight, norm.bias, norm.running_mean, norm.running_var, table,
+        shape.parts, shape.rows, shape.channels, shape.rows_each, norm.eps, norm.momentum,
+    )  # fmt: skip
+    norm.num_batches_tracked.add_(1)
+    return table
+
+
+def _kept_statistics(norm: Any) -> Tensor:
+    inverse = torch.rsqrt(norm.running_var + norm.eps)
+    scale = norm.weight * inverse
+    return torch.stack([norm.running_mean, inverse, scale, norm.bias - norm.running_mean * scale])

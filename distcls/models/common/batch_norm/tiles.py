@@ -1,0 +1,32 @@
+"""Tiles of a map seen as rows x channels, which is its channels-last memory."""
+
+# Triton's types are not Python's.
+# mypy: ignore-errors
+
+import triton
+import triton.language as tl
+
+
+@triton.jit
+def channels_of(channels, BLOCK_CHANNELS: tl.constexpr):
+    """The channels of this program's second index, and which of them exist."""
+    channel = tl.program_id(1) * BLOCK_CHANNELS + tl.arange(0, BLOCK_CHANNELS)
+    return channel, channel < channels
+
+
+@triton.jit
+def tile(first_row, last_row, channels, BLOCK_ROWS: tl.constexpr, BLOCK_CHANNELS: tl.constexpr):
+    """Offsets and mask of BLOCK_ROWS rows from first_row, of the channels of this program's second index."""
+    row = first_row + tl.arange(0, BLOCK_ROWS)
+    channel, known = channels_of(channels, BLOCK_CHANNELS)
+    inside = (row < last_row)[:, None] & known[None, :]
+    return row[:, None].to(tl.int64) * channels + channel[None, :], inside
+
+
+@triton.jit
+def byte_tile(first_row, last_row, channels, BLOCK_ROWS: tl.constexpr, BLOCK_CHANNELS: tl.constexpr):
+    """Offsets and mask of a tile of `positive`."""
+    row = first_row + tl.arange(0, BLOCK_ROWS)
+    byte = tl.program_id(1) * (BLOCK_CHANNELS // 8) + tl.arange(0, BLOCK_CHANNELS // 8)
+    inside = (row < last_row)[:, None] & (byte < channels // 8)[None, :]
+    return row[:, None].to(tl.int64) * (channels // 8) + byte[None, :], inside

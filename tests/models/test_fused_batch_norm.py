@@ -1,0 +1,139 @@
+"""BatchNorm fused with what follows it against the plain layers in float64: forward, all gradients, statistics.
+
+On a machine without a GPU the kernels run in Triton's interpreter, in a process of their own.
+"""
+
+import copy
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+from torch import nn
+
+from distcls.models.common.batch_norm import fused as fused_batch_norm
+from distcls.models.common.batch_norm.fused import norm_add_relu, norm_relu, norm_relu_pool, run_layers, shortcut_of
+
+INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+on_gpu = pytest.mark.skipif(not (INTERPRETED or torch.cuda.is_available()), reason="needs a GPU or the interpreter")
+
+
+def run(kind, norm, x, shortcut, fused, monkeypatch, norm2=None):
+    """Output, gradients and statistics of one pass whose result is used twice, as a block's is."""
+    monkeypatch.setattr(fused_batch_norm, "on_device", lambda _: fused)
+    x, shortcut = x.clone().requires_grad_(), shortcut.clone().requires_grad_()
+    if kind == "relu":
+        y = norm_relu(norm, x)
+    elif kind == "add":
+        y = norm_add_relu(norm, x, shortcut)
+    elif kind == "add normalised":
+        y = norm_add_relu(norm, x, shortcut, norm2)
+    else:
+        y = norm_relu_pool(norm, x, nn.MaxPool2d(3, 2, 1))
+    assert y.grad_fn.name().startswith("_Fused") == fused
+    random = torch.Generator().manual_seed(1)
+    first, second = (torch.randn(y.shape, generator=random, dtype=torch.float64).to(y) for _ in range(2))
+    loss = (y * first).sum()
+    if kind != "relu":
+        loss = loss + (shortcut_of(y) * second).sum()
+    loss.backward()
+    values = {"y": y, "x": x.grad, "weight": norm.weight.grad, "bias": norm.bias.grad}
+    values |= {"mean": norm.running_mean, "variance": norm.running_var}
+    if kind.startswith("add"):
+        values["shortcut"] = shortcut.grad
+    if kind == "add normalised":
+        values |= {"weight2": norm2.weight.grad, "bias2": norm2.bias.grad, "variance2": norm2.running_var}
+    return {name: value.detach().double().cpu() for name, value in values.items()}
+
+
+@on_gpu
+@pytest.mark.parametrize("shape", [(2, 24, 9, 7), (3, 160, 16, 10), (2, 64, 33, 18)])
+@pytest.mark.parametrize("kind", ["relu", "add", "add normalised", "pool"])
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.float16, 4e-3)])
+def test_equals_the_plain_layers_in_float64(kind, shape, dtype, tolerance, monkeypatch):
+    random = torch.Generator().manual_seed(0)
+    x = 30 + 2 * torch.randn(shape, generator=random, dtype=torch.float64)  # a mean that is large against the deviation
+    x, shortcut = (
+        one.to(DEVICE, dtype).to(memory_format=torch.channels_last)
+        for one in (x, torch.randn(shape, generator=random, dtype=torch.float64))
+    )
+    norm, plain = nn.BatchNorm2d(shape[1]).to(DEVICE), nn.BatchNorm2d(shape[1]).to(DEVICE).double()
+    with torch.no_grad():
+        norm.weight.copy_(torch.rand(shape[1], generator=random) + 0.5)
+        norm.bias.copy_(torch.randn(shape[1], generator=random))
+    plain.load_state_dict(norm.state_dict())
+    norm2, plain2 = copy.deepcopy(norm), copy.deepcopy(plain)
+    got = run(kind, norm, x, shortcut, True, monkeypatch, norm2)
+    expected = run(kind, plain, x.double(), shortcut.double(), False, monkeypatch, plain2)
+    for name, value in expected.items():
+        distance = (got[name] - value).abs().max() / value.abs().max()
+        assert distance < tolerance, f"{name}: {distance:.2e}"
+    assert norm.num_batches_tracked == 1
+
+
+@on_gpu
+def test_evaluation_uses_the_running_statistics_and_moves_nothing(monkeypatch):
+    norm = nn.BatchNorm2d(16).to(DEVICE).eval()
+    norm.running_mean.uniform_(-1, 1)
+    norm.running_var.uniform_(0.5, 2)
+    before = {name: value.clone() for name, value in norm.state_dict().items()}
+    x = torch.randn(2, 16, 6, 6, device=DEVICE).to(memory_format=torch.channels_last)
+    pool = nn.MaxPool2d(3, 2, 1)
+    with torch.no_grad():
+        expected = pool(norm(x).relu()), (norm(x) + x).relu()
+        monkeypatch.setattr(fused_batch_norm, "on_device", lambda _: True)
+        got = run_layers([norm, nn.ReLU(), pool], x), norm_add_relu(norm, x, x)
+    for one, other in zip(got, expected, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-5)
+    assert all(torch.equal(value, before[name]) for name, value in norm.state_dict().items())
+
+
+@on_gpu
+def test_the_same_bits_every_time(monkeypatch):
+    x = torch.randn(4, 64, 31, 17, device=DEVICE).to(memory_format=torch.channels_last)
+    first, second = (
+        run(
+            "add",
+            nn.BatchNorm2d(64).to(DEVICE),
+            x,
+            x.flip(0).contiguous(memory_format=torch.channels_last),
+            True,
+            monkeypatch,
+        )
+        for _ in range(2)
+    )
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+@pytest.mark.parametrize(
+    "norm",
+    [nn.GroupNorm(4, 16), nn.BatchNorm2d(16, affine=False), nn.BatchNorm2d(16, momentum=None)],
+    ids=["GroupNorm", "no scale", "cumulative"],
+)
+def test_other_layers_run_as_they_are(norm, monkeypatch):
+    monkeypatch.setattr(fused_batch_norm, "on_device", lambda _: True)
+    x = torch.randn(2, 16, 5, 5).to(memory_format=torch.channels_last)
+    assert torch.equal(norm_relu(norm, x), norm(x).relu())
+
+
+def test_maps_that_are_not_channels_last_run_as_they_are(monkeypatch):
+    monkeypatch.setattr(fused_batch_norm, "on_device", lambda _: True)
+    norm, x = nn.BatchNorm2d(16), torch.randn(2, 16, 5, 5)
+    assert torch.equal(norm_relu(norm, x), norm(x).relu())
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(INTERPRETED or torch.cuda.is_available(), reason="the tests above have run")
+def test_the_kernels_in_the_interpreter():
+    pytest.importorskip("triton")
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-x", __file__],
+        env={**os.environ, "TRITON_INTERPRET": "1"},
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+    assert done.returncode == 0, done.stdout
+    assert done.stdout.split()[0].strip(".") == "s"  # only this one is skipped there
