@@ -7,7 +7,8 @@ seeds, metrics, agreement, heartbeat, a row at the round's end) and as many of t
 backward, step, zero_grad), with the Fashion-MNIST recipe's model (ResNet_CIFAR, 28 x 28 pixels) and batches of one
 loader. Every other round begins with the other one. The figure is the median over rounds of trainer / bare - 1. The
 process's CPU time is kept beside wall time, since it does not count what other processes take. Checkpoints and
-evaluations are outside of it. Writes benchmarks/results/loop_overhead.json.
+evaluations are outside of it. A small --batch shows the loop's own milliseconds, which do not depend on it. Writes one
+entry for each batch size into benchmarks/results/loop_overhead.json.
 """
 
 import argparse
@@ -145,7 +146,8 @@ def main() -> None:
         "rounds": rounds,
     }
     out = Path(__file__).parent / "results" / "loop_overhead.json"
-    out.write_text(json.dumps(result, indent=1) + "\n")
+    runs = json.loads(out.read_text()) if out.exists() else {}
+    out.write_text(json.dumps({**runs, f"batch {options.batch}": result}, indent=1) + "\n")
     print(json.dumps({key: result[key] for key in ("overhead", "median_extra_ms", "machine")}, indent=1))
 
 
