@@ -15,6 +15,7 @@ from distcls.engine.batch_record import record_batches
 from distcls.engine.build import Datasets, build_job, open_datasets
 from distcls.engine.checkpoints.snapshot import Progress, Snapshots
 from distcls.engine.checkpoints.store import CheckpointStore
+from distcls.engine.ending import draw_report, end_lost, end_run, finish_save
 from distcls.engine.fit_ranks import check_device, check_ranks
 from distcls.engine.initial_weights import InitialWeights
 from distcls.engine.metrics import Totals
@@ -23,10 +24,11 @@ from distcls.engine.preemption import StopRequest
 from distcls.engine.ranks import collectives, heartbeat, network, preflight, topology
 from distcls.engine.ranks.code_version import code_version
 from distcls.engine.ranks.heartbeat import Heartbeat
+from distcls.engine.ranks.meeting import meet
 from distcls.engine.ranks.shared_folder import NFS_CACHE_S, check_shared
 from distcls.engine.ranks.watchdog import RankLost, Watchdog, collective_timeout, is_collective_error
 from distcls.engine.run import Outcome
-from distcls.engine.run_folder import RunFolder, Start, Status
+from distcls.engine.run_folder import RunFolder, Start
 from distcls.engine.strategies.accelerator import make_accelerator
 from distcls.engine.trainer import train
 from distcls.errors import UserError
@@ -34,13 +36,14 @@ from distcls.recipe.refill import refilled
 from distcls.recipe.schema import Recipe, check
 from distcls.recipe.source import Source, read
 from distcls.recipe.yaml12 import to_yaml
-from distcls.tracking.bounded import within
 from distcls.tracking.console import Console
 from distcls.tracking.jsonl import MetricsLog
 from distcls.tracking.live_report import LiveReport
-from distcls.tracking.report import write_report
 from distcls.tracking.trackers import Trackers
 from distcls.tracking.wandb import WandbTracker
+
+FIRST_WORD_S = 30.0  # how long a rank whose recipe is wrong tries to tell other nodes
+LAST_SAVE_S = 60.0  # how long a run that failed waits for the save that it had begun
 
 
 @dataclass
@@ -84,9 +87,20 @@ def _goes_on(recipe: Recipe) -> bool:
 
 def run(recipe_path: Path, overrides: Sequence[str], stop: StopRequest) -> Outcome:
     """See `distcls.engine.run.train`."""
-    _, world_size, _, local_world_size = topology.launched_ranks()
-    plan = prepare(recipe_path, overrides, world_size)
-    accelerator = _meet(plan.recipe, world_size, local_world_size)
+    rank, world_size, _, local_world_size = topology.launched_ranks()
+    several_nodes, timeout_s = world_size > local_world_size, FIRST_WORD_S
+    error: UserError | None = None
+    try:
+        plan = prepare(recipe_path, overrides, world_size)
+        timeout_s = plan.recipe.distributed.timeout_s
+        network.check_interfaces(several_nodes=several_nodes, on_gpu=torch.cuda.is_available())
+    except UserError as raised:
+        error = raised
+    if several_nodes:
+        meet(rank, world_size, error, timeout_s)
+    if error is not None:
+        raise error
+    accelerator = _form_group(plan.recipe, world_size)
     ended = False
     try:
         outcome = _attempt(plan, accelerator, local_world_size, stop)
@@ -98,10 +112,8 @@ def run(recipe_path: Path, overrides: Sequence[str], stop: StopRequest) -> Outco
             torch.distributed.destroy_process_group()
 
 
-def _meet(recipe: Recipe, world_size: int, local_world_size: int) -> Accelerator:
+def _form_group(recipe: Recipe, world_size: int) -> Accelerator:
     """This rank's device, and the process group."""
-    if world_size > 1:
-        network.check_interfaces(several_nodes=world_size > local_world_size, on_gpu=torch.cuda.is_available())
     try:
         return make_accelerator(
             precision=recipe.train.precision,
@@ -142,7 +154,7 @@ def _attempt(plan: Plan, accelerator: Accelerator, local_world_size: int, stop: 
         heart,
         timeout_s=recipe.distributed.timeout_s,
         warn_after_s=recipe.distributed.warn_after_s,
-        record=lambda error: _end_lost(folder, start.attempt, error, console),
+        record=lambda error: end_lost(folder, start.attempt, error, console),
     )
     status: Literal["finished", "preempted", "failed"] = "failed"
     message: str | None = None
@@ -197,46 +209,20 @@ def _attempt(plan: Plan, accelerator: Accelerator, local_world_size: int, stop: 
         watchdog.stop()
         heart.close(message or status, bereft=lost is not None)
         if snapshots is not None:
-            snapshots.close(bereft=lost is not None)
+            finish_save(snapshots, console, seconds=LAST_SAVE_S if lost is None else 5)
         # Trackers first: a preempted job is killed soon, and what run.json says must come last.
         trackers.finish(status, message)
         if lost is not None and rank != 0:
-            _end_lost(folder, start.attempt, lost, console)
+            end_lost(folder, start.attempt, lost, console)
         if rank == 0:
             if status == "preempted":
                 stop.done()
-            _end(folder, status, message, console)
-            _draw(folder, console, seconds=5 if status == "preempted" else 60)  # the grace period is short
+            end_run(folder, status, message, console)
+            draw_report(folder, console, seconds=5 if status == "preempted" else 60)  # the grace period is short
         if status != "failed" and ranks > 1:
             torch.distributed.barrier()  # a launcher kills all ranks as soon as the first has left
     console.finish(last_words(status, folder, progress))
     return Outcome(status, folder.path, progress.last, progress.best)
-
-
-def _end(folder: RunFolder, status: Status, message: str | None, console: Console) -> None:
-    try:
-        folder.end(status, message)
-    except OSError as error:  # a full disk must not hide what ended the run
-        console.warn(f"{folder.path}/run.json still says running: {error.strerror}")
-    finally:
-        folder.close()
-
-
-def _end_lost(folder: RunFolder, attempt: int, error: RankLost, console: Console) -> None:
-    """Only the lowest rank that lives writes it down; the disk may be what was lost."""
-    if error.speaker:
-        try:
-            within(30, lambda: folder.end_for_rank_zero(attempt, f"RankLost: {error}"))
-        except (OSError, UserError) as failure:
-            console.warn(f"{folder.path}/run.json still says running: {failure}")
-
-
-def _draw(folder: RunFolder, console: Console, seconds: float) -> None:
-    """`report.html`; a run that trained well does not fail for its picture, nor wait for it."""
-    try:
-        within(seconds, lambda: write_report([folder.path], folder.path / "report.html"))
-    except Exception as error:
-        console.warn(f"{folder.path}/report.html was not drawn: {type(error).__name__}: {error}")
 
 
 def _begin(folder: RunFolder, plan: Plan, ranks: int) -> Start:

@@ -119,10 +119,11 @@ def _tiles(run: RunRecord) -> str:
     train, val, last = run.of_kind("train"), run.of_kind("val"), run.rows[-1]
     tiles = []
     if best := tables.best_row(run):
-        newest = [row for row in val if "val/top1" in row][-1]
-        tiles.append(("Best val top-1", tables.percent(best["val/top1"]), f"at epoch {best['epoch']:.4g}"))
+        name = tables.score(run)
+        title, newest = tables.measure(name), [row for row in val if name in row][-1]
+        tiles.append((f"Best val {title}", tables.percent(best[name]), f"at epoch {best['epoch']:.4g}"))
         top5 = f"top-5 {tables.percent(newest['val/top5'])}" if "val/top5" in newest else ""
-        tiles.append(("Last val top-1", tables.percent(newest["val/top1"]), top5))
+        tiles.append((f"Last val {title}", tables.percent(newest[name]), top5))
     if train and "train/loss" in train[-1]:
         val_loss = f"val {val[-1]['val/loss']:.4f}" if val and "val/loss" in val[-1] else ""
         loss = train[-1]["train/loss"]

@@ -1,6 +1,7 @@
 """What the report draws: which panels there are, and each run's lines, thinned out to what a screen can show."""
 
 import math
+import re
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -37,14 +38,25 @@ SHARES = "perf/share_"
 PANELS = (
     Panel("Loss", ("train/loss", "val/loss", "val_ema/loss"), "loss", wide=True),
     Panel("Top-1 accuracy", ("train/top1", "val/top1", "val_ema/top1"), "percent", wide=True),
-    Panel("Top-5 accuracy", ("train/top5", "val/top5", "val_ema/top5"), "percent"),
     Panel("Learning rate", ("optim/lr",), "rate", zero=True),
     Panel("Gradient norm", ("optim/grad_norm",), "number", zero=True),
     Panel("Images per second", ("perf/img_per_s",), "number", zero=True),
     Panel("Time spent waiting for data", ("perf/data_wait_frac",), "percent", zero=True),
+    Panel("Model FLOPs utilisation", ("perf/mfu",), "percent", zero=True),
+    Panel("GPU utilisation", ("perf/gpu_util",), "percent", zero=True),
+    Panel("GPU memory in GiB", ("perf/mem_gb",), "number", zero=True),
+    Panel("Host memory in GiB", ("perf/rss_gb",), "number", zero=True),
     Panel("Seconds per evaluation", ("perf/eval_s",), "number", zero=True),
+    Panel("Seconds lost to checkpoints", ("perf/checkpoint_stall_s",), "number", zero=True),
+    Panel("Loss scale", ("optim/loss_scale",), "number", zero=True),
 )
-NOT_DRAWN = ("best/", "val/n", "perf/step_ms")  # in tables; step time is the inverse of images per second
+NOT_DRAWN = (
+    "best/",
+    "val/n",
+    "perf/step_ms",
+    "perf/img_per_s_per_gpu",
+)  # in tables, or images per second in other words
+GROUPS = ("train", "val", "val_ema")
 
 
 def panels_of(runs: Sequence[RunRecord]) -> list[Panel]:
@@ -61,8 +73,11 @@ def panels_of(runs: Sequence[RunRecord]) -> list[Panel]:
         for index, run in enumerate(runs)
         if (shares := _shares(run))
     ]
-    known = {metric for panel in PANELS for metric in panel.metrics}
-    panels = [panel._replace(metrics=tuple(name for name in panel.metrics if name in found)) for panel in PANELS]
+    ranks = sorted({int(rank[1]) for name in found if (rank := re.fullmatch(r"\w+/top(\d+)", name))} - {1})
+    topk = [Panel(f"Top-{k} accuracy", tuple(f"{group}/top{k}" for group in GROUPS), "percent") for k in ranks]
+    all_panels = [*PANELS[:2], *topk, *PANELS[2:]]
+    known = {metric for panel in all_panels for metric in panel.metrics}
+    panels = [panel._replace(metrics=tuple(name for name in panel.metrics if name in found)) for panel in all_panels]
     others = [name for name in found if name not in known and not name.startswith((*NOT_DRAWN, SHARES))]
     shown = [panel for panel in panels if panel.metrics]
     at = 2 if len(runs) == 1 else len(shown)  # of one run, under the two main ones

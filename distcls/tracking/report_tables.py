@@ -29,9 +29,14 @@ def table(
 
 
 def best_row(run: RunRecord) -> dict[str, Any] | None:
-    """The first evaluation with the highest top-1 accuracy."""
-    scored = [row for row in run.of_kind("val") if "val/top1" in row]
-    return max(scored, key=lambda row: row["val/top1"], default=None)
+    """The first evaluation with the highest top-1 accuracy; of several labels per image the highest mAP."""
+    name = score(run)
+    return max((row for row in run.of_kind("val") if name in row), key=lambda row: row[name], default=None)
+
+
+def score(run: RunRecord) -> str:
+    """What evaluations are compared by."""
+    return next((name for name in ("val/top1", "val/map") if any(name in row for row in run.rows)), "val/top1")
 
 
 def percent(value: float | None) -> str:
@@ -39,23 +44,33 @@ def percent(value: float | None) -> str:
 
 
 def evaluations_table(run: RunRecord) -> str:
-    """Every evaluation, the newest first."""
+    """Every evaluation, the newest first, with all that was measured."""
     rows, best = run.of_kind("val")[::-1], best_row(run)
-    head = ("epoch", "step", "images seen", "time", "val loss", "top-1", "top-5", "on images")
+    names = [
+        name for name in dict.fromkeys(name for row in rows for name in row) if name.startswith(("val/", "val_ema/"))
+    ]
+    names = sorted((name for name in names if not name.endswith("/n")), key=lambda name: name.startswith("val_ema/"))
+    head = ("epoch", "step", "images seen", "time", *(measure(name) for name in names), "on images")
     lines = (
         (
             f"{row['epoch']:.4g}",
             f"{row['step']:,}",
             f"{row['samples']:,}",
             duration(row["elapsed"]),
-            number(row.get("val/loss")),
-            percent(row.get("val/top1")),
-            percent(row.get("val/top5")),
+            *(number(row.get(name)) if "loss" in name else percent(row.get(name)) for name in names),
             f"{row['val/n']:,}" if "val/n" in row else "-",
         )
         for row in rows
     )
     return table(head, lines, [True] * len(head), ["best" if row is best else "" for row in rows])
+
+
+def measure(name: str) -> str:
+    """``val_ema/top1`` -> ``EMA top-1``."""
+    group, measure = name.split("/", 1)
+    words = {"loss": "val loss", "map": "mAP", "f1": "F1", "ece": "ECE"}
+    text = words.get(measure) or re.sub(r"^top(?=\d)", "top-", measure)
+    return escape(f"EMA {text.removeprefix('val ')}" if group == "val_ema" else text)
 
 
 def attempts_table(run: RunRecord) -> str:
@@ -81,12 +96,12 @@ def runs_table(runs: Sequence[RunRecord]) -> str:
     """The runs side by side, the best value of each measure marked."""
     best = [best_row(run) for run in runs]
     last = [run.rows[-1] if run.rows else {} for run in runs]
-    tops = [row["val/top1"] if row else None for row in best]
+    tops = [row[score(run)] if row else None for run, row in zip(runs, best, strict=True)]
     highest = max((top for top in tops if top is not None), default=None)
     head = (
         "run",
         "status",
-        "best val top-1",
+        "best val " + " or ".join(dict.fromkeys(measure(score(run)) for run in runs)),
         "at epoch",
         "val loss there",
         "epochs",

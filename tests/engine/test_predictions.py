@@ -151,6 +151,29 @@ def test_the_files_of_a_data_set(tiny_data, tmp_path) -> None:
     assert np.abs(np.asarray(shown, int) - np.asarray(stored, int)).mean() < 8  # it is a JPEG there
 
 
+def test_pictures_of_raw_large_and_damaged_images(tmp_path) -> None:
+    """Pixels are stored as they are; a large JPEG is shrunk; one that is damaged has no picture, and costs no run."""
+    from distcls.data.convert import convert
+    from distcls.data.sources import open_source
+
+    for label, side in (("large", 700), ("small", 40)):
+        (tmp_path / "images" / label).mkdir(parents=True)
+        Image.new("RGB", (side, side // 2), "teal").save(tmp_path / "images" / label / "0.png")
+    shapes = {}
+    for mode in ("raw", "jpg"):
+        convert(open_source(tmp_path / "images"), tmp_path / f"{mode}.beton", write_mode=mode, workers=1)
+        dataset = BetonDataset(tmp_path / f"{mode}.beton")
+        content = summary(Predicted(dataset.labels, None, [Worst(at, 1.0, [(0, 1.0)]) for at in (0, 1)]), dataset)
+        write(tmp_path, content, dataset)
+        pictures = [Image.open(tmp_path / one["picture"]) for one in content["worst"]]
+        shapes[mode] = [(picture.size, picture.format) for picture in pictures]
+        assert pictures[1].getpixel((5, 5)) == pytest.approx((0, 128, 128), abs=4)
+    assert shapes == {mode: [((256, 128), "JPEG"), ((40, 20), "PNG")] for mode in ("raw", "jpg")}
+    dataset.samples["size"][0] = 20  # the last one opened: JPEG
+    write(tmp_path, content := summary(Predicted(dataset.labels, None, [Worst(0, 1.0, [(0, 1.0)])]), dataset), dataset)
+    assert "picture" not in content["worst"][0]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("command", [PLAIN, TORCHRUN], ids=["one rank", "two ranks"])
 def test_a_run_leaves_what_its_last_evaluation_counted(command, tiny_recipe, tmp_path) -> None:

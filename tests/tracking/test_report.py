@@ -5,7 +5,7 @@ import pytest
 
 from distcls.tracking.report import render
 from distcls.tracking.report_series import POINTS, lines_of, panels_of
-from distcls.tracking.report_tables import differing_keys
+from distcls.tracking.report_tables import differing_keys, evaluations_table
 from distcls.tracking.run_record import read_run
 from tests.tracking.example_runs import add_predictions, make_run
 
@@ -70,10 +70,10 @@ def test_a_long_run_is_thinned_out_to_its_end(tmp_path):
 
 def test_metrics_that_no_panel_knows_get_their_own(quick):
     run = read_run(quick)
-    run.rows[0]["perf/mfu"] = 0.4
+    run.rows[0]["lab/purity"] = 0.4
     titles = [panel.title for panel in panels_of([run])]
     assert titles[:4] == ["Loss", "Top-1 accuracy", "Where the time goes", "Top-5 accuracy"]
-    assert titles[-1] == "perf/mfu"
+    assert titles[-1] == "lab/purity"
 
 
 def test_several_runs_are_compared_by_what_differs(tmp_path, quick):
@@ -104,9 +104,14 @@ def test_several_labels_have_classes_but_no_matrix(quick):
     found["worst"][1] |= {"labels": []}
     del found["worst"][2]["picture"]
     file.write_text(json.dumps(found))
+    metrics = quick / "metrics.jsonl"
+    metrics.write_text(metrics.read_text().replace('"val/top1"', '"val/map"'))
     measured = {"step": 702, "classes": [{"name": name, "ap": 0.5} for name in found["classes"]["name"]]}
     (quick / "val_per_class.json").write_text(json.dumps(measured))
     page = render([quick])
+    best = max(row["val/map"] for row in read_run(quick).of_kind("val"))
+    assert f"<span>Best val mAP</span><b>{100 * best:.2f} %</b>" in page
+    assert "best val mAP" in render([quick, quick])
     assert "A confusion matrix is for one label per image" in page
     assert '<canvas id="matrix"' not in page
     assert '<b>rain</b><i>80 %</i></span><span class="label">is day, rain</span>' in page
@@ -123,3 +128,20 @@ def test_a_heartbeat_is_a_sign_of_life(tmp_path):
     (run / "heartbeat").mkdir()
     (run / "heartbeat" / "rank_00000").write_text("{}")
     assert '<p class="notice busy"><b>Running: epoch 0.8333 of 1, about ' in render([run])
+
+
+def test_an_evaluation_has_a_column_for_each_measure(quick):
+    run = read_run(quick)
+    for row in run.of_kind("val"):
+        del row["val/top5"]
+        row |= {"val/map": 0.25, "val_ema/loss": 0.5, "val_ema/top1": 0.875}
+    text = evaluations_table(run)
+    assert re.findall("<th class=num>(.*?)</th>", text)[4:] == [
+        "val loss",
+        "top-1",
+        "mAP",
+        "EMA loss",
+        "EMA top-1",
+        "on images",
+    ]
+    assert "<td class=num>25.00 %</td><td class=num>0.5000</td><td class=num>87.50 %</td>" in text

@@ -26,9 +26,6 @@ from distcls.engine.strategies.buffers import averaged_buffers
 from distcls.engine.strategies.optimizer_state import groups_entries, once, restore_state, shards_of_state
 from distcls.errors import UserError
 
-# How long a run that failed waits for the save that it had begun.
-LAST_SAVE_S, BEREFT_SAVE_S = 60.0, 5.0
-
 
 @dataclass
 class Progress:
@@ -135,13 +132,6 @@ class Snapshots:
         self._job.trackers.event(
             "checkpoint", step=step, path=str(path), seconds=seconds_in_all, copy_seconds=round(stall, 3)
         )
-
-    def close(self, *, bereft: bool) -> None:
-        """A run that ends in an error still gets the checkpoint that it had begun; `bereft` of a rank it hardly can."""
-        try:
-            self.settle(seconds=BEREFT_SAVE_S if bereft else LAST_SAVE_S)
-        except Exception as error:
-            self._job.trackers.warn(f"a checkpoint was not completed: {type(error).__name__}: {error}")
 
     def _state(self, progress: Progress, window: Totals) -> tuple[dict[str, dict[str, torch.Tensor]], dict[str, Any]]:
         """This rank's files, copied to the CPU, and what a checkpoint keeps beside tensors."""

@@ -13,47 +13,73 @@ from distcls.models.common.batch_norm.tiles import byte_tile, channels_of, tile
 
 
 @triton.jit
-def _pooled(
-    gradient, gradient2, index, row, channel, inside, channels, height, width, pooled_height, pooled_width,
-    TWO: tl.constexpr,
+def unpooled(
+    gradient, gradient2, index, out, windows, channels, height, width, pooled_height, pooled_width,
+    TWO: tl.constexpr, BLOCK_ROWS: tl.constexpr, BLOCK_CHANNELS: tl.constexpr,
 ):  # fmt: skip
-    """Gradient at rows of the map before a 3x3 max pooling of stride 2 and padding 1: of the up to four windows that
-    a pixel lies in, those whose maximum it was."""
-    column = row % width
-    line = (row // width) % height
-    image = row // (width * height)
-    total = tl.zeros(inside.shape, tl.float32)
-    for down in tl.static_range(2):
-        for right in tl.static_range(2):
-            window_line = (line + 1) // 2 - down
-            window_column = (column + 1) // 2 - right
-            tap_line = line + 1 - 2 * window_line
-            tap_column = column + 1 - 2 * window_column
-            real = (window_line >= 0) & (window_line < pooled_height) & (tap_line < 3)
-            real = real & (window_column >= 0) & (window_column < pooled_width) & (tap_column < 3)
-            window = (image * pooled_height + window_line) * pooled_width + window_column
-            place = window[:, None].to(tl.int64) * channels + channel[None, :]
-            needed = inside & real[:, None]
-            winner = tl.load(index + place, mask=needed, other=255).to(tl.int32)
-            won = needed & (winner == (3 * tap_line + tap_column)[:, None])
-            total += tl.load(gradient + place, mask=won, other=0).to(tl.float32)
-            if TWO:
-                total += tl.load(gradient2 + place, mask=won, other=0).to(tl.float32)
-    return total
+    """Gradient of the map before a 3x3 max pooling of stride 2 and padding 1; with TWO of gradient + gradient2.
+
+    A row is a window and writes the four pixels from its centre on, each of which lies in up to four windows: this
+    one, its right and its lower neighbours. `index` says which of its nine pixels was a window's maximum.
+    """
+    first = tl.program_id(0).to(tl.int64) * BLOCK_ROWS
+    row = first + tl.arange(0, BLOCK_ROWS)
+    channel, known = channels_of(channels, BLOCK_CHANNELS)
+    column = row % pooled_width
+    line = (row // pooled_width) % pooled_height
+    image = row // (pooled_width * pooled_height)
+    real = row < windows
+    right = real & (column + 1 < pooled_width)
+    below = real & (line + 1 < pooled_height)
+    here, won_here = _window(gradient, gradient2, index, row, real, channel, known, channels, TWO)
+    east, won_east = _window(gradient, gradient2, index, row + 1, right, channel, known, channels, TWO)
+    south, won_south = _window(gradient, gradient2, index, row + pooled_width, below, channel, known, channels, TWO)
+    corner, won_corner = _window(
+        gradient, gradient2, index, row + pooled_width + 1, right & below, channel, known, channels, TWO
+    )
+    # a window's nine pixels are numbered line by line; its centre is number 4
+    straight = tl.where(won_here == 4, here, 0.0)
+    beside = tl.where(won_here == 5, here, 0.0) + tl.where(won_east == 3, east, 0.0)
+    under = tl.where(won_here == 7, here, 0.0) + tl.where(won_south == 1, south, 0.0)
+    across = tl.where(won_here == 8, here, 0.0) + tl.where(won_east == 6, east, 0.0)
+    across += tl.where(won_south == 2, south, 0.0) + tl.where(won_corner == 0, corner, 0.0)
+    pixel = (image * height + 2 * line) * width + 2 * column
+    right = real & (2 * column + 1 < width)
+    below = real & (2 * line + 1 < height)
+    _put(out, pixel, straight, real, channel, known, channels)
+    _put(out, pixel + 1, beside, right, channel, known, channels)
+    _put(out, pixel + width, under, below, channel, known, channels)
+    _put(out, pixel + width + 1, across, right & below, channel, known, channels)
+
+
+@triton.jit
+def _window(gradient, gradient2, index, row, real, channel, known, channels, TWO: tl.constexpr):
+    """Gradient of the windows `row` and which pixel was their maximum; 0 and none beyond the map."""
+    place = row[:, None] * channels + channel[None, :]
+    inside = real[:, None] & known[None, :]
+    value = tl.load(gradient + place, mask=inside, other=0).to(tl.float32)
+    if TWO:
+        value += tl.load(gradient2 + place, mask=inside, other=0).to(tl.float32)
+    return value, tl.load(index + place, mask=inside, other=255)
+
+
+@triton.jit
+def _put(out, row, value, real, channel, known, channels):
+    place = row[:, None] * channels + channel[None, :]
+    tl.store(out + place, value.to(out.dtype.element_ty), mask=real[:, None] & known[None, :])
 
 
 @triton.jit
 def backward_sums(
-    gradient, gradient2, x, shortcut, positive, table, shortcut_table, index, joined, sums, products, shortcut_products,
-    rows, channels, rows_each, height, width, pooled_height, pooled_width,
-    KIND: tl.constexpr, TWO: tl.constexpr, SCALED: tl.constexpr,
+    gradient, gradient2, x, shortcut, positive, table, shortcut_table, joined, sums, products, shortcut_products,
+    rows, channels, rows_each,
+    ADD: tl.constexpr, TWO: tl.constexpr, SCALED: tl.constexpr,
     BLOCK_ROWS: tl.constexpr, BLOCK_CHANNELS: tl.constexpr,
 ):  # fmt: skip
     """Per part the sums of g and of g * (x - mean), g being the gradient behind the ReLU.
 
-    KIND "relu": g = gradient where scale * x + shift > 0. "add": g = gradient (with TWO: + gradient2) where `positive`
-    says so; it is written to `joined`, being the shortcut's gradient too; with SCALED also the sums of
-    g * (shortcut - its mean). "pool": as "relu", through the max pooling.
+    g is gradient (with TWO: + gradient2) where scale * x + shift > 0; with ADD where `positive` says so, and it is
+    written to `joined`, being the shortcut's gradient too. With SCALED also the sums of g * (shortcut - its mean).
     """
     part = tl.program_id(0)
     first = part.to(tl.int64) * rows_each
@@ -70,17 +96,10 @@ def backward_sums(
     for start in range(first, last, BLOCK_ROWS):
         offset, inside = tile(start, last, channels, BLOCK_ROWS, BLOCK_CHANNELS)
         value = tl.load(x + offset, mask=inside, other=0).to(tl.float32)
-        if KIND == "pool":
-            row = start + tl.arange(0, BLOCK_ROWS)
-            g = _pooled(
-            gradient, gradient2, index, row, channel, inside, channels,
-            height, width, pooled_height, pooled_width, TWO,
-        )  # fmt: skip
-        else:
-            g = tl.load(gradient + offset, mask=inside, other=0).to(tl.float32)
-            if TWO:
-                g += tl.load(gradient2 + offset, mask=inside, other=0).to(tl.float32)
-        if KIND == "add":
+        g = tl.load(gradient + offset, mask=inside, other=0).to(tl.float32)
+        if TWO:
+            g += tl.load(gradient2 + offset, mask=inside, other=0).to(tl.float32)
+        if ADD:
             place, within = byte_tile(start, last, channels, BLOCK_ROWS, BLOCK_CHANNELS)
             byte = tl.load(positive + place, mask=within, other=0).to(tl.int32)
             bits = (byte[:, :, None] >> tl.arange(0, 8)[None, None, :]) & 1
@@ -128,25 +147,18 @@ def backward_factors(
 
 @triton.jit
 def backward(
-    gradient, gradient2, x, table, index, factors, out, rows, channels, height, width, pooled_height, pooled_width,
-    KIND: tl.constexpr, TWO: tl.constexpr, BLOCK_ROWS: tl.constexpr, BLOCK_CHANNELS: tl.constexpr,
+    gradient, gradient2, x, table, factors, out, rows, channels,
+    ADD: tl.constexpr, TWO: tl.constexpr, BLOCK_ROWS: tl.constexpr, BLOCK_CHANNELS: tl.constexpr,
 ):  # fmt: skip
-    """out = a * g + b * x + c; g as in `backward_sums`, where KIND "add" has already written it."""
+    """out = a * g + b * x + c; g as in `backward_sums`, which with ADD has already written it."""
     first = tl.program_id(0).to(tl.int64) * BLOCK_ROWS
     offset, inside = tile(first, rows, channels, BLOCK_ROWS, BLOCK_CHANNELS)
     channel, known = channels_of(channels, BLOCK_CHANNELS)
     value = tl.load(x + offset, mask=inside, other=0).to(tl.float32)
-    if KIND == "pool":
-        row = first + tl.arange(0, BLOCK_ROWS)
-        g = _pooled(
-            gradient, gradient2, index, row, channel, inside, channels,
-            height, width, pooled_height, pooled_width, TWO,
-        )  # fmt: skip
-    else:
-        g = tl.load(gradient + offset, mask=inside, other=0).to(tl.float32)
-        if TWO:
-            g += tl.load(gradient2 + offset, mask=inside, other=0).to(tl.float32)
-    if KIND != "add":
+    g = tl.load(gradient + offset, mask=inside, other=0).to(tl.float32)
+    if TWO:
+        g += tl.load(gradient2 + offset, mask=inside, other=0).to(tl.float32)
+    if not ADD:
         scale = tl.load(table + 2 * channels + channel, mask=known, other=0)
         shift = tl.load(table + 3 * channels + channel, mask=known, other=0)
         g = tl.where(value * scale[None, :] + shift[None, :] > 0, g, 0.0)

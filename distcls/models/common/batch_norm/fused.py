@@ -132,7 +132,8 @@ class _Shape:
         self.pooled = ((self.height - 1) // 2 + 1, (self.width - 1) // 2 + 1)
 
     def over_parts(self, kernel: Any) -> Callable[..., None]:
-        return lambda *values, **kind: kernel[(self.parts, self.columns)](*values, **kind, **self.tile)
+        # eight warps a tile: the sums wait for memory, and more of them wait at once
+        return lambda *values, **kind: kernel[(self.parts, self.columns)](*values, **kind, **self.tile, num_warps=8)
 
     def over_channels(self, kernel: Any) -> Callable[..., None]:
         grid = (1, -(-self.channels // self.sums["BLOCK_CHANNELS"]))
@@ -184,7 +185,7 @@ class _FusedBatchNorm(torch.autograd.Function):
                 x, shortcut, table, shortcut_table, y, positive, shape.rows, shape.channels,
                 ADD=add, SCALED=shortcut_norm is not None, KEEP=keep,
             )  # fmt: skip
-        ctx.kind = "pool" if pool else "relu" if shortcut is None else "add"
+        ctx.add = shortcut is not None
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(x, scaled, weight, shortcut_weight, table, shortcut_table, positive, index)
         return y, y.detach()
@@ -193,16 +194,17 @@ class _FusedBatchNorm(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, first: Tensor | None, second: Tensor | None) -> tuple[Tensor | None, ...]:
         x, scaled, weight, shortcut_weight, table, shortcut_table, positive, index = ctx.saved_tensors
-        shape, kind = _Shape(x), ctx.kind
+        shape = _Shape(x)
         gradient, *others = (_as_rows(one) for one in (first, second) if one is not None)
         other = others[0] if others else None
-        joined = torch.empty_like(x) if kind == "add" else None
-        places = (shape.height, shape.width, *shape.pooled)
+        if index is not None:
+            gradient, other = _unpooled(gradient, other, index, shape, x), None
+        joined = torch.empty_like(x) if ctx.add else None
         parts = torch.empty((3, shape.parts, shape.channels), dtype=torch.float32, device=x.device)
         shape.over_parts(_kernels("backward").backward_sums)(
-            gradient, other, x, scaled, positive, table, shortcut_table, index, joined, parts[0], parts[1], parts[2],
-            shape.rows, shape.channels, shape.rows_each, *places,
-            KIND=kind, TWO=other is not None, SCALED=scaled is not None,
+            gradient, other, x, scaled, positive, table, shortcut_table, joined, parts[0], parts[1], parts[2],
+            shape.rows, shape.channels, shape.rows_each,
+            ADD=ctx.add, TWO=other is not None, SCALED=scaled is not None,
         )  # fmt: skip
         if joined is not None:
             gradient, other = joined, None
@@ -215,8 +217,7 @@ class _FusedBatchNorm(torch.autograd.Function):
             )
             out = torch.empty_like(x)
             shape.over_rows(_kernels("backward").backward, shape.rows)(
-                gradient, other, x, table, index, factors, out, shape.rows, shape.channels, *places,
-                KIND=kind, TWO=other is not None,
+                gradient, other, x, table, factors, out, shape.rows, shape.channels, ADD=ctx.add, TWO=other is not None,
             )  # fmt: skip
             return out, factors[3].to(weight.dtype), factors[4].to(weight.dtype)
 
@@ -225,6 +226,16 @@ class _FusedBatchNorm(torch.autograd.Function):
             return own, joined, *of_own, None, None, None, None, None
         shortcut, *of_shortcut = through(scaled, shortcut_weight, shortcut_table, parts[2])
         return own, shortcut, *of_own, *of_shortcut, None, None, None
+
+
+def _unpooled(gradient: Tensor, other: Tensor | None, index: Tensor, shape: _Shape, x: Tensor) -> Tensor:
+    out = torch.empty_like(x)
+    windows = index.numel() // shape.channels
+    shape.over_rows(_kernels("backward").unpooled, windows)(
+        gradient, other, index, out, windows, shape.channels, shape.height, shape.width, *shape.pooled,
+        TWO=other is not None,
+    )  # fmt: skip
+    return out
 
 
 def _as_rows(gradient: Tensor) -> Tensor:

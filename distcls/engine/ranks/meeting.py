@@ -1,0 +1,59 @@
+"""The first word that nodes exchange, through the launcher's store: is every rank ready to form the process group?
+
+A rank that cannot start (its node has no data, or another network interface) would leave those of other nodes waiting
+for it until the timeout: a launcher ends the ranks of its own node only.
+"""
+
+import contextlib
+import os
+import socket
+from datetime import timedelta
+
+import torch
+
+from distcls.engine.ranks.collectives import OtherRankFailed
+from distcls.engine.ranks.network import unreachable
+from distcls.errors import UserError
+
+LINGER = timedelta(seconds=10)  # the store dies with rank 0's launcher: the others must have read what is in it
+
+
+def meet(rank: int, world_size: int, error: UserError | None, timeout_s: float) -> None:
+    """Wait for all ranks; leave on all as soon as one of them has an `error`.
+
+    Raises:
+        UserError: this rank's own error; else OtherRankFailed with another's; or who has not come in time.
+    """
+    timeout = timedelta(seconds=timeout_s)
+    host = f"rank {rank} on {socket.gethostname()}"
+    try:
+        everyone, _, _ = next(iter(torch.distributed.rendezvous("env://", timeout=timeout)))
+        store = torch.distributed.PrefixStore(f"distcls/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", everyone)
+        if error is not None:
+            store.set("failed", f"{host}: {error}")
+            store.set("all", "")  # nobody needs to wait for those that are still to come
+        store.set(str(rank), "here")
+        if store.add("arrived", 1) == world_size:
+            store.set("all", "")
+        try:
+            store.wait(["all"], timeout)
+        except torch.distributed.DistStoreError:
+            absent = [str(other) for other in range(world_size) if not store.check([str(other)])]
+            raise UserError(
+                f"only {world_size - len(absent)} of {world_size} ranks have come within {timeout_s:g} s, missing: "
+                f"rank {', '.join(absent)}: is the command running on every node?"
+            ) from None
+        failed = store.get("failed").decode() if store.check(["failed"]) else None
+        if failed is not None:
+            if store.add("read", 1) == world_size:
+                store.set("all read", "")
+            with contextlib.suppress(torch.distributed.DistError):
+                store.wait(["all read"], LINGER)
+    except (torch.distributed.DistError, RuntimeError) as broken:
+        if error is None:
+            raise unreachable(broken) from broken
+        raise error from None
+    if error is not None:
+        raise error
+    if failed is not None:
+        raise OtherRankFailed(failed)
