@@ -12,10 +12,13 @@ from distcls.errors import UserError
 
 def convert(
     source: Annotated[
-        Path, typer.Argument(help="Folder with one sub-folder per class or a known set's files, or a list.csv.")
+        Path,
+        typer.Argument(help="Folder with one sub-folder per class or a known set's files, or a list: .csv or .txt."),
     ],
     out: Annotated[Path, typer.Argument(help="The .beton to write; OUT.json is written beside it.")],
-    source_type: Annotated[str, typer.Option(help="auto, folder, csv, fashion-mnist, mnist or torchvision.")] = "auto",
+    source_type: Annotated[
+        str, typer.Option(help="auto, folder, csv, list, fashion-mnist, mnist or torchvision.")
+    ] = "auto",
     split: Annotated[
         str | None, typer.Option(help="train, val or test; for a folder: the sub-folder of that name.")
     ] = None,
@@ -23,11 +26,11 @@ def convert(
         str | None, typer.Option(help="Class of torchvision.datasets, e.g. CIFAR10. Never downloads.")
     ] = None,
     image_root: Annotated[
-        Path | None, typer.Option(help="Of a CSV list: the folder of its paths. Default: the list's own.")
+        Path | None, typer.Option(help="Of a list: the folder of its paths. Default: the list's own.")
     ] = None,
     classes: Annotated[
         Path | None,
-        typer.Option(help="Of a CSV list: a file with a class a line, in order. Default: those listed, sorted."),
+        typer.Option(help="Of a list: a file with a class a line, in order. Default: those listed, sorted."),
     ] = None,
     write_mode: Annotated[
         str | None, typer.Option(help="raw, jpg, proportion or smart. Default: raw for small images, else jpg.")

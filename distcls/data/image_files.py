@@ -103,7 +103,7 @@ class CsvSource(ImageFiles):
         super().__init__(image_root or path.parent)
         rows = self._read(path)
         named = {name for _, _, names in rows for name in names}
-        self.class_names = _lines(classes) if classes else sorted(named)
+        self.class_names = read_lines(classes) if classes else sorted(named)
         number = {name: label for label, name in enumerate(self.class_names)}
         if len(number) > MOST_CLASSES and self.multi_label:
             raise DataError(f"{path}: got {len(number)} classes, expected at most {MOST_CLASSES} for several labels")
@@ -154,7 +154,8 @@ def _multi_hot(labels: list[int], classes: int) -> np.ndarray:
     return hot
 
 
-def _lines(path: Path) -> list[str]:
+def read_lines(path: Path) -> list[str]:
+    """Names, one a line and each once."""
     try:
         names = [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
     except OSError as error:

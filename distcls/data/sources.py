@@ -9,13 +9,14 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from distcls.data.annotation_file import AnnotationSource
 from distcls.data.errors import DataError
 from distcls.data.image_files import CsvSource, FolderSource
 from distcls.registry import did_you_mean
 
 _DIGITS = [str(digit) for digit in range(10)]
 _FASHION = ["T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"]
-KINDS = ("folder", "csv", "fashion-mnist", "mnist", "torchvision")
+KINDS = ("folder", "csv", "list", "fashion-mnist", "mnist", "torchvision")
 
 
 class Source(Protocol):
@@ -53,7 +54,7 @@ def open_source(
     """Find out what `path` is, or take `kind`'s word for it.
 
     Args:
-        path: the folder, or a CSV list.
+        path: the folder, or a list.
         kind: one of KINDS, or auto.
         split: ``train``, ``val`` or ``test``.
         dataset: name of a class of torchvision.datasets.
@@ -68,9 +69,13 @@ def open_source(
         kind, dataset = _recognise(path, dataset)
     if kind == "csv":
         return CsvSource(path, image_root, classes)
+    if kind == "list":
+        return AnnotationSource(path, image_root, classes)
     for option, value in (("--image-root", image_root), ("--classes", classes)):
         if value is not None:
-            raise DataError(f"{option}: goes with a list of images, --source-type csv, but {path} is read as {kind}")
+            raise DataError(
+                f"{option}: goes with a list of images, --source-type csv or list, but {path} is read as {kind}"
+            )
     if kind == "folder":
         return FolderSource(path / split if split and (path / split).is_dir() else path)
     if kind in ("fashion-mnist", "mnist"):
@@ -87,6 +92,8 @@ def _recognise(path: Path, dataset: str | None) -> tuple[str, str | None]:
         return "torchvision", dataset
     if path.suffix == ".csv":
         return "csv", None
+    if path.suffix == ".txt":
+        return "list", None
     for folder, name in (("cifar-10-batches-py", "CIFAR10"), ("cifar-100-python", "CIFAR100")):
         if (path / folder).is_dir():
             return "torchvision", name

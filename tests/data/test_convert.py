@@ -196,7 +196,7 @@ def test_wrong_sources_are_refused(tmp_path):
     assert refusal(tmp_path / "none") == f"{tmp_path / 'none'}: no such folder, expected the images to convert"
     assert refusal(tmp_path) == f"{tmp_path}: got no sub-folders with images, expected one sub-folder per class"
     assert refusal(tmp_path, "foldr") == (
-        "--source-type: got 'foldr', expected auto or one of folder, csv, fashion-mnist, mnist, torchvision. "
+        "--source-type: got 'foldr', expected auto or one of folder, csv, list, fashion-mnist, mnist, torchvision. "
         "Did you mean 'folder'?"
     )
     assert refusal(tmp_path, "auto", "train", "CIFAR11") == (

@@ -147,7 +147,7 @@ def test_options_of_a_list_for_a_folder(listed: Path) -> None:
     with pytest.raises(DataError) as caught:
         open_source(listed.parent / "images", image_root=listed.parent)
     assert str(caught.value) == (
-        f"--image-root: goes with a list of images, --source-type csv, but {listed.parent / 'images'} is read as folder"
+        f"--image-root: goes with a list of images, --source-type csv or list, but {listed.parent / 'images'} is read as folder"
     )
 
 

@@ -1,7 +1,9 @@
 """Conversion into several files: killed and started again, and what a reader makes of their names."""
 
+import errno
 import json
 import multiprocessing
+import os
 import shutil
 import signal
 import time
@@ -228,3 +230,40 @@ def test_patterns(partial, tmp_path):
         f"{tmp_path}/[vt]*-of-00002.beton: names the shards of 2 data sets: test-*-of-00002.beton and "
         "val-*-of-00002.beton"
     )
+
+
+def test_two_conversions_into_the_same_shards(folder, tmp_path, monkeypatch):
+    monkeypatch.setattr("distcls.data.target._PATIENCE", 0.1)
+    out, other = tmp_path / "train.beton", []
+
+    class Nosy(FolderSource):
+        """Starts a second conversion while the first one runs."""
+
+        def largest(self, indices=None):
+            other.append(str(convert(folder, out).exception))
+            return super().largest(indices)
+
+    convert_shards(Nosy(folder), out, shards=3, workers=1)
+    message = f"{out}: another `distcls data convert` is writing it: wait for it, or give another name"
+    assert other == [message] * 3
+    assert len(BetonDataset(str(tmp_path / "train-*.beton"))) == 45
+
+
+def test_a_full_disk_keeps_the_whole_shards(folder, undisturbed, tmp_path, monkeypatch):
+    write = os.pwrite
+
+    def full(file, data, offset):
+        if list(tmp_path.glob("train-00001-of-00003.beton")):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return write(file, data, offset)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "pwrite", full)
+        path = tmp_path / "train-00002-of-00003.beton"
+        assert str(convert(folder, tmp_path / "train.beton").exception) == (
+            f"{path}: cannot be written: No space left on device. It is as it was before. "
+            "(2 of 3 shards are whole and stay: the same command goes on from there.)"
+        )
+    assert not list(tmp_path.glob(".*"))
+    assert convert(folder, tmp_path / "train.beton").exit_code == 0
+    assert contents(tmp_path) == contents(undisturbed.parent)
