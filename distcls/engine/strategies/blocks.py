@@ -58,7 +58,7 @@ def _repeated(backbone: nn.Module) -> list[nn.Module]:
         for element in container
         if not type(element).__module__.startswith("torch.nn.") and not isinstance(element, nn.Sequential)
     ]
-    elements = [element for element in elements if any(True for _ in element.parameters())]
+    elements = [element for element in elements if list(element.children())]  # a layer is no block
     known = set(map(id, elements))
     kinds = [type(element) for element in elements]
     return [
