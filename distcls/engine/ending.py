@@ -17,9 +17,9 @@ def finish_save(snapshots: Snapshots, console: Console, seconds: float) -> None:
         console.warn(f"a checkpoint was not completed: {type(error).__name__}: {error}")
 
 
-def end_run(folder: RunFolder, status: Status, message: str | None, console: Console) -> None:
+def end_run(folder: RunFolder, status: Status, message: str | None, exit_code: int | None, console: Console) -> None:
     try:
-        folder.end(status, message)
+        folder.end(status, message, exit_code)
     except OSError as error:  # a full disk must not hide what ended the run
         console.warn(f"{folder.path}/run.json still says running: {error.strerror}")
     finally:

@@ -1,7 +1,8 @@
 """The folder of one run: whose it is, who works in it, how its attempts ended. Rank 0's alone; imports no torch.
 
 `run.json` is what batch scripts read: `status` is running, preempted, finished or failed. An attempt that was killed
-could not say so; the next one finds `running` behind a free lock and notes `killed`.
+could not say so: a SLURM batch script notes `killed`, or `cancelled`, and without one the next attempt finds `running`
+behind a free lock.
 """
 
 import contextlib
@@ -23,7 +24,7 @@ from distcls.engine.durable_file import replace_file
 from distcls.engine.run_lock import RunLock
 from distcls.errors import UserError
 
-Status = Literal["running", "preempted", "finished", "failed"]
+Status = Literal["running", "preempted", "finished", "failed", "killed", "cancelled"]
 
 SECTIONS = ("model", "data", "optimizer", "schedule", "train")  # what makes two runs the same run
 # May change between attempts: data is compared by content; workers and rows change no number; accumulation changes how
@@ -113,7 +114,7 @@ class RunFolder:
             self._lock.take(wait_s)
             facts = {"world_size": world_size, "threads": threads, "versions": {**_versions(), **(versions or {})}}
             plain = json.loads(json.dumps(recipe))
-            run = self._read()
+            run = self.read()
             if run is not None:
                 run["recipe"] = json.loads(json.dumps(refill(run["recipe"])))
             return self._begin(run, plain, recipe_yaml, dict(fingerprints), facts, resume, allow_changes)
@@ -124,17 +125,32 @@ class RunFolder:
             self.close()
             raise
 
-    def end(self, status: Status, message: str | None = None) -> None:
+    def end(self, status: Status, message: str | None = None, exit_code: int | None = None) -> None:
         """Say how this attempt ended; the lock stays until `close`."""
-        run = self._read()
+        run = self.read()
         assert run is not None
+        said = {"message": message, "exit_code": exit_code}
         run["status"] = status
-        run["attempts"][-1] |= {"status": status, "ended": _now(), **({"message": message} if message else {})}
+        run["attempts"][-1] |= {"status": status, "ended": _now(), **{key: one for key, one in said.items() if one}}
         self._write(run)
+
+    def note_end(self, status: Status, message: str) -> None:
+        """Say it for an attempt that could not. While a live process has the folder, nothing is changed."""
+        with contextlib.suppress(UserError):
+            self._lock.take(1.0)
+            try:
+                self.end(status, message)
+            finally:
+                self.close()
+
+    def newest_step(self) -> int | None:
+        """The step of the newest checkpoint by its name, whole or damaged; None if there is none."""
+        names = [path.name for path in self.checkpoints.iterdir()] if self.checkpoints.is_dir() else []
+        return max((int(name[5:]) for name in names if re.fullmatch(r"step_\d+", name)), default=None)
 
     def end_for_rank_zero(self, attempt: int, message: str) -> None:
         """The lowest rank that lives says how `attempt` ended, unless rank 0 could or another attempt has begun."""
-        run = self._read()
+        run = self.read()
         if run is not None and run["status"] == "running" and len(run["attempts"]) == attempt:
             self.end("failed", message)
 
@@ -177,7 +193,7 @@ class RunFolder:
 
         now = _now()
         attempt = {"status": "running", "started": now, "host": socket.gethostname(), "pid": os.getpid()}
-        attempt |= facts
+        attempt |= {**facts, "from_step": self.newest_step(), **_slurm_job()}
         changed: dict[str, list[Any]] = {}
         if run is None:
             run = {"run_id": secrets.token_hex(4), "created": now, "attempts": []}
@@ -222,7 +238,8 @@ class RunFolder:
             )
         return allowed
 
-    def _read(self) -> dict[str, Any] | None:
+    def read(self) -> dict[str, Any] | None:
+        """What run.json says; None if there is none yet."""
         try:
             return json.loads(self._run_file.read_bytes())
         except FileNotFoundError:
@@ -253,6 +270,12 @@ def _plain(value: Any) -> Any:
 
 def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def _slurm_job() -> dict[str, Any]:
+    if "SLURM_JOB_ID" not in os.environ:
+        return {}
+    return {"job": os.environ["SLURM_JOB_ID"], "restart": int(os.environ.get("SLURM_RESTART_COUNT") or 0)}
 
 
 def _versions() -> dict[str, str]:

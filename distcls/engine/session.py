@@ -158,6 +158,7 @@ def _attempt(plan: Plan, accelerator: Accelerator, local_world_size: int, stop: 
     )
     status: Literal["finished", "preempted", "failed"] = "failed"
     message: str | None = None
+    exit_code: int | None = None
     lost: RankLost | None = None
     snapshots: Snapshots | None = None
     try:
@@ -200,6 +201,7 @@ def _attempt(plan: Plan, accelerator: Accelerator, local_world_size: int, stop: 
             message = stop.requested or "another rank was asked to stop"
     except BaseException as error:
         message = f"{type(error).__name__}: {error}"
+        exit_code = getattr(error, "exit_code", 1)
         if ranks == 1 or not is_collective_error(error):
             raise
         lost = watchdog.explain(error)
@@ -217,7 +219,7 @@ def _attempt(plan: Plan, accelerator: Accelerator, local_world_size: int, stop: 
         if rank == 0:
             if status == "preempted":
                 stop.done()
-            end_run(folder, status, message, console)
+            end_run(folder, status, message, exit_code, console)
             draw_report(folder, console, seconds=5 if status == "preempted" else 60)  # the grace period is short
         if status != "failed" and ranks > 1:
             torch.distributed.barrier()  # a launcher kills all ranks as soon as the first has left

@@ -8,7 +8,11 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 TOOLS = Path(sys.executable).parent
-SCRIPTS = [*sorted((ROOT / "launch").rglob("*.sh")), ROOT / ".ci/run"]
+SCRIPTS = [
+    *sorted((ROOT / "launch").rglob("*.sh")),
+    *sorted((ROOT / "launch/slurm").glob("*.sbatch")),
+    ROOT / ".ci/run",
+]
 
 
 def clean(*command: str | Path) -> None:

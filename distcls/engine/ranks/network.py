@@ -2,6 +2,7 @@
 
 import ipaddress
 import os
+import re
 import socket
 from collections.abc import Iterable, Mapping
 
@@ -30,7 +31,7 @@ def check_interfaces(*, several_nodes: bool, on_gpu: bool, environment: Mapping[
                 f"{variable}={said[variable]}: {socket.gethostname()} has no such network interface, it has "
                 f"{listed(interfaces)}: set it to the one that reaches the other nodes"
             )
-    if not several_nodes or on_gpu:
+    if not several_nodes or on_gpu or _is_this_host(said.get("MASTER_ADDR", "")):
         return
     if named := said.get(GLOO):
         if all(_is_loopback(address) for address in interfaces[named]):
@@ -89,6 +90,11 @@ def _resolved(host: str) -> Iterable[str]:
         return {str(entry[4][0]) for entry in socket.getaddrinfo(host, None)}
     except OSError:  # gloo falls back to the loopback
         return {"127.0.0.1"}
+
+
+def _is_this_host(address: str) -> bool:
+    """Ranks that meet on the loopback are on one host, whatever it calls its nodes (a SLURM that is being tried)."""
+    return bool(re.fullmatch(r"127(\.\d+){3}|::1", address))
 
 
 def _is_loopback(address: str) -> bool:

@@ -1,6 +1,7 @@
 """Which rank this process is: what the launcher, or srun, put into the environment."""
 
 import os
+import re
 from collections.abc import Mapping
 
 
@@ -8,11 +9,14 @@ def launched_ranks(environment: Mapping[str, str] | None = None) -> tuple[int, i
     """(rank, world size, local rank, local world size) as the launcher put them into the environment; one process
     without one.
 
-    `srun` sets SLURM_* only, which torch does not read: they are copied to the names that it does.
+    `srun` sets SLURM_* only, which torch does not read: they are copied to the names that it does. Those of a step
+    count: a batch script has SLURM_PROCID and SLURM_NTASKS as well, and a python started there is alone.
     """
     said = os.environ if environment is None else environment
-    if "RANK" not in said and int(said.get("SLURM_NTASKS", "1")) > 1 and "SLURM_PROCID" in said:
-        _adopt_slurm(said)
+    if "RANK" not in said and int(said.get("SLURM_STEP_NUM_TASKS", "1")) > 1:
+        ranks = _slurm_ranks(said)
+        os.environ.update(ranks)
+        said = {**said, **ranks}
     world = int(said.get("WORLD_SIZE", "1"))
     return (
         int(said.get("RANK", "0")),
@@ -22,32 +26,49 @@ def launched_ranks(environment: Mapping[str, str] | None = None) -> tuple[int, i
     )
 
 
-def cores_per_rank(local_world_size: int) -> int:
-    """Cores that this process may use, shared between its node's ranks; SLURM gives fewer than the machine has."""
-    return max(1, len(os.sched_getaffinity(0)) // local_world_size)
+def cores_per_rank(local_world_size: int, environment: Mapping[str, str] = os.environ) -> int:
+    """Cores that this process may use, shared between its node's ranks; SLURM gives fewer than the machine has.
+
+    A task of srun may be bound to its own cores already, which are not to be divided again: there `--cpus-per-task`
+    counts, if it was given.
+    """
+    if "SLURM_STEP_NUM_TASKS" in environment and "SLURM_CPUS_PER_TASK" in environment:
+        cores = int(environment["SLURM_CPUS_PER_TASK"]) * _tasks_here(environment)
+    else:
+        cores = len(os.sched_getaffinity(0))
+    return max(1, cores // local_world_size)
 
 
-def _adopt_slurm(said: Mapping[str, str]) -> None:
-    first = _first_host(said.get("SLURM_STEP_NODELIST") or said["SLURM_JOB_NODELIST"])
-    tasks_here = (
-        said.get("SLURM_STEP_TASKS_PER_NODE", said.get("SLURM_TASKS_PER_NODE", "1")).split("(")[0].split(",")[0]
-    )
-    os.environ.update(
-        RANK=said["SLURM_PROCID"],
-        WORLD_SIZE=said["SLURM_NTASKS"],
-        LOCAL_RANK=said["SLURM_LOCALID"],
-        LOCAL_WORLD_SIZE=tasks_here,
-    )
-    os.environ.setdefault("MASTER_ADDR", first)
-    # Jobs that share a node must not share a port; a requeued job may find its old one still closing.
-    os.environ.setdefault(
-        "MASTER_PORT", str(20000 + (int(said["SLURM_JOB_ID"]) + int(said.get("SLURM_RESTART_COUNT", 0))) % 10000)
-    )
+def slurm_meeting_point(said: Mapping[str, str]) -> tuple[str, int]:
+    """(address, port) of rank 0 of this step; MASTER_ADDR and MASTER_PORT where somebody has set them.
+
+    Jobs that share a node must not share a port, and a requeued job may find its old one still closing: eight ports a
+    job, used in turn, below those that Linux gives away (32768 and up).
+    """
+    turn = int(said.get("SLURM_RESTART_COUNT", "0")) % 8
+    port = 20000 + (8 * int(said["SLURM_JOB_ID"]) + turn) % 12000
+    return said.get("MASTER_ADDR") or _first_host(said["SLURM_STEP_NODELIST"]), int(said.get("MASTER_PORT", port))
+
+
+def _slurm_ranks(said: Mapping[str, str]) -> dict[str, str]:
+    address, port = slurm_meeting_point(said)
+    return {
+        "RANK": said["SLURM_PROCID"],
+        "WORLD_SIZE": said["SLURM_STEP_NUM_TASKS"],
+        "LOCAL_RANK": said["SLURM_LOCALID"],
+        "LOCAL_WORLD_SIZE": str(_tasks_here(said)),
+        "MASTER_ADDR": address,
+        "MASTER_PORT": str(port),
+    }
+
+
+def _tasks_here(said: Mapping[str, str]) -> int:
+    """Tasks of this step on this node: ``4(x2),2`` says 4, 4 and 2 for its nodes."""
+    parts = re.findall(r"(\d+)(?:\(x(\d+)\))?", said["SLURM_STEP_TASKS_PER_NODE"])
+    return [int(count) for count, times in parts for _ in range(int(times or 1))][int(said["SLURM_NODEID"])]
 
 
 def _first_host(nodelist: str) -> str:
     """``gpu[003-007,9],cpu1`` -> ``gpu003``: SLURM's compressed list, read without scontrol, which containers lack."""
-    prefix, bracket, rest = nodelist.partition("[")
-    if not bracket or "," in prefix:
-        return nodelist.split(",")[0]
-    return prefix + rest.split("]")[0].split(",")[0].split("-")[0]
+    first = re.split(r",(?![^\[]*\])", nodelist)[0]
+    return re.sub(r"\[([^\],-]+)[^\]]*\]", r"\1", first)

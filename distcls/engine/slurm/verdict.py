@@ -1,0 +1,122 @@
+"""Whether a SLURM job that has ended shall start again, and why. Facts in, a verdict out; imports no torch."""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from distcls.engine.preemption import StopRequest
+
+REQUEUE = StopRequest.exit_code
+NO_VALID_CHECKPOINT = 76
+STALLED = 2  # attempts in a row that saved no new step: one may have been preempted too early, two are a circle
+
+Fate = Literal["free", "cancelled", "requeued", "time limit"]
+
+
+@dataclass(frozen=True)
+class SlurmJob:
+    """A job as its batch script sees it once its step has ended.
+
+    Attributes:
+        number: SLURM_JOB_ID; restarts: SLURM_RESTART_COUNT, 0 in the first attempt.
+        fate: what SLURM has decided by itself: "free" (nothing: it is the script's to decide), "cancelled"
+            (scancel), "requeued" (it will start again: `scontrol requeue`, preemption without grace, a lost node) or
+            "time limit".
+        preempted: SLURM wants the nodes for another job.
+    """
+
+    number: str
+    restarts: int
+    fate: Fate
+    preempted: bool = False
+
+    @classmethod
+    def parse(cls, number: str, restarts: int, shown: str) -> "SlurmJob":
+        """From one line of `scontrol --oneliner show job`; from nothing where there is no scontrol.
+
+        Measured with SLURM 22.05 while the job was still completing: scancel leaves Reason=None and the count of
+        restarts; who requeues has raised the count already.
+        """
+        said = dict(re.findall(r"(\w+)=(\S*)", shown))
+        preempted = said.get("PreemptTime", "None") not in ("None", "Unknown", "N/A")
+        fate: Fate = "cancelled"
+        if said.get("JobState", "RUNNING") in ("RUNNING", "SUSPENDED"):
+            fate = "free"
+        elif int(said.get("Restarts", restarts)) > restarts:
+            fate = "requeued"
+        elif said.get("Reason") == "TimeLimit" or said["JobState"] == "TIMEOUT":
+            fate = "time limit"
+        return cls(number, restarts, fate, preempted)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """`requeue` or not, for a `reason` that goes into the log; `status` is what the batch script leaves with."""
+
+    requeue: bool
+    reason: str
+    status: int = 0
+
+    @property
+    def exit_code(self) -> int:
+        return REQUEUE if self.requeue else self.status
+
+
+def judge(
+    run: Mapping[str, Any] | None, newest: int | None, job: SlurmJob, *, max_restarts: int, max_crashes: int
+) -> Verdict:
+    """Requeue what can go on, and nothing that would only go round in a circle.
+
+    Args:
+        run: run.json, or None.
+        newest: the step of the newest checkpoint, None if there is none.
+        job: the job that has just ended.
+        max_restarts: how often this job may start again, for whatever reason.
+        max_crashes: how often this job may start again after a crash, although each got further than the one before.
+    """
+    if run is not None and run["status"] == "finished":
+        return Verdict(False, "the run is finished")
+    if job.fate == "requeued":
+        return Verdict(False, "SLURM starts this job again by itself")
+    if job.fate == "cancelled":
+        return Verdict(False, "cancelled: it is not started again. To go on: the same sbatch")
+    mine = [attempt for attempt in (run or {}).get("attempts", []) if attempt.get("job") == job.number]
+    if not mine or mine[-1]["restart"] != job.restarts:
+        return Verdict(False, "the training did not begin, see the error above: it would meet it again", 1)
+    last = mine[-1]
+    at = "before the first checkpoint" if newest is None else f"at step {newest}"
+    if last["status"] == "preempted":
+        if str(last.get("message", "")).startswith("stop file"):
+            return Verdict(False, f"stopped {at} by the {last['message']}: it is not started again")
+        verdict = _unless_stalled(mine, newest, f"preempted ({last.get('message', '?')}) {at}")
+    else:
+        verdict = _after_crash(mine, newest, at, max_crashes)
+    if verdict.requeue and job.restarts >= max_restarts:
+        return Verdict(False, f"{verdict.reason}; it has started again {job.restarts} times, the most allowed", 1)
+    return verdict
+
+
+def _unless_stalled(mine: Sequence[Mapping[str, Any]], newest: int | None, what: str) -> Verdict:
+    last = list(mine)[-STALLED:]
+    if len(last) == STALLED and all(attempt["from_step"] == newest for attempt in last):
+        return Verdict(
+            False,
+            f"{what}; {STALLED} attempts in a row came no further: "
+            "give the job more time (--time), or the warning less (--signal-before)",
+            1,
+        )
+    return Verdict(True, what)
+
+
+def _after_crash(mine: Sequence[Mapping[str, Any]], newest: int | None, at: str, max_crashes: int) -> Verdict:
+    last = mine[-1]
+    if last.get("exit_code") == NO_VALID_CHECKPOINT:
+        return Verdict(False, "no valid checkpoint is left, see the error above", NO_VALID_CHECKPOINT)
+    what = "crashed" if last["status"] == "failed" else "was killed"
+    if newest is None or newest == last["from_step"]:
+        return Verdict(False, f"{what} {at}, without a new checkpoint: it would do so again", 1)
+    crashes = sum(attempt["status"] != "preempted" for attempt in mine)
+    if crashes > max_crashes:
+        return Verdict(False, f"{what} {at}; this job has crashed {crashes} times, {max_crashes} are allowed", 1)
+    return Verdict(True, f"{what} {at}, {newest - (last['from_step'] or 0)} steps further than it began")
