@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from distcls.cli import bench, checkpoint, data, models, plan, recipe, report, slurm, verify_resume
+from distcls.cli import bench, checkpoint, data, models, plan, recipe, report, slurm, track, verify_resume
 from distcls.errors import UserError
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
@@ -14,6 +14,7 @@ app.add_typer(recipe.app, name="recipe")
 app.add_typer(data.app, name="data")
 app.add_typer(bench.app, name="bench")
 app.add_typer(checkpoint.app, name="checkpoint")
+app.add_typer(track.app, name="track")
 app.command()(models.models)
 app.command()(plan.plan)
 app.command()(report.report)

@@ -112,7 +112,11 @@ class RunFolder:
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             self._lock.take(wait_s)
-            facts = {"world_size": world_size, "threads": threads, "versions": {**_versions(), **(versions or {})}}
+            facts = {
+                "world_size": world_size,
+                "threads": threads,
+                "versions": installed_versions() | dict(versions or {}),
+            }
             plain = json.loads(json.dumps(recipe))
             run = self.read()
             if run is not None:
@@ -278,7 +282,7 @@ def _slurm_job() -> dict[str, Any]:
     return {"job": os.environ["SLURM_JOB_ID"], "restart": int(os.environ.get("SLURM_RESTART_COUNT") or 0)}
 
 
-def _versions() -> dict[str, str]:
+def installed_versions() -> dict[str, str]:
     versions = {"distcls": __version__, "python": platform.python_version()}
     for name in PACKAGES:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):  # an extra that is not installed

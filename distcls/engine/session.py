@@ -11,11 +11,13 @@ from accelerate import Accelerator
 
 from distcls.data.jpeg_window import window_decoder
 from distcls.engine.announce import announce, last_words
+from distcls.engine.backends import make_backends
 from distcls.engine.batch_record import record_batches
 from distcls.engine.build import Datasets, build_job, open_datasets
 from distcls.engine.checkpoints.snapshot import Progress, Snapshots
 from distcls.engine.checkpoints.store import CheckpointStore
 from distcls.engine.ending import draw_report, end_lost, end_run, finish_save
+from distcls.engine.environment import environment, place, record
 from distcls.engine.fit_ranks import check_device, check_ranks
 from distcls.engine.initial_weights import InitialWeights
 from distcls.engine.metrics import Totals
@@ -37,10 +39,7 @@ from distcls.recipe.schema import Recipe, check
 from distcls.recipe.source import Source, read
 from distcls.recipe.yaml12 import to_yaml
 from distcls.tracking.console import Console
-from distcls.tracking.jsonl import MetricsLog
-from distcls.tracking.live_report import LiveReport
 from distcls.tracking.trackers import Trackers
-from distcls.tracking.wandb import WandbTracker
 
 FIRST_WORD_S = 30.0  # how long a rank whose recipe is wrong tries to tell other nodes
 LAST_SAVE_S = 60.0  # how long a run that failed waits for the save that it had begun
@@ -140,6 +139,7 @@ def _attempt(plan: Plan, accelerator: Accelerator, local_world_size: int, stop: 
     )
     console = Console(rank)
     folder = RunFolder(Path(recipe.output_dir))
+    facts = environment(collectives.gather(place(accelerator.device)))
     start: Start = collectives.on_rank_zero(rank, lambda: _begin(folder, plan, ranks))
     if start.finished:
         folder.close()
@@ -171,7 +171,9 @@ def _attempt(plan: Plan, accelerator: Accelerator, local_world_size: int, stop: 
         heart.beat(0, "building")
         with collectives.together(rank, ranks):
             if rank == 0:
-                trackers.backends = _backends(plan, folder, start, console)
+                environments = record(folder.path, start.attempt, facts, _code_folders(plan))
+                fingerprints = plan.fingerprints()
+                trackers.backends = make_backends(recipe, folder.path, start, fingerprints, environments, console)
             job = build_job(
                 recipe,
                 plan.source,
@@ -248,27 +250,8 @@ def _begin(folder: RunFolder, plan: Plan, ranks: int) -> Start:
     return start
 
 
-def _backends(plan: Plan, folder: RunFolder, start: Start, console: Console) -> list:
-    log = MetricsLog(folder.path, start.attempt, warn=console.warn)
-    backends: list[Any] = [log, LiveReport(folder.path)]
-    tracking = plan.recipe.tracking
-    if tracking.mode != "disabled":
-        backends.append(
-            WandbTracker(
-                folder.path,
-                run_id=start.run_id,
-                mode=tracking.mode,
-                project=tracking.project,
-                entity=tracking.entity,
-                name=tracking.name or plan.recipe.name,
-                group=tracking.group,
-                tags=tracking.tags,
-                notes=tracking.notes,
-                config=plan.recipe.resolved(),
-                note=console.note,
-            )
-        )
-    return backends
+def _code_folders(plan: Plan) -> list[Path]:
+    return [file.parent for file in (*plan.source.files, *(plugin.file for plugin in plan.plugins), Path(__file__))]
 
 
 def _identity(plan: Plan, start: Start) -> dict[str, Any]:

@@ -3,23 +3,17 @@
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr
+from pydantic import Field, PrivateAttr
 
 from distcls.recipe import editor
 from distcls.recipe.checker import Checker, filled
 from distcls.recipe.errors import RecipeError
 from distcls.recipe.key_pairs import check_together
+from distcls.recipe.part import Count, Part
 from distcls.recipe.signature import keys_of_part
 from distcls.recipe.source import Source
+from distcls.recipe.tracking import Tracking
 from distcls.registry import BACKBONES, HEADS, MIXES, NECKS, OPTIMIZERS, ROLES, SCHEDULES, TRANSFORMS, Registry
-
-Count = Annotated[int, Field(gt=0)]
-
-
-class Part(BaseModel):
-    """A fixed part of the recipe. The docstrings below its fields are what editors show."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
 
 class Init(Part):
@@ -171,27 +165,6 @@ class Checkpoint(Part):
     """auto: go on if there is a checkpoint. never: refuse a used folder. must: fail without a checkpoint."""
     allow_changes: list[str] = []
     """Keys that may differ from what the run was before, with all below them: optimizer.lr, train.epochs, data."""
-
-
-class Tracking(Part):
-    """Weights & Biases, beside the run folder's own metrics.jsonl."""
-
-    mode: Literal["auto", "online", "offline", "disabled"] = "auto"
-    """auto: online where a key is found, else offline."""
-    project: str = "distcls"
-    """W&B project."""
-    entity: str | None = None
-    """W&B user or team; null means the key's own."""
-    name: str | None = None
-    """Name of the run; null means the recipe's."""
-    group: str | None = None
-    """W&B group."""
-    notes: str | None = None
-    """Free text beside the run."""
-    tags: list[str] = []
-    """W&B tags."""
-    batches: bool = False
-    """Write to batches/ which images each step saw, with a hash of their pixels: for `distcls verify-resume`; slow."""
 
 
 class Distributed(Part):

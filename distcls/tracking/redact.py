@@ -7,7 +7,10 @@ from typing import Any
 
 REDACTED = "[redacted]"
 # `num_tokens: 3` and `with_cls_token: true` are not secrets: only strings under such a name are.
-SECRET_NAME = re.compile(r"(api_?key|access_?key|private_?key|secret|token|passw(or)?d|credentials?)$", re.IGNORECASE)
+NAMES = r"(?:api_?key|access_?key|private_?key|secret|token|passw(?:or)?d|credentials?)"
+SECRET_NAME = re.compile(f"{NAMES}$", re.IGNORECASE)
+# api_key: 0123..., "token" = "...": in code and YAML, where the value is long enough to be one and no call or list.
+SECRET_LINE = re.compile(rf"({NAMES}[\"']?\s*[:=]\s*[\"']?)([^\s\"',()\[\]{{}}]{{8,}})", re.IGNORECASE)
 USER_INFO = re.compile(r"(?<=://)[^/@\s]+@")  # https://user:password@host
 SHORTEST_SECRET = 8  # characters; shorter values of secret variables would blot out ordinary words
 
@@ -18,8 +21,12 @@ def redact(value: Any, environ: Mapping[str, str] = os.environ) -> Any:
     Redacted are: strings under a key that names a secret, `name=value` and `--name value` with such a name in lists of
     arguments, passwords in URLs, and the values of environment variables with such a name wherever they occur.
     """
-    secrets = [text for name, text in environ.items() if SECRET_NAME.search(name) and len(text) >= SHORTEST_SECRET]
-    return _redact(value, secrets)
+    return _redact(value, _secrets(environ))
+
+
+def redact_text(text: str, environ: Mapping[str, str] = os.environ) -> str:
+    """Code, YAML or a diff of them without secrets: those of `redact`, and long values after a name of a secret."""
+    return SECRET_LINE.sub(rf"\1{REDACTED}", _cleaned(text, _secrets(environ)))
 
 
 def _redact(value: Any, secrets: Sequence[str]) -> Any:
@@ -39,10 +46,18 @@ def _redact(value: Any, secrets: Sequence[str]) -> Any:
         name, equals, _ = value.partition("=")
         if equals and _names_secret(name):
             return f"{name}={REDACTED}"
-        for secret in secrets:
-            value = value.replace(secret, REDACTED)
-        return USER_INFO.sub(f"{REDACTED}@", value)
+        return _cleaned(value, secrets)
     return value
+
+
+def _cleaned(text: str, secrets: Sequence[str]) -> str:
+    for secret in secrets:
+        text = text.replace(secret, REDACTED)
+    return USER_INFO.sub(f"{REDACTED}@", text)
+
+
+def _secrets(environ: Mapping[str, str]) -> list[str]:
+    return [text for name, text in environ.items() if SECRET_NAME.search(name) and len(text) >= SHORTEST_SECRET]
 
 
 def _names_secret(name: object) -> bool:

@@ -1,11 +1,13 @@
 """The run on Weights & Biases, beside `metrics.jsonl`: the same numbers, once each, over all restarts of a run."""
 
+import math
 import os
 import signal
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from distcls.errors import UserError
 from distcls.tracking.bounded import within
 from distcls.tracking.jsonl import read_rows, strict
 from distcls.tracking.redact import redact
@@ -20,6 +22,7 @@ UPLOAD_SECONDS = 120.0  # for the rest of an upload at the end of a run
 # Until the run is left to `wandb sync`: the upload's bound is wandb's own, the others fit into a grace period.
 FINISH_SECONDS: Mapping[Status, float] = {"finished": UPLOAD_SECONDS + 10, "preempted": 6.0, "failed": 20.0}
 EXIT_CODES: Mapping[Status, int] = {"finished": 0, "preempted": 128 + signal.SIGTERM, "failed": 1}
+LEFT = "left_unfinished"  # beside an online run's file of which the server may lack the end
 PROGRESS = ("samples", "epoch", "step")
 
 
@@ -40,12 +43,16 @@ class WandbTracker:
         run_id: the id that all attempts share.
         mode: ``offline`` writes files for a later `wandb sync`; ``online`` insists on an API key; ``auto`` is online if
             there is a key and the server answers, else offline, unless the environment variable WANDB_MODE decides.
+        required: what cannot be had as `mode` says is an error; ``auto`` then insists on an online run.
         project, entity, name, group, tags, notes: as W&B shows them.
         config: the recipe and other facts; secrets are redacted.
+        tables: images in the table of the worst predictions; 0: no tables and pictures.
+        artifact: ``best`` or ``last``: the weights that a finished run uploads as a model.
+        anew: the id is a new one, which gets all rows of `metrics.jsonl`.
         note: called with the line that says where the run is, and with one if wandb's service dies.
 
     Raises:
-        UserError: mode ``online`` without an API key.
+        UserError: mode ``online`` without an API key, or `required` and out of reach.
     """
 
     def __init__(
@@ -54,6 +61,7 @@ class WandbTracker:
         run_id: str,
         *,
         mode: Mode = "auto",
+        required: bool = False,
         project: str = "distcls",
         entity: str | None = None,
         name: str | None = None,
@@ -61,9 +69,13 @@ class WandbTracker:
         tags: Sequence[str] = (),
         notes: str | None = None,
         config: Mapping[str, Any] | None = None,
+        tables: int = 64,
+        artifact: str | None = None,
+        anew: bool = False,
         note: Callable[[str], None] = print,
     ) -> None:
-        self.run_folder, self.mode, self.note = run_folder, mode, note
+        self.run_folder, self.mode, self.required, self.note = run_folder, mode, required, note
+        self._tables, self._artifact, self._anew = tables, artifact, anew
         self._labels = {
             "id": run_id,
             "project": project,
@@ -92,6 +104,9 @@ class WandbTracker:
 
     def predictions(self, row: Row, content: Mapping[str, Any]) -> None:
         """Images, tables and the confusion picture of the last evaluation, in a history row of their own."""
+        if not self._tables:
+            return
+        content = {**content, "worst": content["worst"][: self._tables]}
         at = {"progress/samples": row["samples"]}  # no step: it is not one of metrics.jsonl's rows
         self._try(lambda: self.run.log({**at, **pictures(self.run_folder, content)}))
 
@@ -106,12 +121,13 @@ class WandbTracker:
         except TimeoutError:
             self._left = True
             end_service()
-            rest = f"wandb sync {Path(self.run.dir).parent}"
+            (Path(self.run.dir).parent / LEFT).touch()
+            rest = f"distcls track sync {self.run_folder}"
             raise TimeoutError(f"not everything was uploaded in time. To upload the rest: {rest}") from None
 
     def _open(self) -> None:
         """Start or go on with the run, and give it the earlier rows that it lacks."""
-        given, earlier = self._given(), read_rows(self.run_folder)
+        earlier = read_rows(self.run_folder)
         mode, why = wanted_mode(self.mode)
         if mode == "online":
             try:
@@ -121,12 +137,19 @@ class WandbTracker:
                 mode, why = "offline", f"{type(error).__name__}: {first_line(error)}"
                 end_service()  # which holds the run's id
         if mode != "online":
+            if self.required and self.mode != "offline":
+                raise UserError(
+                    f"tracking.required: no W&B run: {why}. Mend that, or take tracking.mode=offline (files for a "
+                    "later `distcls track sync`) or tracking.required=false"
+                )
             self.run = self._init(mode)
-            self.note(f"W&B: {mode} ({why}). To upload it later: wandb sync {self._folder}/offline-run-*")
+            later = f". To upload it later: distcls track sync {self.run_folder}" if mode == "offline" else ""
+            self.note(f"W&B: {mode} ({why}){later}")
         self._broken = False
         for axis in PROGRESS:
             self.run.define_metric(f"progress/{axis}")
         self.run.define_metric("*", step_metric="progress/samples")
+        given = set() if self._anew else self._given(online=mode == "online")
         self._earlier = {_key(row) for row in earlier}
         for row in earlier:
             self._send(row, history=given is not None and _key(row) not in given)
@@ -155,11 +178,21 @@ class WandbTracker:
                 settings=settings,
             )
 
-    def _given(self) -> set[tuple[int, str]] | None:
-        """Step and kind of all rows that wandb has on disk; None if that is not known."""
-        files = list(self._folder.glob("*run-*/*.wandb"))
+    def _given(self, online: bool) -> set[tuple[int, str]] | None:
+        """Step and kind of all rows that wandb has; None if that is not known.
+
+        Its files hold what it was given. Of that an online run's server may lack the end, which a kill kept back:
+        everything from the row on at which the server lets the run go on.
+        """
+        files = [file for file in self._folder.glob("*run-*/*.wandb") if file.parent != Path(self.run.dir).parent]
+        arrived = self.run.starting_step if online else math.inf
         try:
-            rows = [row for file in files for row in history(file)]
+            rows = [
+                row
+                for file in files
+                for row in history(file)
+                if file.parent.name.startswith("offline-") or row.get("_step", 0) < arrived
+            ]
         except ValueError as error:
             self.note(f"W&B: {error}: rows of earlier attempts that it lacks are not added")
             return None
@@ -201,8 +234,22 @@ class WandbTracker:
             self.run.summary.update({"message": redact(message)})
         if status == "preempted":
             self.run.mark_preempting()
+        if status == "finished" and self._artifact is not None:
+            self._upload(self._artifact)
         self.run.finish(exit_code=EXIT_CODES[status])
         close_service()
+
+    def _upload(self, which: str) -> None:
+        """The weights as a model artifact, taken from where they lie: nothing is copied first."""
+        import wandb
+
+        file = self.run_folder / "weights" / f"{which}.safetensors"
+        if not file.exists():
+            self.note(f"W&B: no artifact: {file} is not there")
+            return
+        artifact = wandb.Artifact(f"{self._labels['name'] or self._labels['id']}-weights", type="model")
+        artifact.add_file(str(file), policy="immutable")
+        self.run.log_artifact(artifact, aliases=[which])
 
 
 def _key(row: Row) -> tuple[int, str]:

@@ -4,6 +4,7 @@ from contextlib import contextmanager
 
 import pytest
 import torch
+from accelerate.state import AcceleratorState
 from torch.overrides import TorchFunctionMode
 
 from distcls.engine.agreement import Agreement
@@ -99,10 +100,12 @@ def test_no_step_waits_for_the_gpu_between_flushes(tiny_recipe, monkeypatch, pre
 
     monkeypatch.setattr(Rows, "begin", begin_strictly)
     monkeypatch.setattr(Rows, "write", write_freely)
+    AcceleratorState._reset_state(reset_partial_state=True)  # a process has one precision otherwise
     stop = StopRequest()
     try:
         outcome = train(tiny_recipe, [*OVERRIDES, f"train.precision={precision}"], stop=stop)
     finally:
         torch.cuda.set_sync_debug_mode("default")
+        AcceleratorState._reset_state(reset_partial_state=True)
         stop.uninstall()
     assert outcome.status == "finished"

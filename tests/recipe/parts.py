@@ -18,7 +18,8 @@ TRANSFORMS = Registry("augmentation")
 MIXES = Registry("mixing")
 OPTIMIZERS = Registry("optimizer", given=("params",))
 SCHEDULES = Registry("schedule", given=("total_steps", "steps_per_epoch"))
-REGISTRIES = (BACKBONES, NECKS, HEADS, LOSSES, TRANSFORMS, MIXES, OPTIMIZERS, SCHEDULES)
+TRACKERS = Registry("tracker", given=("run_folder", "run_id", "config"))
+REGISTRIES = (BACKBONES, NECKS, HEADS, LOSSES, TRANSFORMS, MIXES, OPTIMIZERS, SCHEDULES, TRACKERS)
 
 
 class BaseModule:

@@ -1,7 +1,8 @@
 """A W&B server for tests, in a process of its own: it shows what a client sends, not what the real one would make of it.
 
 `python stand_in_server.py BEHAVIOUR` prints its URL, serves until its standard input closes, then prints what it got as JSON.
-Behaviours: `ok`, `refuse` (every query answered by 401), `hang` (rows are taken in and never answered).
+Behaviours: `ok`, `refuse` (every query answered by 401), `hang` (rows get no answer), `503` and `429` (rows get that for
+an answer). GET /behave/NAME changes it.
 """
 
 import gzip
@@ -19,7 +20,7 @@ class Got:
 
     def __init__(self):
         self.runs, self.summary, self.history = [], {}, {}
-        self.exit_codes, self.preempting = [], 0
+        self.exit_codes, self.preempting, self.views = [], 0, []
 
     def file_stream(self, body):
         for name, chunk in (body.get("files") or {}).items():
@@ -46,7 +47,10 @@ class Got:
         if operation == "ServerInfo" or "serverInfo" in query:
             versions = {"cliVersionInfo": {"max_cli_version": "99.0"}, "latestLocalVersionInfo": None, "features": []}
             return {"serverInfo": versions, "viewer": {"entity": ENTITY}}
-        if operation == "Viewer":
+        if operation.startswith("UpsertView"):
+            self.views.append(variables)
+            return {"upsertView": {"view": {"id": "v", "name": variables["name"]}, "inserted": True}}
+        if operation in ("Viewer", "GetDefaultEntity"):
             return {"viewer": {"id": "u", "entity": ENTITY, "username": "u", "flags": "{}", "teams": {"edges": []}}}
         return None
 
@@ -58,7 +62,7 @@ class Got:
 
 
 def serve(behaviour):
-    got, lock = Got(), threading.Lock()
+    got, lock, behaviour = Got(), threading.Lock(), [behaviour]
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -70,14 +74,20 @@ def serve(behaviour):
             body = self.rfile.read(int(self.headers.get("content-length") or 0))
             if self.headers.get("content-encoding") == "gzip":
                 body = gzip.decompress(body)
-            if self.path == "/graphql":
+            if self.path.startswith("/behave/"):
+                behaviour[0] = self.path.rpartition("/")[2]
+                self.reply(200, {})
+            elif self.path == "/graphql":
                 query = json.loads(body)
                 operation = (re.search(r"(?:query|mutation)\s+(\w+)", query["query"]) or ["", ""])[1]
                 with lock:
                     data = got.answer(operation, query.get("variables") or {}, query["query"])
-                self.reply(401 if behaviour == "refuse" else 200, {"data": data})
+                self.reply(401 if behaviour[0] == "refuse" else 200, {"data": data})
             elif self.path.endswith("/file_stream"):
-                if behaviour == "hang":
+                if behaviour[0] in ("503", "429"):
+                    self.reply(int(behaviour[0]), {"error": "not now"})
+                    return
+                if behaviour[0] == "hang":
                     threading.Event().wait()
                 with lock:
                     got.file_stream(json.loads(body))

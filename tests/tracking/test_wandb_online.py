@@ -102,10 +102,9 @@ def test_two_attempts_are_one_run_with_every_row_once(tmp_path, serve):
 def test_a_server_that_hangs_is_left_when_grace_is_short(tmp_path, serve):
     server = serve("hang")
     _, err, seconds = attempt(tmp_path, server, 1, 1, 12, "preempted")
-    (segment,) = (tmp_path / "wandb").glob("run-*")
     assert err == (
         "warning: WandbTracker failed while closing: TimeoutError: not everything was uploaded in time."
-        f" To upload the rest: wandb sync {segment}\n"
+        f" To upload the rest: distcls track sync {tmp_path}\n"
     )
     assert seconds < 30  # wandb itself would wait for good
     assert len(read_rows(tmp_path)) == 14
@@ -114,6 +113,6 @@ def test_a_server_that_hangs_is_left_when_grace_is_short(tmp_path, serve):
 def test_a_server_that_refuses_the_key_leaves_the_run_offline(tmp_path, serve):
     out, err, _ = attempt(tmp_path, serve("refuse"), 1, 1, 3, "finished")
     assert out.startswith("W&B: offline (CommError: ")
-    assert out.endswith(f"To upload it later: wandb sync {tmp_path}/wandb/offline-run-*\n")
+    assert out.endswith(f"To upload it later: distcls track sync {tmp_path}\n")
     assert out.count("\n") == 1
     assert err == ""

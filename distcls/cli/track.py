@@ -1,0 +1,115 @@
+"""`distcls track ...`: a run's numbers and W&B."""
+
+import importlib.util
+import json
+import os
+import secrets
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from distcls.errors import UserError
+from distcls.tracking.tracker import Status
+
+app = typer.Typer(no_args_is_help=True, help=__doc__)
+Runs = Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run folders.")]
+
+
+@app.command()
+def sync(
+    runs: Runs,
+    rebuild: Annotated[
+        bool, typer.Option("--rebuild", help="Upload metrics.jsonl as a new W&B run, whatever wandb's files hold.")
+    ] = False,
+) -> None:
+    """Upload what runs logged offline, or could not upload in time. Status 1 if anything is left."""
+    from distcls.engine.run_lock import RunLock
+    from distcls.tracking.wandb_sync import set_aside
+    from distcls.tracking.wandb_sync import sync as upload
+
+    require_server()
+    problems: list[str] = []
+    for run in runs:
+        if not (run / "run.json").exists():
+            problems.append(f"{run} is not a run folder: it has no run.json")
+            continue
+        lock = RunLock(run)
+        try:
+            lock.take(0)  # a run that works uploads by itself
+            if rebuild:
+                old = [file.parent for file in (run / "wandb").glob("*run-*/*.wandb")]
+                reopened(run, anew=True)
+                for segment in old:
+                    set_aside(segment, "replaced")
+                print(f"{run}: rebuilt from metrics.jsonl; what W&B had of it before is another run")
+            else:
+                problems += upload(run / "wandb", lambda run=run: reopened(run), print)  # type: ignore[misc]
+        except Exception as error:
+            problems.append(str(error) if isinstance(error, UserError) else f"{run}: {type(error).__name__}: {error}")
+        finally:
+            lock.release()
+    for problem in problems:
+        print(f"error: {problem}", file=sys.stderr)
+    if problems:
+        sys.exit(1)
+
+
+@app.command()
+def workspace(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder: its W&B project and entity.")],
+    name: Annotated[str, typer.Option(help="Of the workspace.")] = "distcls",
+) -> None:
+    """Save a W&B workspace with a panel for everything that runs log, and print its address."""
+    if not (run / "run.json").exists():
+        raise UserError(f"{run} is not a run folder: it has no run.json")
+    if importlib.util.find_spec("wandb_workspaces") is None:
+        raise UserError("distcls track workspace needs the package wandb-workspaces: pip install wandb-workspaces")
+    require_server()
+    import wandb
+    from distcls.tracking.wandb_workspace import workspace as made
+
+    tracking = json.loads((run / "run.json").read_text())["recipe"]["tracking"]
+    entity: str = tracking["entity"] or wandb.Api().default_entity or ""
+    print(made(entity, tracking["project"], name).save().url)
+
+
+def require_server() -> None:
+    """Find out within seconds that W&B is out of reach."""
+    from distcls.tracking.wandb_access import wanted_mode
+
+    os.environ.setdefault("WANDB_SILENT", "true")  # wandb's own lines come when it looks for a key
+    mode, why = wanted_mode("online")
+    if mode != "online":
+        raise UserError(f"W&B cannot be reached: {why}. Run `wandb login`, or set WANDB_API_KEY and WANDB_BASE_URL")
+
+
+def reopened(run: Path, anew: bool = False) -> None:
+    """Go on with a run on W&B, so that it gets the rows that it lacks, and close it as it ended."""
+    from distcls.tracking.wandb import WandbTracker
+
+    state = json.loads((run / "run.json").read_text())
+    status: Status = state["status"] if state["status"] in ("finished", "preempted") else "failed"
+    run_id = f"{state['run_id']}-{secrets.token_hex(2)}" if anew else state["run_id"]
+    tracker = WandbTracker(run, run_id, mode="online", required=True, anew=anew, **labels(run, state))
+    tracker.finish(status, state["attempts"][-1].get("message"))
+
+
+def labels(run: Path, state: dict[str, Any]) -> dict[str, Any]:
+    """What the run is called, from its recipe and its first attempt."""
+    from distcls.tracking.labels import default_labels
+
+    recipe, file = state["recipe"], run / "environment.json"
+    first = next(iter(json.loads(file.read_text()).values())) if file.exists() else {}
+    tracking = recipe["tracking"]
+    name, group = default_labels(recipe["name"], first.get("slurm", {}))
+    return {
+        "project": tracking["project"],
+        "entity": tracking["entity"],
+        "name": tracking["name"] or name,
+        "group": tracking["group"] or group,
+        "tags": tracking["tags"],
+        "notes": tracking["notes"],
+        "config": recipe,
+    }

@@ -1,0 +1,87 @@
+"""The recipe's tracking block -> trackers; on rank 0."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from distcls.engine.run_folder import Start
+from distcls.errors import UserError
+from distcls.recipe.schema import Recipe
+from distcls.registry import TRACKERS
+from distcls.tracking.console import Console
+from distcls.tracking.jsonl import MetricsLog
+from distcls.tracking.labels import default_labels
+from distcls.tracking.live_report import LiveReport
+from distcls.tracking.redact import redact
+from distcls.tracking.tracker import Tracker
+from distcls.tracking.wandb import WandbTracker
+
+
+def make_backends(
+    recipe: Recipe,
+    folder: Path,
+    start: Start,
+    fingerprints: Mapping[str, str],
+    environments: Mapping[str, Mapping[str, Any]],
+    console: Console,
+) -> list[Any]:
+    """The run's own record first, then W&B, then the plug-ins'. One that cannot start costs a warning.
+
+    Args:
+        folder: the run's.
+        start: this attempt.
+        fingerprints: of the data.
+        environments: of all attempts, see environment.record.
+
+    Raises:
+        UserError: W&B cannot be had and is required, or asked for without a key.
+    """
+    own, first = environments[str(start.attempt)], next(iter(environments.values()))
+    config = redact({**recipe.resolved(), "fingerprints": fingerprints, "environment": own})
+    backends: list[Any] = [MetricsLog(folder, start.attempt, warn=console.warn), LiveReport(folder)]
+    if (wandb := _wandb(recipe, folder, start, config, first, console)) is not None:
+        backends.append(wandb)
+    for block in recipe.tracking.backends:
+        try:
+            given = {"run_folder": folder, "run_id": start.run_id, "config": config}
+            backends.append(TRACKERS.build(block, **given))
+        except UserError:
+            raise
+        except Exception as error:
+            console.warn(f"{block['type']} did not start and is off for this run: {type(error).__name__}: {error}")
+    return backends
+
+
+def _wandb(
+    recipe: Recipe, folder: Path, start: Start, config: dict[str, Any], first: Mapping[str, Any], console: Console
+) -> Tracker | None:
+    tracking = recipe.tracking
+    if tracking.mode == "disabled":
+        if tracking.required:
+            raise UserError("tracking.required: got true with tracking.mode: disabled, expected another mode")
+        return None
+    name, group = default_labels(recipe.name, first.get("slurm", {}))
+    try:
+        return WandbTracker(
+            folder,
+            run_id=start.run_id,
+            mode=tracking.mode,
+            required=tracking.required,
+            project=tracking.project,
+            entity=tracking.entity,
+            name=tracking.name or name,
+            group=tracking.group or group,
+            tags=tracking.tags,
+            notes=tracking.notes,
+            config=config,
+            tables=tracking.tables,
+            artifact=None if tracking.artifacts == "none" else tracking.artifacts,
+            note=console.note,
+        )
+    except UserError:
+        raise
+    except Exception as error:  # a broken installation, a full disk
+        if tracking.required:
+            raise UserError(f"tracking.required: W&B did not start: {type(error).__name__}: {error}") from error
+        console.warn(f"WandbTracker did not start and is off for this run: {type(error).__name__}: {error}")
+        return None

@@ -1,0 +1,96 @@
+"""The tracking block of a recipe, in whole runs."""
+
+import json
+
+import pytest
+
+from distcls.engine.preemption import StopRequest
+from distcls.engine.run import train
+from distcls.errors import UserError
+from tests.tracking.conftest import no_wandb_account  # noqa: F401 - a fixture
+from tests.tracking.test_wandb import config, of_type, segments
+
+SHORT = [
+    "train.epochs=null",
+    "train.max_steps=2",
+    "eval.every_epochs=9",
+    "train.log_every_steps=1",
+    "schedule.warmup_steps=1",
+]
+
+PLUGIN = """
+import json
+from distcls.registry import TRACKERS
+
+@TRACKERS.register
+class Lines:
+    def __init__(self, *, run_folder, run_id, config, file: str = "lines.txt"):
+        self.file = open(run_folder / file, "a")
+        self.say("begin", run_id, config["name"])
+    def say(self, *words):
+        print(*words, file=self.file, flush=True)
+    def log(self, row):
+        self.say("row", row["step"], *[name for name in row if name in ("train/loss", "val/loss")])
+    def event(self, kind, **fields):
+        self.say("event", kind)
+    def finish(self, status, message=None):
+        self.say("finish", status)
+
+@TRACKERS.register
+class Broken:
+    def __init__(self, *, run_folder, run_id, config):
+        raise OSError("no such server")
+"""
+
+
+def trained(recipe, *overrides):
+    stop = StopRequest()
+    try:
+        return train(recipe, [*SHORT, *overrides], stop=stop).folder
+    finally:
+        stop.uninstall()
+
+
+def test_a_plug_in_can_be_a_tracker_and_a_broken_one_costs_a_warning(tiny_recipe, tmp_path, capsys):
+    (tmp_path / "lines.py").write_text(PLUGIN)
+    run = trained(
+        tiny_recipe, f"plugins=[{tmp_path}/lines.py]", "tracking.backends=[{type: Broken}, {type: Lines, file: l.txt}]"
+    )
+    lines = (run / "l.txt").read_text().splitlines()
+    run_id = json.loads((run / "run.json").read_text())["run_id"]
+    assert lines[0] == f"begin {run_id} tiny"
+    assert "row 1 train/loss" in lines
+    assert "row 2 val/loss" in lines
+    assert lines[-1] == "finish finished"
+    assert "warning: Broken did not start and is off for this run: OSError: no such server" in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("no_wandb_account")
+def test_a_run_that_requires_wandb_does_not_start_without(tiny_recipe):
+    with pytest.raises(UserError) as caught:
+        trained(tiny_recipe, "tracking.mode=auto", "tracking.required=true")
+    assert str(caught.value) == (
+        "tracking.required: no W&B run: no API key. Mend that, or take tracking.mode=offline (files for a later "
+        "`distcls track sync`) or tracking.required=false"
+    )
+    with pytest.raises(UserError, match=r"tracking\.required: got true with tracking\.mode: disabled"):
+        trained(tiny_recipe, "tracking.required=true", "checkpoint.resume=auto")
+
+
+@pytest.mark.usefixtures("no_wandb_account")
+def test_weights_and_facts_go_to_wandb(tiny_recipe, monkeypatch):
+    monkeypatch.setenv("SLURM_JOB_ID", "77")
+    run = trained(tiny_recipe, "tracking.mode=offline", "tracking.artifacts=best", "tracking.tables=0")
+    (path,) = segments(run)
+    (artifact,) = of_type(path, "artifact")
+    assert (artifact.type, list(artifact.aliases)) == ("model", ["latest", "best"])
+    (entry,) = artifact.manifest.contents
+    assert entry.local_path == str(run / "weights" / "best.safetensors"), "taken from where it lies, not copied"
+    found = config(path)
+    attempt = json.loads((run / "environment.json").read_text())["1"]
+    assert found["environment"]["code"] == attempt["code"]
+    assert found["environment"]["slurm"] == {"job_id": "77"}
+    assert found["fingerprints"].keys() == {"data.train", "data.val"}
+    (record,) = of_type(path, "run")
+    assert (record.display_name, record.run_group) == ("tiny-77", "tiny")
+    assert not list(of_type(path, "files")) or all("media" not in str(one) for one in of_type(path, "files"))
