@@ -1,6 +1,6 @@
 """The loader on a GPU: alone, and feeding a compiled fp16 ResNet-50, as a share of what a resident batch reaches.
 
-    python benchmarks/gpu_data.py [--workers 16] [--batch 512] [--seconds 10] [--resolutions 224 160]
+    python benchmarks/gpu_data.py [--workers 16] [--batch 512] [--seconds 10] [--resolutions 224 160] [--decode-share 0]
 
 Makes its own .beton files (raw 256x341, JPEG 375x500 q90) in a temporary folder. Prints a table and writes
 benchmarks/results/data_gpu.json. Takes about six minutes, of which compiling is two.
@@ -23,6 +23,7 @@ from made_up import MadeUp
 from distcls.data.augment import RandomHorizontalFlip, RandomResizedCrop
 from distcls.data.convert import convert
 from distcls.data.dataset import BetonDataset
+from distcls.data.jpeg_window import window_decoder
 from distcls.data.loader import TrainLoader
 
 CASES = {"raw 256x341": (256, 341, "raw"), "jpeg 375x500 q90": (375, 500, "jpg")}
@@ -40,6 +41,7 @@ def batches(path: Path, resolution: int, options: argparse.Namespace) -> Iterato
         workers=options.workers,
         device="cuda",
         dtype=torch.float16,
+        gpu_decode_share=options.decode_share,
     )
     with loader.stream(0, 10**9) as stream:
         yield stream
@@ -84,6 +86,7 @@ def main() -> None:
     arguments.add_argument("--images", type=int, default=4096)
     arguments.add_argument("--seconds", type=float, default=10)
     arguments.add_argument("--resolutions", type=int, nargs="+", default=[224, 160])
+    arguments.add_argument("--decode-share", type=float, default=0.0, help="of the JPEGs: decoded by the GPU")
     arguments.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "data_gpu.json")
     options = arguments.parse_args()
 
@@ -132,6 +135,8 @@ def main() -> None:
         "cores": len(os.sched_getaffinity(0)),
         "workers": options.workers,
         "batch": options.batch,
+        "decode_share": options.decode_share,
+        "jpeg": window_decoder().name,
         **{package: version(package) for package in ("torch", "triton", "numba", "ffcv")},
     }
     options.out.parent.mkdir(exist_ok=True)

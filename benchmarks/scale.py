@@ -91,10 +91,10 @@ def index(path):
 
 
 def first_batch(samples, ranks, batch, blocks):
-    """One rank's part of the first step, of one in the middle of an epoch, and of the first of the next epoch."""
+    """One rank's part of a step in the middle of an epoch, where a resumed run may begin, and of the one after it."""
     order = GlobalOrder(samples, batch, 1, blocks=BlockOrder(samples, batch, 1, **BLOCKS) if blocks else None)
     found = {}
-    for name, step in (("first", 0), ("middle", order.steps_per_epoch // 2), ("next epoch", order.steps_per_epoch)):
+    for name, step in (("begin", order.steps_per_epoch // 2), ("step", order.steps_per_epoch // 2 + 1)):
         start = time.perf_counter()
         order.part(step, ranks // 2, ranks)
         found[name] = time.perf_counter() - start
@@ -157,11 +157,13 @@ def tables(result, options):
     index = result["index"]
     print(f"\nindex of 1 M samples: {index['bytes'] / 1e6:.1f} MB, at its peak {index['peak'] / 1e6:.1f} MB; "
           f"{index['seconds']:.2f} s to open and check\n")  # fmt: skip
-    print(f"| samples, sampler | order per rank | at its peak | first batch of one of {options.ranks} ranks | in the "
-          "middle of an epoch | of the next epoch |\n|---|---:|---:|---:|---:|---:|")  # fmt: skip
+    head = (
+        f"samples, sampler | order per rank | at its peak | to begin anywhere, one of {options.ranks} ranks | each step"
+    )
+    print(f"| {head} |\n|---|---:|---:|---:|---:|")
     for name, row in result["orders"].items():
         cells = [f"{row[key] / 1e6:,.0f} MB" for key in ("bytes", "peak")]
-        cells += [f"{row[key]:.4f} s" for key in ("first", "middle", "next epoch")]
+        cells += [f"{row[key]:.4f} s" for key in ("begin", "step")]
         print(f"| {name} | {' | '.join(cells)} |")
     head = "block_size x block_window | variance of a batch's class counts | of 32 batches' | correlation after 1 step"
     print(f"\n| {head} | 8 | 32 | 128 |\n|---|---:|---:|---:|---:|---:|---:|")

@@ -67,7 +67,9 @@ def hue(images: Tensor, turn: Tensor) -> Tensor:
     angle = (sextant / 6 + 1) % 1
     angle = (angle + _each(turn)) % 1 * 6
     # Channel by channel, see Smith 1978: `distance` from the sextants where the channel is largest.
-    offset = torch.tensor([5.0, 3.0, 1.0], dtype=x.dtype, device=x.device).view(1, 3, 1, 1)
+    offset = torch.arange(5, 0, -2, dtype=x.dtype, device=x.device).view(
+        1, 3, 1, 1
+    )  # made there: nothing is waited for
     distance = (offset + angle) % 6
     result = value - span * torch.minimum(distance, 4 - distance).clamp_(0, 1)
     return (result * 255.999).floor_().clamp_(0, 255)
