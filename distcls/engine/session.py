@@ -194,7 +194,7 @@ def _attempt(plan: Plan, accelerator: Accelerator, local_world_size: int, stop: 
         if recipe.tracking.batches:
             record_batches(job, folder.path, progress.step, start.attempt)
         sizes = len(plan.datasets.train), len(plan.datasets.val)
-        announce(job, recipe.name, sizes, folder, start, found, progress)
+        announce(job, recipe.name, sizes, folder, start, found, progress, local_world_size)
 
         status = train(job, snapshots, progress, window)
         if status == "finished":
