@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import distcls
 from distcls.errors import UserError
 
 START = "import sys; from distcls.engine.run import main; sys.exit(main(sys.argv[1:]))"
@@ -38,7 +37,7 @@ class Ranks:
         self.run = run
         run.mkdir(parents=True, exist_ok=True)
         kept = {k: v for k, v in os.environ.items() if not k.startswith(FOREIGN) and k not in TOPOLOGY}
-        source = str(Path(distcls.__file__).parents[1])
+        source = str(Path(__file__).parents[3])
         kept["PYTHONPATH"] = os.pathsep.join(filter(None, [source, kept.get("PYTHONPATH")]))
         kept["OMP_NUM_THREADS"] = str(threads)
         if cpu:
