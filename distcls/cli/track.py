@@ -68,6 +68,7 @@ def workspace(
         raise UserError("distcls track workspace needs the package wandb-workspaces: pip install wandb-workspaces")
     require_server()
     import wandb
+
     from distcls.tracking.wandb_workspace import workspace as made
 
     tracking = json.loads((run / "run.json").read_text())["recipe"]["tracking"]

@@ -9,8 +9,8 @@ import time
 from pathlib import Path
 
 import pytest
-
 import wandb
+
 from distcls.tracking.jsonl import read_rows
 from distcls.tracking.wandb_file import history
 from distcls.tracking.wandb_service import service_pids
