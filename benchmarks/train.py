@@ -11,6 +11,7 @@ benchmarks/results/train_<device>.json.
 """
 
 import argparse
+import gc
 import json
 import os
 import statistics
@@ -77,12 +78,11 @@ def trainer(
     steady = [row for row in rows if row["step"] > WARM_UP]
     evaluations = [row["val/n"] / row["perf/eval_s"] for row in read_rows(run) if "perf/eval_s" in row]
     if evaluate < FAR:
-        return {"images_per_second": statistics.median(evaluations[1:]), "images": rows and options.images * 10}
+        return {"images_per_second": statistics.median(evaluations[1:]), "evaluations": len(evaluations) - 1}
     first = rows[0]
+    training = first["step"] * statistics.median(row["perf/step_ms"] for row in steady) / 1000
     return {
-        "seconds_to_first_step": first["time"]
-        - started
-        - first["step"] * statistics.median(r["perf/step_ms"] for r in steady) / 1000,
+        "seconds_to_first_step": first["time"] - started - training,  # warm-up of the first steps included
         "images_per_second": statistics.median(row["perf/img_per_s"] for row in steady),
         "data_wait_share": statistics.median(row["perf/data_wait_frac"] for row in steady),
         "seconds_in_all": time.perf_counter() - began,
@@ -149,10 +149,18 @@ def main() -> None:
     arguments.add_argument("--ema", action="store_true", help="a further run with a moving average")
     options = arguments.parse_args()
 
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
+    machine = {"device": device, "cores": len(os.sched_getaffinity(0))}
+    machine |= {package: version(package) for package in ("torch", "accelerate", "numba", "ffcv")}
+    out = Path(__file__).parent / "results" / f"train_{'gpu' if torch.cuda.is_available() else 'cpu'}.json"
+    out.parent.mkdir(exist_ok=True)
     rows: dict[str, dict[str, float]] = {}
 
     def report(name: str, values: dict[str, float]) -> None:
+        gc.collect()  # a graph holds its memory, which the next run needs
+        torch.cuda.empty_cache()
         rows[name] = values
+        out.write_text(json.dumps({"machine": machine, "options": vars(options), "rows": rows}, indent=1) + "\n")
         print(f"{name:34}", "  ".join(f"{key} {value:10.3f}" for key, value in values.items()), flush=True)
 
     with tempfile.TemporaryDirectory() as name:
@@ -178,12 +186,6 @@ def main() -> None:
             report(
                 "evaluation, raw @224", trainer(folder, raw, 224, options, evaluate=60 * options.batch / options.images)
             )
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
-    machine = {"device": device, "cores": len(os.sched_getaffinity(0))}
-    machine |= {package: version(package) for package in ("torch", "accelerate", "numba", "ffcv")}
-    out = Path(__file__).parent / "results" / f"train_{'gpu' if torch.cuda.is_available() else 'cpu'}.json"
-    out.parent.mkdir(exist_ok=True)
-    out.write_text(json.dumps({"machine": machine, "options": vars(options), "rows": rows}, indent=1) + "\n")
 
 
 if __name__ == "__main__":
