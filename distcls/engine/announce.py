@@ -1,10 +1,13 @@
 """What the terminal says first and last of an attempt."""
 
 import math
+import os
+from collections.abc import Mapping
 from pathlib import Path
 
 from distcls.engine.checkpoints.snapshot import Progress, criterion
 from distcls.engine.job import Job
+from distcls.engine.ranks.topology import cores_per_rank
 from distcls.engine.run_folder import RunFolder, Start
 
 
@@ -16,6 +19,7 @@ def announce(
     start: Start,
     found: Path | None,
     progress: Progress,
+    local_world_size: int,
 ) -> None:
     """What is trained on what, and where it goes on from.
 
@@ -27,6 +31,7 @@ def announce(
         start: which attempt this is.
         found: the checkpoint that it starts from.
         progress: where that is.
+        local_world_size: ranks on this node.
     """
     parameters = sum(math.prod(run.shape) for _, run in job.strategy.weights())
     job.console.note(
@@ -35,6 +40,8 @@ def announce(
         f"{job.world_size} x {job.device.type}, {job.train_loader.workers} data threads a rank; "
         f"run folder {folder.path}"
     )
+    if job.device.type == "cpu" and (line := idle_cores(cores_per_rank(local_world_size), os.environ, launched_with())):
+        job.console.note(line)
     job.trackers.event("evaluation", **job.val_loader.protocol, tta=job.tta)
     if start.attempt > 1:
         where = f"step {progress.step} ({found.name})" if found else "the beginning: it has no checkpoint yet"
@@ -43,6 +50,33 @@ def announce(
         for line in start.notes():
             job.console.note(line)
     job.console.start(job.total_steps, job.steps_per_epoch, progress.step)
+
+
+def idle_cores(cores: int, said: Mapping[str, str], launcher: Mapping[str, str]) -> str | None:
+    """What to say where a launcher, not the user, has left cores without work; the number of threads stays as it is,
+    for another one rounds differently.
+
+    Args:
+        cores: of this rank.
+        said: this process's environment.
+        launcher: the environment that its launcher was started with.
+    """
+    threads = said.get("OMP_NUM_THREADS")
+    if threads != "1" or cores == 1 or not launcher or "OMP_NUM_THREADS" in launcher:
+        return None
+    return (
+        f"each rank computes with 1 thread and has {cores} cores: the launcher has set OMP_NUM_THREADS=1; start it "
+        f"with OMP_NUM_THREADS={cores} to use them, and stay with that number: another one rounds differently"
+    )
+
+
+def launched_with() -> dict[str, str]:
+    """The environment that the parent process was started with; empty where that cannot be read."""
+    try:
+        text = Path(f"/proc/{os.getppid()}/environ").read_bytes().decode(errors="replace")
+    except OSError:
+        return {}
+    return dict(entry.split("=", 1) for entry in text.split("\0") if "=" in entry)
 
 
 def last_words(status: str, folder: RunFolder, progress: Progress) -> list[str]:

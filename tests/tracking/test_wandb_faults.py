@@ -2,18 +2,14 @@
 
 import json
 import os
-import signal
 import subprocess
 import sys
-import time
-from pathlib import Path
 
 import pytest
 import wandb
 
 from distcls.tracking.jsonl import read_rows
 from distcls.tracking.wandb_file import history
-from distcls.tracking.wandb_service import service_pids
 from tests.tracking.test_wandb import attempt as offline_attempt
 from tests.tracking.test_wandb import metrics_in_jsonl, segments, train_row
 from tests.tracking.test_wandb_online import serve  # noqa: F401 - a fixture
@@ -147,16 +143,6 @@ class TestWhatWeRelyOn:
             )
             assert done.returncode == 0
             assert file.with_name(f"{file.name}.synced").exists() is synced
-
-    def test_its_service_is_a_child_that_can_be_killed(self, tmp_path):
-        """tracking/wandb_service.py finds it by name."""
-        _, tracker, _ = offline_attempt(tmp_path, 1)
-        (pid,) = service_pids()
-        os.kill(pid, signal.SIGKILL)
-        deadline = time.monotonic() + 10
-        while Path(f"/proc/{pid}/stat").read_text().split()[2] != "Z":  # until its parent asks how it ended
-            assert time.monotonic() < deadline
-        tracker.finish("failed")
 
     def test_the_settings_that_bound_it(self):
         known = wandb.Settings.model_fields

@@ -15,6 +15,9 @@ from distcls.engine.ranks.collectives import OtherRankFailed
 from distcls.engine.ranks.network import unreachable
 from distcls.errors import UserError
 
+# Without a launcher (srun) rank 0 serves the store, as long as it is referred to: the others may be reading still,
+# and the process group that comes next uses the same server.
+_stores: list[torch.distributed.Store] = []
 LINGER = timedelta(seconds=10)  # the store dies with rank 0's launcher: the others must have read what is in it
 
 
@@ -28,6 +31,7 @@ def meet(rank: int, world_size: int, error: UserError | None, timeout_s: float) 
     host = f"rank {rank} on {socket.gethostname()}"
     try:
         everyone, _, _ = next(iter(torch.distributed.rendezvous("env://", timeout=timeout)))
+        _stores.append(everyone)
         store = torch.distributed.PrefixStore(f"distcls/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", everyone)
         if error is not None:
             store.set("failed", f"{host}: {error}")
