@@ -12,6 +12,7 @@ class MadeUp:
         self.class_names = [str(label) for label in range(10)]
         self.multi_label = False
         self.small = small
+        self.multi_label = False
         self._shape = (number, height, width)
 
     def __len__(self) -> int:

@@ -57,6 +57,49 @@ def verify(source: Source) -> None:
         raise UserError(f"{', '.join(damaged)} in {source}: damaged. A run that goes on takes the newest that is not")
 
 
+@app.command()
+def export(
+    source: Source,
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="The file; default in RUN/weights.")] = None,
+    raw: Annotated[bool, typer.Option("--raw", help="The weights themselves where an average is kept.")] = False,
+) -> None:
+    """Write one .safetensors file for `distcls.load` and `model.init`; a run gives its newest whole checkpoint."""
+    from distcls.engine.checkpoints.export import export as write
+
+    whole = _newest_whole(source)
+    target = output or whole.parents[1] / "weights" / f"{whole.name}{'_raw' if raw else ''}.safetensors"
+    print(f"{target}: {write(whole, target, raw=raw)} tensors of {whole}")
+
+
+@app.command()
+def convert(
+    source: Source,
+    output: Annotated[Path, typer.Option("-o", "--output", help="The folder for the new step_N.")],
+    world_size: Annotated[
+        int, typer.Option("--world-size", min=1, help="The number of processes to write it for.")
+    ] = 1,
+) -> None:
+    """Write a checkpoint out for another number of processes, every tensor whole.
+
+    A run needs no conversion: it goes on from any checkpoint on any number of processes, under any strategy.
+    """
+    from distcls.engine.checkpoints.convert import convert as write
+
+    whole = _newest_whole(source)
+    if output.resolve() == whole.parent.resolve():
+        raise UserError(f"-o {output}: {whole.name} is in it: give another folder")
+    print(f"{write(whole, output, world_size)}: for {world_size} process{'es' if world_size > 1 else ''}")
+
+
+def _newest_whole(source: Path) -> Path:
+    from distcls.engine.checkpoints.inventory import checkpoints_of, harm_of
+
+    whole = next((path for path in checkpoints_of(source) if harm_of(path) is None), None)
+    if whole is None:
+        raise UserError(f"{source}: no whole checkpoint in it: `distcls checkpoint verify` says why")
+    return whole
+
+
 def _figure(value: float | None) -> str:
     return "?" if value is None else f"{value:,.3f}".rstrip("0").rstrip(".")
 

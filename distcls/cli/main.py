@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from distcls.cli import bench, checkpoint, data, models, plan, recipe, report, slurm, track
+from distcls.cli import bench, checkpoint, data, models, plan, recipe, report, slurm, track, verify_resume
 from distcls.errors import UserError
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
@@ -19,6 +19,7 @@ app.command()(models.models)
 app.command()(plan.plan)
 app.command()(report.report)
 app.command()(slurm.slurm)
+app.command()(verify_resume.verify_resume)
 
 
 def main() -> None:

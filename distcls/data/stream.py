@@ -91,7 +91,10 @@ class Stream:
         except BaseException:
             self.close()
             raise
-        return Batch(images, target, torch.from_numpy(plan.indices), int((plan.indices >= 0).sum()))
+        batch = Batch(images, target, torch.from_numpy(plan.indices), int((plan.indices >= 0).sum()))
+        if self._loader.watch is not None:
+            self._loader.watch(batch)
+        return batch
 
     def _submit(self, slot: Slot) -> None:
         plan = next(self._plans, None)
@@ -142,6 +145,7 @@ class Loader:
         self.mark: Callable[[str], None] = lambda phase: None
         self.workers = workers
         self.streaming = False
+        self.watch: Callable[[Batch], None] | None = None  # is shown every batch as it is handed out
         self.interpolation: Interpolation = interpolation
         self.slots = make_slots(
             batches_ahead,

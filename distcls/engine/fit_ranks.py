@@ -58,6 +58,11 @@ def _strategy(recipe: Recipe) -> Iterator[tuple[KeyPath, str]]:
         yield ("distributed", "deepspeed_overrides"), f"for zero1, zero2 and zero3 only: got the strategy {strategy}"
     for text in refused_overrides(recipe.distributed.deepspeed_overrides):
         yield ("distributed", "deepspeed_overrides"), text
+    if recipe.train.cuda_graphs and strategy != "ddp":
+        yield (
+            ("train", "cuda_graphs"),
+            f"needs weights that stay where they are: got {strategy}, expected false, or ddp",
+        )
     optimizer = recipe.optimizer["type"]
     if strategy != "ddp" and not getattr(OPTIMIZERS[optimizer], "elementwise", False):
         text = (

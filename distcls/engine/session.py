@@ -12,6 +12,7 @@ from accelerate import Accelerator
 from distcls.data.jpeg_window import window_decoder
 from distcls.engine.announce import announce, last_words
 from distcls.engine.backends import make_backends
+from distcls.engine.batch_record import record_batches
 from distcls.engine.build import Datasets, build_job, open_datasets
 from distcls.engine.checkpoints.snapshot import Progress, Snapshots
 from distcls.engine.checkpoints.store import CheckpointStore
@@ -189,7 +190,9 @@ def _attempt(plan: Plan, accelerator: Accelerator, local_world_size: int, stop: 
         window = Totals(job.device, ranks)
         snapshots = Snapshots(job, store, folder.weights, _identity(plan, start))
         heart.beat(0, "restoring")
-        progress = snapshots.restore(found, window) if found else Progress()
+        progress = snapshots.restore(found, window, start.changed) if found else Progress()
+        if recipe.tracking.batches:
+            record_batches(job, folder.path, progress.step, start.attempt)
         sizes = len(plan.datasets.train), len(plan.datasets.val)
         announce(job, recipe.name, sizes, folder, start, found, progress, local_world_size)
 
@@ -257,4 +260,6 @@ def _identity(plan: Plan, start: Start) -> dict[str, Any]:
         "run_id": start.run_id,
         "recipe": plan.recipe.resolved(),
         "class_names": plan.datasets.train.class_names,
+        "mean": list(plan.datasets.train.mean),
+        "std": list(plan.datasets.train.std),
     }

@@ -27,6 +27,8 @@ class Tracking(Part):
     """Free text beside the run."""
     tags: list[str] = []
     """W&B tags."""
+    batches: bool = False
+    """Write to batches/ which images each step saw, with a hash of their pixels: for `distcls verify-resume`; slow."""
     tables: Annotated[int, Field(ge=0)] = 64
     """Images in W&B's table of the worst predictions; 0 uploads neither tables nor pictures."""
     artifacts: Literal["none", "best", "last"] = "none"

@@ -86,3 +86,11 @@ def test_a_checkpoint_that_is_not_there(tmp_path):
     assert (
         str(call("verify", tmp_path / "step_00000001").exception) == f"{tmp_path / 'step_00000001'}: no such checkpoint"
     )
+
+
+def test_a_damaged_checkpoint_is_not_exported(run, tmp_path):
+    os.truncate(run / "checkpoints/step_00000030/model.rank00000.safetensors", 7)
+    path = run / "checkpoints" / "step_00000030"
+    assert str(call("export", path).exception) == (
+        f"{path}: no whole checkpoint in it: `distcls checkpoint verify` says why"
+    )

@@ -8,7 +8,10 @@ from pathlib import Path
 
 import psutil
 import pytest
+import torch
+from typer.testing import CliRunner
 
+from distcls.cli.main import app
 from distcls.engine.checkpoints.store import load_weights
 from distcls.tracking.jsonl import read_rows
 from distcls.tracking.tracker import kind_of
@@ -111,6 +114,19 @@ def test_a_kill_changes_nothing_with_average_clipping_and_accumulation(tiny_reci
     last = read_rows(run)[-1]
     assert last["val_ema/n"] == 103
     assert last["val_ema/loss"] != last["val/loss"]
+    average, raw = export(run / "checkpoints" / "step_00000030", tmp_path), export(run, tmp_path, "--raw")
+    exported = load_weights(run / "weights" / "last.safetensors")[0]
+    assert [name for name in exported if not average[name].equal(exported[name])] == []
+    differ = {name for name in raw if not raw[name].equal(average[name])}
+    assert "head.fc.weight" in differ
+    assert not [name for name in differ if "running_" in name], "only parameters are averaged"
+
+
+def export(source: Path, folder: Path, *options: str) -> dict[str, torch.Tensor]:
+    file = folder / "exported.safetensors"
+    result = CliRunner().invoke(app, ["checkpoint", "export", str(source), "-o", str(file), *options])
+    assert result.exit_code == 0, result.output
+    return load_weights(file)[0]
 
 
 def test_accelerate_launch_killed_by_sigterm_leaves_a_saved_run(tiny_recipe, undisturbed, tmp_path):

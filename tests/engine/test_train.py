@@ -4,8 +4,10 @@ import json
 
 import pytest
 import torch
+from typer.testing import CliRunner
 
 import distcls
+from distcls.cli.main import app
 from distcls.engine.checkpoints.store import load_weights
 from distcls.tracking.jsonl import read_events, read_rows
 from tests.engine.launching import ACCELERATE_TWO, PLAIN, TORCHRUN, launch
@@ -39,6 +41,16 @@ def test_a_run_and_its_folder(tiny_recipe, tmp_path):
     assert f"the run in {run} is finished; to train again, give another output_dir" in output
 
 
+def assert_exports_what_the_run_exported(run, file):
+    """`distcls checkpoint export` makes of the last checkpoint what the run itself wrote: BatchNorm averaged, metadata."""
+    result = CliRunner().invoke(app, ["checkpoint", "export", str(run), "-o", str(file)])
+    assert result.exit_code == 0, result.output
+    (ours, about), (theirs, expected) = load_weights(file), load_weights(run / "weights" / "last.safetensors")
+    assert about == expected
+    assert ours.keys() == theirs.keys()
+    assert [name for name in ours if not ours[name].equal(theirs[name])] == []
+
+
 @pytest.mark.parametrize("launcher", [ACCELERATE_TWO, TORCHRUN], ids=["accelerate", "torchrun"])
 def test_two_ranks_equal_one_that_accumulates(launcher, tiny_recipe, tmp_path):
     double = ["train.precision=fp64", "train.epochs=null", "train.max_steps=10", "train.log_every_steps=1"]
@@ -61,6 +73,7 @@ def test_two_ranks_equal_one_that_accumulates(launcher, tiny_recipe, tmp_path):
         if "running" not in name and "num_batches" not in name:
             assert torch.allclose(ours[name], theirs[name], atol=1e-9), name
     assert not read_events(two)[-1].get("message")
+    assert_exports_what_the_run_exported(two, tmp_path / "exported.safetensors")
 
 
 @pytest.mark.slow

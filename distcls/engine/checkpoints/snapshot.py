@@ -6,6 +6,7 @@ any number of ranks, under any strategy, can read them: see reshard.py.
 
 import json
 import time
+from collections.abc import Collection
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -13,17 +14,17 @@ from typing import Any
 
 import torch
 
-from distcls import __version__
 from distcls.engine.checkpoints.background import Background, cpu_copies
+from distcls.engine.checkpoints.export import metadata
+from distcls.engine.checkpoints.rank_share import BUFFER, merged
 from distcls.engine.checkpoints.reshard import shard_name
 from distcls.engine.checkpoints.store import CheckpointStore, SaveFailed, flatten_state, save_weights, unflatten_state
 from distcls.engine.durable_file import replace_file
 from distcls.engine.job import Job
 from distcls.engine.metrics import Totals
 from distcls.engine.strategies.buffers import averaged_buffers
-from distcls.engine.strategies.optimizer_state import once, restore_state, shards_of_state
-
-BUFFER = "buffer."  # before a buffer's name in a rank's own file
+from distcls.engine.strategies.optimizer_state import groups_entries, once, restore_state, shards_of_state
+from distcls.errors import UserError
 
 
 @dataclass
@@ -63,7 +64,7 @@ class Snapshots:
         self._job = job
         self._store = store
         self._weights = weights
-        self._identity = identity
+        self._identity = {**identity, "evaluation": {**job.val_loader.protocol, "tta": job.tta}}
         self._background: Background[Path] = Background()
         self._pending = (0, 0.0, 0.0)  # of the save under way: its step, when it began, how long its copy took
 
@@ -141,13 +142,14 @@ class Snapshots:
         numbers, optimizer_tree = flatten_state(once(job.strategy))
         if job.rank == 0:
             files["once"] = numbers
-        scaler = job.accelerator.scaler
+        scaler, exported = job.accelerator.scaler, job.classifier.state_dict().keys()
         state = {
             **self._identity,
             **job.position(progress.step),
             "progress": asdict(progress),
             "window": names,
             "optimizer": optimizer_tree,
+            "persistent": [name for name, _ in job.classifier.named_buffers() if name in exported],
             "shapes": {run.name: list(run.shape) for _, run in job.strategy.weights()},
             "world_size": job.world_size,
             "scaler": scaler.state_dict() if scaler is not None else None,
@@ -168,19 +170,27 @@ class Snapshots:
             files["optimizer"] = {shard_name(run, key): values for run, key, values in shards_of_state(strategy)}
         return files
 
-    def restore(self, path: Path, window: Totals) -> Progress:
+    def restore(self, path: Path, window: Totals, changed: Collection[str] = ()) -> Progress:
         """Load the checkpoint at `path` into the job and `window`; nothing is touched before all of it is read.
 
         On as many ranks as wrote it each gets back what was its own. On another number, BatchNorm buffers are averaged
         over the ranks that wrote them and the open sums are added up; shards are cut anew.
+
+        Args:
+            changed: recipe keys that are not what they were. Of the optimizer they count for the groups, in place of
+                what was saved; another type of optimizer begins without state, an average that is new at the weights.
+
+        Raises:
+            UserError: the model has other weights than the checkpoint.
         """
         job, store, strategy = self._job, self._store, self._job.strategy
         state, first = store.load(path, rank=0, stems=["rank", "once"])
+        _refuse_other_weights(state["shapes"], {run.name: list(run.shape) for _, run in strategy.weights()}, path)
         writers = state["world_size"]
         if writers == job.world_size:
             own = store.load(path, stems=["rank"])[1]["rank"]
         else:
-            own = _merged([store.load(path, rank=rank, stems=["rank"])[1]["rank"] for rank in range(writers)])
+            own = merged([store.load(path, rank=rank, stems=["rank"])[1]["rank"] for rank in range(writers)])
             if job.rank != 0:
                 own["window"].zero_()
         runs = [run for _, run in strategy.weights()]
@@ -194,9 +204,11 @@ class Snapshots:
             strategy.weights_changed()
             for name, buffer in job.classifier.named_buffers():
                 buffer.copy_(own[f"{BUFFER}{name}"])
-            restore_state(strategy, unflatten_state(first["once"], state["optimizer"]), moments)
+            if "optimizer.type" not in changed:
+                kept = unflatten_state(first["once"], state["optimizer"])
+                restore_state(strategy, kept, moments, given_anew=groups_entries(changed))
             if job.ema is not None:
-                job.ema.load(shards["ema"])
+                job.ema.load(shards.get("ema") or shards["model"])
         if state["scaler"] is not None and job.accelerator.scaler is not None:
             job.accelerator.scaler.load_state_dict(state["scaler"])
         window.load(state["window"], own["window"])
@@ -233,19 +245,9 @@ class Snapshots:
             if job.rank == 0:
                 persistent = job.classifier.state_dict()
                 tensors |= {name: b for name, b in job.classifier.named_buffers() if name in persistent}
-                facts = {
-                    "format": "distcls",
-                    "distcls": __version__,
-                    "mean": job.train_loader.dataset.mean,
-                    "std": job.train_loader.dataset.std,
-                    "step": progress.step,
-                    "metrics": progress.last,
-                    "evaluation": {**job.val_loader.protocol, "tta": job.tta},
-                    **self._identity,
-                }
-                metadata = {key: value if isinstance(value, str) else json.dumps(value) for key, value in facts.items()}
+                about = metadata(self._identity, progress.step, progress.last)
                 try:
-                    save_weights(self._weights / f"{name}.safetensors", tensors, metadata)
+                    save_weights(self._weights / f"{name}.safetensors", tensors, about)
                 except SaveFailed as error:  # on this rank alone, and the checkpoints hold the weights too
                     job.trackers.warn(str(error))
 
@@ -255,11 +257,10 @@ def criterion(means: dict[str, float]) -> str:
     return next(name for name in ("top1", "map", "loss") if name in means)
 
 
-def _merged(shares: list[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
-    """What several ranks kept for themselves, as one: float buffers averaged, the logging window's sums added up."""
-    merged = dict(shares[0])
-    for name, first in shares[0].items():
-        if first.is_floating_point():
-            total = torch.stack([share[name] for share in shares]).sum(0)
-            merged[name] = total if name == "window" else total / len(shares)
-    return merged
+def _refuse_other_weights(saved: dict[str, list[int]], own: dict[str, list[int]], path: Path) -> None:
+    for name in [*saved, *(name for name in own if name not in saved)]:
+        if saved.get(name) != own.get(name):
+            raise UserError(
+                f"checkpoint {path} is of another model: {name} is {saved.get(name, 'missing')} there and "
+                f"{own.get(name, 'missing')} here. Give another output_dir; model.init takes over what fits"
+            )

@@ -5,7 +5,7 @@ and is cut and put together with it. What has not (Adam's step, `None`, a group'
 and kept once.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import torch
@@ -49,11 +49,24 @@ def once(strategy: Strategy) -> dict[str, Any]:
     return {"state": kept, "groups": groups}
 
 
-def restore_state(strategy: Strategy, kept: Mapping[str, Any], runs: Mapping[str, Tensor]) -> None:
-    """Give the optimizer back what `once` took (`kept`), and `runs`: ``name/state`` -> this rank's elements of it."""
+def groups_entries(changed: Collection[str]) -> set[str]:
+    """The entries of an optimizer's groups that recipe keys such as `optimizer.lr` decide."""
+    entries = {key.split(".")[1] for key in changed if key.startswith("optimizer.")}
+    if "paramwise_cfg" in entries:
+        entries |= {"lr", "weight_decay"}
+    return entries | ({"initial_lr"} if "lr" in entries else set())
+
+
+def restore_state(
+    strategy: Strategy, kept: Mapping[str, Any], runs: Mapping[str, Tensor], given_anew: Collection[str] = ()
+) -> None:
+    """Give the optimizer back what `once` took (`kept`), and `runs`: ``name/state`` -> this rank's elements of it.
+
+    `given_anew`: entries of the groups that stay what the recipe says now.
+    """
     optimizer = strategy.torch_optimizer
     for group, saved in zip(optimizer.param_groups, kept["groups"], strict=True):
-        group.update(saved)
+        group.update({key: value for key, value in saved.items() if key not in given_anew})
     on_device = any(group.get("fused") or group.get("capturable") for group in optimizer.param_groups)
     for held in strategy.held():
         saved = kept["state"][held.names[0]]

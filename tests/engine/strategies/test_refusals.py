@@ -59,6 +59,10 @@ def test_a_place_in_the_file(tiny_recipe):
             "checkpoints do not reach what is offloaded",
         ),
         (
+            ["distributed.strategy=fsdp2", "train.cuda_graphs=true"],
+            "train.cuda_graphs: needs weights that stay where they are: got fsdp2, expected false, or ddp",
+        ),
+        (
             ["distributed.sync_bn=true"],
             "distributed.sync_bn: torch has SyncBatchNorm for GPUs only: expected false on CPUs",
         ),

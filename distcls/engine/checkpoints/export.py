@@ -1,0 +1,75 @@
+"""One file of weights from a checkpoint of any number of ranks, without a GPU and without building the model."""
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+from torch import Tensor
+
+from distcls import __version__
+from distcls.engine.checkpoints.commit import CheckpointError, Damaged, check_file, read_manifest
+from distcls.engine.checkpoints.rank_share import BUFFER, merged
+from distcls.engine.checkpoints.reshard import read_runs
+from distcls.engine.checkpoints.tensor_file import save_weights
+from distcls.engine.strategies.shards import Run
+
+#: What a checkpoint's state and the metadata of weights have in common.
+IDENTITY = ("run_id", "recipe", "class_names", "mean", "std", "evaluation")
+
+
+def metadata(identity: dict[str, Any], step: int, metrics: dict[str, float]) -> dict[str, str]:
+    """What a weights file says about itself; strings, as safetensors has them."""
+    facts = {"format": "distcls", "distcls": __version__, "step": step, "metrics": metrics, **identity}
+    return {key: value if isinstance(value, str) else json.dumps(value) for key, value in facts.items()}
+
+
+def export(checkpoint: Path, target: Path, *, raw: bool) -> int:
+    """Write the weights of `checkpoint`, or their moving average where one is kept and `raw` is not asked for.
+
+    BatchNorm buffers are averaged over the ranks that wrote them, as in every evaluation.
+
+    Returns:
+        The number of tensors.
+
+    Raises:
+        CheckpointError: it is damaged. SaveFailed: the disk is full.
+    """
+    try:
+        manifest = read_manifest(checkpoint)
+        state = manifest["state"]
+        average = [] if raw else entries_of(manifest, "ema")
+        runs = whole_runs(manifest)
+        found = read_runs(checkpoint, average or entries_of(manifest, "model"), runs)
+        tensors = {run.name: found[run.name].reshape(run.shape) for run in runs}
+        buffers = merged(rank_shares(checkpoint, manifest))
+    except Damaged as damage:
+        raise CheckpointError(f"checkpoint {checkpoint} cannot be exported: {damage}") from damage
+    tensors |= {name: buffers[f"{BUFFER}{name}"] for name in state["persistent"]}
+    identity = {key: state[key] for key in IDENTITY}
+    save_weights(target, tensors, metadata(identity, manifest["step"], state["progress"]["last"]))
+    return len(tensors)
+
+
+def rank_shares(checkpoint: Path, manifest: dict[str, Any]) -> list[dict[str, Tensor]]:
+    """What each rank kept for itself, in the order of ranks.
+
+    Raises:
+        Damaged: a file is not what was written.
+    """
+    shares = []
+    for entry in sorted(entries_of(manifest, "rank"), key=lambda entry: entry["rank"]):
+        check_file(checkpoint / entry["name"], entry)
+        shares.append(safetensors.torch.load_file(checkpoint / entry["name"]))
+    return shares
+
+
+def entries_of(manifest: dict[str, Any], stem: str) -> list[dict[str, Any]]:
+    return [entry for entry in manifest["files"] if entry["stem"] == stem]
+
+
+def whole_runs(manifest: dict[str, Any]) -> list[Run]:
+    """Every parameter of the checkpoint, whole."""
+    shapes = manifest["state"]["shapes"]
+    return [Run(name, tuple(shape), 0, math.prod(shape)) for name, shape in shapes.items()]

@@ -1,0 +1,16 @@
+"""What each rank keeps for itself in a checkpoint: its BatchNorm buffers and its share of the open logging window."""
+
+import torch
+from torch import Tensor
+
+BUFFER = "buffer."  # before a buffer's name in a rank's own file
+
+
+def merged(shares: list[dict[str, Tensor]]) -> dict[str, Tensor]:
+    """What several ranks kept for themselves, as one: float buffers averaged, the logging window's sums added up."""
+    whole = dict(shares[0])
+    for name, first in shares[0].items():
+        if first.is_floating_point():
+            total = torch.stack([share[name] for share in shares]).sum(0)
+            whole[name] = total if name == "window" else total / len(shares)
+    return whole

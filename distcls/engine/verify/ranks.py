@@ -1,0 +1,117 @@
+"""A run as processes of this machine, which can be killed, asked to stop and started again."""
+
+import json
+import os
+import random
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from distcls.errors import UserError
+
+START = "import sys; from distcls.engine.run import main; sys.exit(main(sys.argv[1:]))"
+# What a launcher or a batch job of the caller left in the environment is not for the processes started here.
+FOREIGN = ("ACCELERATE_", "TORCHELASTIC_", "PET_", "SLURM_", "PMI", "OMPI_")
+TOPOLOGY = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+LOG = "verify.log"
+LAST_LINES = 12
+
+
+class Ranks:
+    """One attempt at a run: its processes, from start to end.
+
+    Args:
+        command: RECIPE and KEY=VALUE ...
+        run: the run folder; what the processes print goes to ``verify.log`` in it.
+        number: how many processes.
+        threads: OpenMP threads of each: sums in another order round differently.
+        cpu: hide the GPUs.
+    """
+
+    def __init__(self, command: Sequence[str], run: Path, number: int, *, threads: int, cpu: bool) -> None:
+        self.run = run
+        run.mkdir(parents=True, exist_ok=True)
+        kept = {k: v for k, v in os.environ.items() if not k.startswith(FOREIGN) and k not in TOPOLOGY}
+        source = str(Path(__file__).parents[3])
+        kept["PYTHONPATH"] = os.pathsep.join(filter(None, [source, kept.get("PYTHONPATH")]))
+        kept["OMP_NUM_THREADS"] = str(threads)
+        if cpu:
+            kept["CUDA_VISIBLE_DEVICES"] = ""
+        self._processes: list[subprocess.Popen] = []
+        port = str(_free_port())
+        with open(run / LOG, "ab") as log:
+            for rank in range(number):
+                place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": number, "LOCAL_WORLD_SIZE": number}
+                shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+                ranks = {key: str(value) for key, value in {**place, **shared}.items()} if number > 1 else {}
+                arguments = [sys.executable, "-c", START, *command, f"output_dir={run}"]
+                self._processes.append(
+                    subprocess.Popen(arguments, env={**kept, **ranks}, stdout=log, stderr=log, stdin=subprocess.DEVNULL)
+                )
+
+    def __enter__(self) -> "Ranks":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.kill()
+
+    @property
+    def running(self) -> bool:
+        return any(process.poll() is None for process in self._processes)
+
+    def wait_for_step(self, step: int) -> bool:
+        """Whether the run has logged `step` while it was running."""
+        while self.running:
+            if last_step(self.run) >= step:
+                return True
+            time.sleep(0.002)
+        return False
+
+    def kill(self, dice: random.Random | None = None) -> None:
+        """kill -9, in a random order where there are dice."""
+        for process in dice.sample(self._processes, len(self._processes)) if dice else self._processes:
+            process.kill()
+        for process in self._processes:
+            process.wait()
+
+    def ask_to_stop(self, dice: random.Random) -> None:
+        """SIGUSR2 to one of them: the others must learn of it."""
+        dice.choice(self._processes).send_signal(signal.SIGUSR2)
+
+    def end(self, *expected: str) -> None:
+        """Wait for all of them.
+
+        Raises:
+            UserError: the run's status is none of `expected`; with the last lines that were printed.
+        """
+        for process in self._processes:
+            process.wait()
+        status = run_state(self.run).get("status", "not begun")
+        if status not in expected:
+            lines = (self.run / LOG).read_text(errors="replace").splitlines()[-LAST_LINES:]
+            raise UserError(
+                "\n".join([f"the run in {self.run} is {status}, expected {' or '.join(expected)}:", *lines])
+            )
+
+
+def last_step(run: Path) -> int:
+    """How far the run is, by its own record."""
+    file = run / "metrics.jsonl"
+    lines = file.read_bytes().split(b"\n")[:-1] if file.exists() else []
+    return json.loads(lines[-1])["step"] if lines else 0
+
+
+def run_state(run: Path) -> dict[str, Any]:
+    file = run / "run.json"
+    return json.loads(file.read_bytes()) if file.exists() else {}
+
+
+def _free_port() -> int:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        return taken.getsockname()[1]

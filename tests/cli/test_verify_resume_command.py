@@ -1,0 +1,33 @@
+"""`distcls verify-resume` as a user calls it, from a folder that is not the project's."""
+
+import os
+import sys
+
+import pytest
+
+from tests.engine.launching import launch
+
+COMMAND = [sys.executable, "-c", "from distcls.cli.main import main; main()", "verify-resume"]
+
+
+@pytest.mark.slow
+def test_a_recipe_survives(tiny_recipe, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    arguments = [tiny_recipe, "--kills", 1, "--ranks", "1", "--steps", 60, "--keep", tmp_path / "kept", "--seed", 5]
+    code, output = launch(COMMAND, *arguments, timeout=500)
+    assert code == 0, output
+    assert "1 process, kill -9 once and resumed" in output
+    assert "1 process, preempted once and resumed" in output
+    assert output.count("equal: 1,920 samples") == 2
+    assert output.count("bit for bit") == 2
+    assert "all 8 comparisons hold" in output
+    assert sorted(os.listdir(tmp_path / "kept")) == ["killed_1", "preempted_1", "whole_1"]
+
+
+def test_mistakes_come_before_the_first_run(tiny_recipe, tmp_path):
+    code, output = launch(COMMAND, tiny_recipe, "optimizer.lr=fast")
+    assert code == 1
+    assert "command line: optimizer.lr: wrong type" in output
+    code, output = launch(COMMAND, tiny_recipe, "--ranks", "1,x")
+    assert code == 1
+    assert "error: --ranks: got '1,x', expected numbers of processes such as 1,2" in output
