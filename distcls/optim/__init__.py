@@ -1,5 +1,5 @@
 """Optimizers and learning-rate schedules. Importing this package registers them."""
 
-from distcls.optim import optimizers, schedules
+from distcls.optim import lamb, optimizers, schedules
 
-__all__ = ["optimizers", "schedules"]
+__all__ = ["lamb", "optimizers", "schedules"]

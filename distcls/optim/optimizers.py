@@ -60,6 +60,27 @@ class AdamW(torch.optim.AdamW):
         super().__init__(groups, lr=lr, betas=betas, eps=eps, amsgrad=amsgrad, fused=_on_gpu(model))
 
 
+@OPTIMIZERS.register
+class RMSprop(torch.optim.RMSprop):
+    """The gradient over the root of its running mean square (Tieleman & Hinton 2012), as torch.optim.RMSprop."""
+
+    elementwise = True
+
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        lr: Positive,
+        alpha: Annotated[float, Field(ge=0, lt=1)] = 0.99,
+        eps: Positive = 1e-8,
+        momentum: NonNegative = 0.0,
+        weight_decay: NonNegative = 0.0,
+        paramwise_cfg: ParamwiseCfg | None = None,
+    ) -> None:
+        groups = param_groups(model, lr=lr, weight_decay=weight_decay, paramwise_cfg=paramwise_cfg)
+        super().__init__(groups, lr=lr, alpha=alpha, eps=eps, momentum=momentum)
+
+
 def _on_gpu(model: nn.Module) -> bool | None:
     """True: one kernel for the whole update. None: torch's own choice."""
     return True if next(model.parameters()).is_cuda else None

@@ -14,6 +14,7 @@ from distcls.errors import UserError
 from distcls.registry import SCHEDULES
 
 NonNegative = Annotated[float, Field(ge=0)]
+Positive = Annotated[float, Field(gt=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -23,6 +24,7 @@ class Schedule:
     Args:
         warmup_epochs, warmup_steps: how long the warm-up lasts; at most one of the two.
         warmup_start_factor: the factor of the very first update.
+        by_epoch: the factor changes at the beginning of an epoch only, as torchvision's references and timm do.
         total_steps, steps_per_epoch: of the run; given by the builder.
     """
 
@@ -32,6 +34,7 @@ class Schedule:
         warmup_epochs: NonNegative = 0.0,
         warmup_steps: Annotated[int, Field(ge=0)] | None = None,
         warmup_start_factor: Fraction = 0.01,
+        by_epoch: bool = False,
         total_steps: int,
         steps_per_epoch: int,
     ) -> None:
@@ -39,6 +42,7 @@ class Schedule:
             raise UserError("schedule: warmup_epochs and warmup_steps are both set: keep one of them")
         self.warmup_steps = warmup_steps or round(warmup_epochs * steps_per_epoch)
         self.warmup_start_factor = warmup_start_factor
+        self.by_epoch = by_epoch
         self.total_steps = total_steps
         self.steps_per_epoch = steps_per_epoch
         if self.warmup_steps > total_steps:
@@ -48,6 +52,8 @@ class Schedule:
             )
 
     def __call__(self, step: int) -> float:
+        if self.by_epoch:
+            step -= step % self.steps_per_epoch
         if step < self.warmup_steps:
             return self.warmup_start_factor + (1 - self.warmup_start_factor) * step / self.warmup_steps
         return self.decay(step)
@@ -59,14 +65,21 @@ class Schedule:
 
 @SCHEDULES.register
 class CosineWarmup(Schedule):
-    """Half a cosine from 1 to `end_factor` (SGDR without restarts, Loshchilov & Hutter 2017), stepped per update."""
+    """Half a cosine from 1 to `end_factor` (SGDR without restarts, Loshchilov & Hutter 2017).
 
-    def __init__(self, *, end_factor: Fraction = 0.0, **kwargs) -> None:
+    Args:
+        end_factor: what it comes down to.
+        under_warmup: the cosine spans the whole run, and the warm-up hides its beginning, as in timm; else it begins at
+            1 where the warm-up ends.
+    """
+
+    def __init__(self, *, end_factor: Fraction = 0.0, under_warmup: bool = False, **kwargs) -> None:
         super().__init__(**kwargs)
         self.end_factor = end_factor
+        self.start = 0 if under_warmup else self.warmup_steps
 
     def decay(self, step: int) -> float:
-        progress = (step - self.warmup_steps) / max(1, self.total_steps - self.warmup_steps)
+        progress = (step - self.start) / max(1, self.total_steps - self.start)
         return self.end_factor + (1 - self.end_factor) * 0.5 * (1 + math.cos(math.pi * progress))
 
 
@@ -87,10 +100,23 @@ class LinearWarmup(Schedule):
 class StepWarmup(Schedule):
     """Times `gamma` at each milestone (He et al. 2015); milestones are epochs, and fractions of one are allowed."""
 
-    def __init__(self, *, milestones: Sequence[float], gamma: Annotated[float, Field(gt=0)] = 0.1, **kwargs) -> None:
+    def __init__(self, *, milestones: Sequence[float], gamma: Positive = 0.1, **kwargs) -> None:
         super().__init__(**kwargs)
         self.milestones = sorted(round(epoch * self.steps_per_epoch) for epoch in milestones)
         self.gamma = gamma
 
     def decay(self, step: int) -> float:
         return self.gamma ** sum(step >= milestone for milestone in self.milestones)
+
+
+@SCHEDULES.register
+class ExponentialWarmup(Schedule):
+    """Times `gamma` every `every_epochs` epochs (torch's StepLR, which MobileNets are trained with)."""
+
+    def __init__(self, *, gamma: Positive, every_epochs: Positive = 1.0, **kwargs) -> None:
+        super().__init__(**kwargs)
+        self.gamma = gamma
+        self.every_steps = max(1, round(every_epochs * self.steps_per_epoch))
+
+    def decay(self, step: int) -> float:
+        return self.gamma ** (step // self.every_steps)

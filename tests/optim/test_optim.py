@@ -5,9 +5,10 @@ import torch
 from torch import nn
 
 from distcls.errors import UserError
-from distcls.optim.optimizers import SGD, AdamW
+from distcls.optim.lamb import Lamb
+from distcls.optim.optimizers import SGD, AdamW, RMSprop
 from distcls.optim.param_groups import param_groups
-from distcls.optim.schedules import CosineWarmup, LinearWarmup, StepWarmup
+from distcls.optim.schedules import CosineWarmup, ExponentialWarmup, LinearWarmup, StepWarmup
 
 
 def net() -> nn.Module:
@@ -42,6 +43,10 @@ def test_frozen_parameters_are_left_out():
             lambda p: torch.optim.SGD(p, 0.1, 0.9, 0, 0.01, True),
         ),
         (lambda m: AdamW(m, lr=0.1, weight_decay=0.2), lambda p: torch.optim.AdamW(p, 0.1, weight_decay=0.2)),
+        (
+            lambda m: RMSprop(m, lr=0.1, alpha=0.9, eps=0.03, momentum=0.9, weight_decay=0.2),
+            lambda p: torch.optim.RMSprop(p, 0.1, 0.9, 0.03, 0.2, 0.9),
+        ),
     ],
 )
 def test_an_update_is_torchs_own(ours, theirs):
@@ -55,6 +60,35 @@ def test_an_update_is_torchs_own(ours, theirs):
             model(images).square().sum().backward()
             optimizer.step()
     assert torch.equal(one.weight, two.weight)
+
+
+@pytest.mark.parametrize("largest", [1.0, None])
+def test_lamb_is_timms(largest):
+    theirs_of = pytest.importorskip("timm.optim").Lamb
+    torch.manual_seed(0)
+    one, two = nn.Linear(3, 2).double(), nn.Linear(3, 2).double()
+    two.load_state_dict(one.state_dict())
+    rules = {"bias_decay_mult": 0.0}
+    ours = Lamb(one, lr=0.1, weight_decay=0.02, max_grad_norm=largest, paramwise_cfg=rules)
+    groups = [{"params": [two.weight], "weight_decay": 0.02}, {"params": [two.bias], "weight_decay": 0.0}]
+    theirs = theirs_of(groups, lr=0.1, max_grad_norm=largest)
+    images = torch.randn(5, 3).double()
+    for _ in range(20):
+        for model, optimizer in ((one, ours), (two, theirs)):
+            optimizer.zero_grad()
+            model(images).square().sum().backward()
+            optimizer.step()
+    torch.testing.assert_close(one.weight, two.weight)
+    torch.testing.assert_close(one.bias, two.bias)
+
+
+def test_lamb_moves_a_parameter_of_zeros():
+    layer = nn.Linear(2, 1)
+    nn.init.zeros_(layer.weight)
+    optimizer = Lamb(layer, lr=0.1, weight_decay=0.02)
+    layer(torch.ones(1, 2)).sum().backward()
+    optimizer.step()
+    torch.testing.assert_close(layer.weight, torch.full((1, 2), -0.1), atol=1e-5, rtol=0)
 
 
 def test_cosine_goes_from_warmup_to_end():
@@ -71,6 +105,22 @@ def test_linear_and_step():
     assert [linear(step) for step in (0, 5, 10, 60)] == [0.0, 0.5, 1.0, 0.5]
     stepped = StepWarmup(milestones=[3, 6], gamma=0.1, total_steps=90, steps_per_epoch=10)
     assert [stepped(step) for step in (0, 29, 30, 60)] == pytest.approx([1, 1, 0.1, 0.01])
+
+
+def test_by_epoch_holds_the_rate_within_an_epoch():
+    by_step = CosineWarmup(warmup_epochs=2, total_steps=100, steps_per_epoch=10)
+    by_epoch = CosineWarmup(warmup_epochs=2, by_epoch=True, total_steps=100, steps_per_epoch=10)
+    assert [by_epoch(step) for step in range(100)] == [by_step(step // 10 * 10) for step in range(100)]
+
+
+def test_a_cosine_under_the_warmup_has_begun_when_it_ends():
+    schedule = CosineWarmup(warmup_epochs=2, under_warmup=True, total_steps=100, steps_per_epoch=10)
+    assert schedule(20) == pytest.approx(0.5 * (1 + math.cos(math.pi * 0.2)))
+
+
+def test_exponential():
+    schedule = ExponentialWarmup(gamma=0.9, every_epochs=2, total_steps=100, steps_per_epoch=10)
+    assert [schedule(step) for step in (0, 19, 20, 60)] == pytest.approx([1, 1, 0.9, 0.9**3])
 
 
 def test_two_lengths_of_warmup_are_refused():

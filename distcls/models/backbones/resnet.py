@@ -35,7 +35,8 @@ class ResNet(ResidualBackbone):
         avg_down: shortcuts average before their convolution instead of striding in it.
         frozen_stages: how many stages, counted from the first, are not trained, nor is the stem; 0 freezes the stem
             alone, -1 nothing.
-        conv_cfg, norm_cfg: blocks for build_conv_layer and build_norm_layer.
+        conv_cfg, norm_cfg: blocks for build_conv_layer and build_norm_layer. The convolution BlurPoolConv2d blurs
+            before it strides, as ffcv-imagenet's networks do.
         norm_eval: BatchNorm keeps its running averages in training too.
         with_cp: compute the blocks' activations again in backward instead of keeping them.
         zero_init_residual: the last norm of every block starts at 0, so that each block starts as the identity.

@@ -5,6 +5,7 @@ from typing import Any
 
 from torch import nn
 
+from distcls.models.common.blur_pool import BlurPoolConv2d
 from distcls.models.common.conv2d_adaptive_padding import Conv2dAdaptivePadding
 from distcls.models.common.layer_type import split_block
 
@@ -14,6 +15,7 @@ CONV_LAYERS: dict[str, type[nn.Module]] = {
     "Conv2d": nn.Conv2d,
     "Conv3d": nn.Conv3d,
     "Conv2dAdaptivePadding": Conv2dAdaptivePadding,
+    "BlurPoolConv2d": BlurPoolConv2d,
 }
 
 
