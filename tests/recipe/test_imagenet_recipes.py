@@ -15,7 +15,7 @@ from distcls.engine.plugins import import_parts
 from distcls.models import build_classifier
 from distcls.recipe.schema import Recipe, check
 from distcls.recipe.source import read
-from distcls.registry import OPTIMIZERS, SCHEDULES
+from distcls.registry import HEADS, OPTIMIZERS, SCHEDULES
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 IMAGES = 1_281_167
@@ -202,3 +202,12 @@ def test_weight_decay(name: str) -> None:
     without, shapes = undecayed(name)
     theirs = {key for key, ndim in shapes.items() if (flat and ndim == 1) or any(part in key for part in parts)}
     assert without == theirs
+
+
+@pytest.mark.parametrize("name", ["imagenet_r50_rsb_a3", "imagenet_r50_rsb_a2"])
+def test_rsb_loss_is_timms_mean_over_images_and_classes(name: str) -> None:
+    torch.manual_seed(0)
+    scores, target = torch.randn(3, 1000), torch.rand(3, 1000)
+    head = HEADS.build({**recipe(name).model.head, "in_channels": 8})
+    theirs = torch.nn.functional.binary_cross_entropy_with_logits(scores, target)
+    torch.testing.assert_close(sum(head.losses(scores, target).values()), theirs)
