@@ -131,3 +131,21 @@ def test_two_lengths_of_warmup_are_refused():
 def test_a_warmup_longer_than_the_run_is_refused():
     with pytest.raises(UserError, match="the warm-up lasts 200 steps and the whole run 100"):
         CosineWarmup(warmup_epochs=20, total_steps=100, steps_per_epoch=10)
+
+
+def test_lamb_goes_on_from_its_state():
+    def steps(model, optimizer, number):
+        for _ in range(number):
+            optimizer.zero_grad()
+            model(torch.ones(1, 3)).square().sum().backward()
+            optimizer.step()
+
+    torch.manual_seed(0)
+    straight, halted = nn.Linear(3, 2), nn.Linear(3, 2)
+    halted.load_state_dict(straight.state_dict())
+    steps(straight, Lamb(straight, lr=0.1), 6)
+    first, second = Lamb(halted, lr=0.1), Lamb(halted, lr=0.1)
+    steps(halted, first, 3)
+    second.load_state_dict(first.state_dict())
+    steps(halted, second, 3)
+    assert torch.equal(halted.weight, straight.weight)

@@ -1,0 +1,19 @@
+"""docs/recipes.md is what docs/make_recipes.py makes."""
+
+import importlib.util
+from pathlib import Path
+
+SCRIPT = Path(__file__).parents[2] / "docs/make_recipes.py"
+SPEC = importlib.util.spec_from_file_location("make_recipes", SCRIPT)
+make_recipes = importlib.util.module_from_spec(SPEC)
+SPEC.loader.exec_module(make_recipes)
+
+
+def test_the_page_is_not_stale() -> None:
+    assert make_recipes.PAGE.read_text() == make_recipes.page(), "run python docs/make_recipes.py"
+
+
+def test_a_header_is_read_by_its_labels(tmp_path: Path) -> None:
+    path = tmp_path / "one.yaml"
+    path.write_text("# A model.\n# More.\n# Run:    run it\n# Result: 90%\n#         once\nmodel: {}\n# Result: 99%\n")
+    assert make_recipes.header(path) == {"": "A model. More.", "Run": "run it", "Result": "90% once"}
