@@ -94,10 +94,10 @@ def test_two_ranks_say_a_mistake_once(tiny_recipe):
 def test_a_disk_that_fills_up_costs_checkpoints_not_the_run(tiny_recipe, tmp_path):
     disk = tmp_path / "disk"
     disk.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1500k", "tmpfs", disk], check=True)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", disk], check=True)
     try:
         ballast = disk / "ballast"
-        ballast.write_bytes(bytes(900_000))
+        ballast.write_bytes(bytes(7_770_000))
         code, output = launch(PLAIN, tiny_recipe, f"output_dir={disk / 'run'}")
         events = read_events(disk / "run")
         assert "was not written: " in output
