@@ -66,7 +66,7 @@ def test_norm_layer_without_gradient_leaves_the_block_as_it_was() -> None:
         ),
         (
             lambda: build_conv_layer({"type": "Conv2D"}, 3, 4, 3),
-            "conv_cfg: no type 'Conv2D'. Did you mean 'Conv2d'? Known: Conv, Conv1d, Conv2d, Conv2dAdaptivePadding, Conv3d",
+            "conv_cfg: no type 'Conv2D'. Did you mean 'Conv2d'? Known: BlurPoolConv2d, Conv, Conv1d, Conv2d, Conv2dAdaptivePadding, Conv3d",
         ),
     ],
 )
