@@ -124,6 +124,23 @@ def test_maps_that_are_not_channels_last_run_as_they_are(monkeypatch):
     assert torch.equal(norm_relu(norm, x), norm(x).relu())
 
 
+@pytest.mark.parametrize("hooked", ["norm", "shortcut's norm", "pool"])
+@pytest.mark.parametrize("register", ["register_forward_pre_hook", "register_forward_hook"])
+def test_a_layer_with_hooks_is_called(hooked, register, monkeypatch):
+    monkeypatch.setattr(fused_batch_norm, "on_device", lambda _: True)
+    monkeypatch.setattr(fused_batch_norm, "_fused", lambda norm, x, *_, **__: x)
+    norm, shortcut_norm, pool = nn.BatchNorm2d(16), nn.BatchNorm2d(16), nn.MaxPool2d(3, 2, 1)
+    called = []
+    layer = {"norm": norm, "shortcut's norm": shortcut_norm, "pool": pool}[hooked]
+    getattr(layer, register)(lambda *_: called.append(hooked))
+    x = torch.randn(2, 16, 6, 6).to(memory_format=torch.channels_last)
+    if hooked == "pool":
+        norm_relu_pool(norm, x, pool)
+    else:
+        norm_add_relu(norm, x, x, shortcut_norm)
+    assert called == [hooked]
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(INTERPRETED or torch.cuda.is_available(), reason="the tests above have run")
 def test_the_kernels_in_the_interpreter():

@@ -36,7 +36,7 @@ def norm_add_relu(norm: nn.Module, x: Tensor, shortcut: Tensor, shortcut_norm: n
 def norm_relu_pool(norm: nn.Module, x: Tensor, pool: nn.Module) -> Tensor:
     """pool(relu(norm(x))): (N, C, H, W) -> (N, C, H', W')."""
     if not _fuses(norm, x) or not _is_stem_pool(pool):
-        return pool(torch.relu_(norm(x)))
+        return pool(norm_relu(norm, x))
     return _fused(norm, x, pool=True)
 
 
@@ -60,13 +60,14 @@ def _fused(
 
 
 def run_layers(layers: Sequence[nn.Module], x: Tensor) -> Tensor:
-    """The layers one after the other; BatchNorm, ReLU and a 3x3 max pooling in a row as one."""
+    """The layers one after the other; BatchNorm, ReLU and max pooling in a row as one, where that is possible."""
     rest = list(layers)
     while rest:
         layer = rest.pop(0)
-        if rest and type(rest[0]) is nn.ReLU and type(layer) is nn.BatchNorm2d:
+        if type(layer) is nn.BatchNorm2d and rest and type(rest[0]) is nn.ReLU and not _is_hooked(rest[0]):
             rest.pop(0)
-            x = norm_relu_pool(layer, x, rest.pop(0)) if rest and _is_stem_pool(rest[0]) else norm_relu(layer, x)
+            pools = rest and type(rest[0]) is nn.MaxPool2d
+            x = norm_relu_pool(layer, x, rest.pop(0)) if pools else norm_relu(layer, x)
         else:
             x = layer(x)
     return x
@@ -78,12 +79,19 @@ def _fuses(norm: nn.Module, x: Tensor) -> bool:
         and norm.affine
         and norm.track_running_stats
         and norm.momentum is not None
+        and not _is_hooked(norm)
         and (norm.training or not torch.is_grad_enabled())
         and on_device(x)
         and _is_rows(x)
         and not torch.compiler.is_compiling()
         and not torch.jit.is_tracing()
     )
+
+
+def _is_hooked(layer: nn.Module) -> bool:
+    """Then it must be called: ZeRO-3 gathers a layer's weights in its hooks."""
+    hooks = (layer._forward_pre_hooks, layer._forward_hooks, layer._backward_pre_hooks, layer._backward_hooks)
+    return any(hooks)
 
 
 @cache
@@ -111,7 +119,7 @@ def _is_stem_pool(pool: nn.Module) -> bool:
     return (
         type(pool) is nn.MaxPool2d
         and (pool.kernel_size, pool.stride, pool.padding) == (3, 2, 1)
-        and not (pool.ceil_mode or pool.dilation != 1 or pool.return_indices)
+        and not (pool.ceil_mode or pool.dilation != 1 or pool.return_indices or _is_hooked(pool))
     )
 
 
