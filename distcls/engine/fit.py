@@ -40,26 +40,7 @@ def misfits(recipe: Recipe, source: Source, train: BetonDataset, val: BetonDatas
         text = f"balanced needs one label per image: {train.paths[0]} holds any number of them; expected shuffle"
         found.append((("data", "sampler"), text))
     found += _metrics(recipe, HEADS[head["type"]])
-    found += _graphs(recipe)
     return [Problem(source.at(path), path, text) for path, text in found]
-
-
-def _graphs(recipe: Recipe) -> list[tuple[KeyPath, str]]:
-    train, wrong = recipe.train, []
-    if train.compile:
-        wrong.append("got true beside train.compile, expected one of them: both launch the same work in fewer calls")
-    if recipe.distributed.strategy != "ddp":
-        wrong.append(f"needs weights that stay in place: got strategy {recipe.distributed.strategy}, expected ddp")
-    if train.accumulation_steps > 1:
-        # a graph writes its gradients to the same memory each time, where autograd would add them to themselves
-        wrong.append(f"needs one micro-batch a step: got {train.accumulation_steps} accumulation steps, expected 1")
-    if recipe.distributed.activation_checkpointing:
-        wrong.append("keeps activations in fixed memory: got distributed.activation_checkpointing, expected false")
-    if not isinstance(recipe.data.resolution, int):
-        wrong.append(
-            "needs images of one size: got a resolution schedule, expected a number, or train.cuda_graphs=false"
-        )
-    return [(("train", "cuda_graphs"), text) for text in wrong] if train.cuda_graphs else []
 
 
 def model_misfits(

@@ -12,6 +12,7 @@ def check_together(checker: Checker, tree: Mapping[str, Any]) -> None:
     _check_length(checker, tree.get("train"))
     _check_batch(checker, tree.get("train"))
     _check_ramp(checker, tree.get("data"))
+    _check_graphs(checker, *(_mapping(tree.get(key)) for key in ("train", "distributed", "data")))
 
 
 def _check_length(checker: Checker, train: Any) -> None:
@@ -41,3 +42,28 @@ def _check_ramp(checker: Checker, data: Any) -> None:
     if isinstance(ramp, list) and [type(epoch) for epoch in ramp] == [int, int] and ramp[0] > ramp[1]:
         text = f"ends before it begins: got {show(ramp)}, expected the last epoch of start, then the first of end"
         checker.problem(("data", "resolution", "ramp"), text)
+
+
+def _check_graphs(
+    checker: Checker, train: Mapping[str, Any], distributed: Mapping[str, Any], data: Mapping[str, Any]
+) -> None:
+    """What CUDA graphs cannot be combined with; that they need ddp is engine/fit_ranks.py's, with all of a strategy."""
+    if train.get("cuda_graphs") is not True:
+        return
+    path, parts = ("train", "cuda_graphs"), train.get("accumulation_steps", 1)
+    if train.get("compile") is True:
+        text = "got true beside train.compile, expected one of them: both launch the same work in fewer calls"
+        checker.problem(path, text)
+    if type(parts) is int and parts > 1:
+        # a graph writes its gradients to the same memory each time, where autograd would add them to themselves
+        checker.problem(path, f"needs one micro-batch a step: got {parts} accumulation steps, expected 1")
+    if distributed.get("activation_checkpointing") is True:
+        text = "keeps activations in fixed memory: got distributed.activation_checkpointing, expected false"
+        checker.problem(path, text)
+    if isinstance(data.get("resolution"), dict):
+        text = "needs images of one size: got a resolution schedule, expected a number, or train.cuda_graphs=false"
+        checker.problem(path, text)
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, dict) else {}
