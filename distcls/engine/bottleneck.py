@@ -13,6 +13,7 @@ class Settings:
 
     Attributes:
         cores: that each rank has for its data threads.
+        compiled: by train.compile, or its launches taken together by train.cuda_graphs, which excludes that.
         gpu: whether the model is on one.
     """
 
@@ -53,8 +54,8 @@ def _data(settings: Settings) -> str:
     if settings.workers < settings.cores:
         return f"raise data.workers, now {settings.workers} of {settings.cores} cores a rank"
     return (
-        f"all {settings.cores} cores of a rank decode: write smaller or raw images (`distcls data convert --max-side, "
-        "--write-mode raw`) for data.train.path, or lower data.resolution"
+        f"all {settings.cores} cores of a rank decode: write smaller or raw images (`distcls data convert "
+        "--max-resolution, --write-mode raw`) for data.train.path, or lower data.resolution"
     )
 
 

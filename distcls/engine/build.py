@@ -222,7 +222,7 @@ def build_job(
             workers=shape["workers"],
             cores=cores_per_rank(local_world_size),
             precision=train.precision,
-            compiled=train.compile,
+            compiled=train.compile or train.cuda_graphs,
             accumulation_steps=train.accumulation_steps,
             global_batch_size=train.global_batch_size,
             evaluate_every_epochs=recipe.eval.every_epochs,

@@ -56,7 +56,7 @@ def test_the_time_between_two_marks_belongs_to_the_first(monkeypatch):
             {"data": 0.3},
             {"workers": 8},
             "bottleneck data 30% (compute 70%): all 8 cores of a rank decode: write smaller or raw images (`distcls "
-            "data convert --max-side, --write-mode raw`) for data.train.path, or lower data.resolution",
+            "data convert --max-resolution, --write-mode raw`) for data.train.path, or lower data.resolution",
         ),
         (
             {"copy": 0.2},
