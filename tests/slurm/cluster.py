@@ -44,8 +44,8 @@ PreemptType=preempt/partition_prio
 PreemptMode=REQUEUE
 SchedulerParameters=bf_interval=1,batch_sched_delay=0,sched_min_interval=0
 ReturnToService=2
-KillWait=10
-SlurmdTimeout=10
+KillWait=60
+SlurmdTimeout=25
 MessageTimeout=5
 MpiDefault=none
 MailProg=/bin/true
