@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from distcls import __version__
-from distcls.engine.durable_file import replace_file
-from distcls.engine.run_lock import RunLock
+from distcls.engine.records.durable_file import replace_file
+from distcls.engine.records.run_lock import RunLock
 from distcls.errors import UserError
 
 Status = Literal["running", "preempted", "finished", "failed", "killed", "cancelled"]

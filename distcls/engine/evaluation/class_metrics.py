@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from distcls.engine.class_scores import average_precision, calibration_error, precision_recall_f1
+from distcls.engine.evaluation.class_scores import average_precision, calibration_error, precision_recall_f1
 from distcls.engine.reduction import SumOverRanks
 from distcls.models.heads import ClsHead
 

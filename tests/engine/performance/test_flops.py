@@ -2,9 +2,9 @@ import pytest
 import torch
 from torch import nn
 
-from distcls.engine.device_facts import DeviceFacts
-from distcls.engine.flops import training_flops
-from distcls.engine.gpu_peaks import peak_flops
+from distcls.engine.performance.device_facts import DeviceFacts
+from distcls.engine.performance.flops import training_flops
+from distcls.engine.performance.gpu_peaks import peak_flops
 
 
 def conv_net():

@@ -16,9 +16,9 @@ from PIL import Image
 
 from distcls.data.beton import RAW
 from distcls.data.dataset import BetonDataset
-from distcls.engine.durable_file import replace_file
+from distcls.engine.evaluation.predictions import Predicted
 from distcls.engine.job import Job
-from distcls.engine.predictions import Predicted
+from distcls.engine.records.durable_file import replace_file
 from distcls.tracking.confusion_picture import draw_confusion
 
 FILE, PICTURES = "val_predictions.json", "pictures"

@@ -5,8 +5,8 @@ import subprocess
 
 import pytest
 
-from distcls.engine.code_record import code_record
-from distcls.engine.environment import environment, record
+from distcls.engine.records.code_record import code_record
+from distcls.engine.records.environment import environment, record
 from distcls.tracking.labels import default_labels
 
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from distcls.engine.class_metrics import ClassMetrics
-from distcls.engine.class_scores import average_precision, calibration_error
+from distcls.engine.evaluation.class_metrics import ClassMetrics
+from distcls.engine.evaluation.class_scores import average_precision, calibration_error
 from distcls.models.heads import ClsHead, MultiLabelClsHead
 
 FOLDER = Path(__file__).parent / "reference"

@@ -7,8 +7,8 @@ from accelerate import Accelerator
 from torch import nn
 
 from distcls.data.resolution import Progressive
-from distcls.engine.flops import training_flops
-from distcls.engine.gpu_peaks import peak_flops
+from distcls.engine.performance.flops import training_flops
+from distcls.engine.performance.gpu_peaks import peak_flops
 
 GIB = 2**30
 

@@ -10,8 +10,8 @@ import torch
 from PIL import Image
 
 from distcls.data.dataset import BetonDataset
-from distcls.engine.prediction_files import summary, write
-from distcls.engine.predictions import WORST, Predicted, Predictions, Worst
+from distcls.engine.evaluation.prediction_files import summary, write
+from distcls.engine.evaluation.predictions import WORST, Predicted, Predictions, Worst
 from distcls.models.heads import ClsHead, MultiLabelClsHead
 from distcls.tracking.jsonl import read_events, read_rows
 from tests.engine.launching import PLAIN, TORCHRUN, launch

@@ -11,9 +11,9 @@ from typing import Any
 
 import torch
 
-from distcls.engine.code_record import code_record
-from distcls.engine.durable_file import replace_file
-from distcls.engine.run_folder import installed_versions
+from distcls.engine.records.code_record import code_record
+from distcls.engine.records.durable_file import replace_file
+from distcls.engine.records.run_folder import installed_versions
 from distcls.tracking.redact import redact
 
 SLURM = ("JOB_ID", "ARRAY_JOB_ID", "ARRAY_TASK_ID", "JOB_NAME", "JOB_PARTITION", "JOB_NODELIST", "RESTART_COUNT")

@@ -13,7 +13,7 @@ import time
 
 import pytest
 
-from distcls.engine.run_folder import RunFolder, differences
+from distcls.engine.records.run_folder import RunFolder, differences
 from distcls.errors import UserError
 
 RECIPE = {
@@ -284,7 +284,7 @@ def test_a_folder_that_cannot_be(tmp_path):
 HOLDER = """
 import sys, time
 from pathlib import Path
-from distcls.engine.run_folder import RunFolder
+from distcls.engine.records.run_folder import RunFolder
 folder = RunFolder(Path(sys.argv[1]))
 folder.begin({}, recipe_yaml="", fingerprints={}, world_size=1, threads=1)
 print("in", flush=True)

@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from distcls.data.loader import TrainLoader
-from distcls.engine.bottleneck import Settings, verdict
 from distcls.engine.checkpoints.snapshot import Snapshots
-from distcls.engine.phases import PHASES, Exchange, Phases
+from distcls.engine.performance.bottleneck import Settings, verdict
+from distcls.engine.performance.phases import PHASES, Exchange, Phases
 from distcls.engine.preemption import StopRequest
 from distcls.engine.run import train
 from distcls.tracking.jsonl import read_events, read_rows
