@@ -46,7 +46,7 @@ SchedulerParameters=bf_interval=1,batch_sched_delay=0,sched_min_interval=0
 ReturnToService=2
 KillWait=60
 SlurmdTimeout=25
-MessageTimeout=5
+MessageTimeout=60
 MpiDefault=none
 MailProg=/bin/true
 SwitchType=switch/none
