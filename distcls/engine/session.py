@@ -9,7 +9,7 @@ from typing import Any, Literal
 import torch
 from accelerate import Accelerator
 
-from distcls.data.jpeg_window import window_decoder
+from distcls.data.decoding.jpeg_window import window_decoder
 from distcls.engine.announce import announce, last_words
 from distcls.engine.backends import make_backends
 from distcls.engine.build import Datasets, build_job, open_datasets

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from distcls.data.beton import RAW
+from distcls.data.beton.file_format import RAW
 from distcls.data.dataset import BetonDataset
 from distcls.engine.evaluation.predictions import Predicted
 from distcls.engine.job import Job

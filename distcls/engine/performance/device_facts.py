@@ -6,7 +6,7 @@ import torch
 from accelerate import Accelerator
 from torch import nn
 
-from distcls.data.resolution import Progressive
+from distcls.data.augmenting.resolution import Progressive
 from distcls.engine.performance.flops import training_flops
 from distcls.engine.performance.gpu_peaks import peak_flops
 

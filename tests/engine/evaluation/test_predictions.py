@@ -153,8 +153,8 @@ def test_the_files_of_a_data_set(tiny_data, tmp_path) -> None:
 
 def test_pictures_of_raw_large_and_damaged_images(tmp_path) -> None:
     """Pixels are stored as they are; a large JPEG is shrunk; one that is damaged has no picture, and costs no run."""
-    from distcls.data.convert import convert
-    from distcls.data.sources import open_source
+    from distcls.data.converting.convert import convert
+    from distcls.data.converting.sources import open_source
 
     for label, side in (("large", 700), ("small", 40)):
         (tmp_path / "images" / label).mkdir(parents=True)
