@@ -10,10 +10,10 @@ from typing import Literal
 from distcls.engine.agreement import Agreement
 from distcls.engine.checkpoints.snapshot import Progress, Snapshots, criterion
 from distcls.engine.evaluate import evaluate
+from distcls.engine.evaluation.prediction_files import record_predictions
+from distcls.engine.evaluation.predictions import Predictions
 from distcls.engine.job import Job
 from distcls.engine.metrics import Totals
-from distcls.engine.prediction_files import record_predictions
-from distcls.engine.predictions import Predictions
 from distcls.engine.rows import Rows
 from distcls.engine.seeding import seed_micro_batch
 from distcls.engine.strategies.buffers import averaged_buffers
@@ -67,10 +67,10 @@ def train(job: Job, snapshots: Snapshots, progress: Progress, window: Totals) ->
                 window.add(values, batch.count)
             logging = job.logging_due(step + 1)
             norm = strategy.update(measure=logging)
-            if job.ema is not None:
-                job.ema.update()
-
             progress.step = step + 1
+            if job.ema is not None:
+                job.ema.update(progress.step)
+
             evaluating, saving = job.evaluation_due(progress.step), job.checkpoint_due(progress.step)
             agreement.post(progress.step, stop=job.stop.requested is not None, loss=window.sums.sum())
             agreement.update(wait=evaluating or saving)

@@ -18,10 +18,10 @@ from distcls.engine.checkpoints.export import metadata
 from distcls.engine.checkpoints.rank_share import BUFFER, merged
 from distcls.engine.checkpoints.reshard import shard_name
 from distcls.engine.checkpoints.store import CheckpointStore, SaveFailed, flatten_state, save_weights, unflatten_state
-from distcls.engine.durable_file import replace_file
 from distcls.engine.job import Job
 from distcls.engine.metrics import Totals
-from distcls.engine.run_folder import differences
+from distcls.engine.records.durable_file import replace_file
+from distcls.engine.records.run_folder import differences
 from distcls.engine.strategies.buffers import averaged_buffers
 from distcls.engine.strategies.optimizer_state import once, restore_state, shards_of_state
 from distcls.engine.strategies.shards import other_names
@@ -206,9 +206,8 @@ class Snapshots:
             strategy.weights_changed()
             for name, buffer in job.classifier.named_buffers():
                 buffer.copy_(own[f"{BUFFER}{name}"])
-            changed = {
-                key for key, *_ in differences(state["recipe"]["optimizer"], self._identity["recipe"]["optimizer"])
-            }
+            before, now = state["recipe"]["optimizer"], self._identity["recipe"]["optimizer"]
+            changed = {key for key, *_ in differences(before, now)}
             if "type" not in changed:
                 restore_state(strategy, unflatten_state(first["once"], state["optimizer"]), moments, changed)
             if job.ema is not None:
@@ -249,9 +248,8 @@ class Snapshots:
             if job.rank == 0:
                 persistent = job.classifier.state_dict()
                 tensors |= {name: b for name, b in job.classifier.named_buffers() if name in persistent}
-                tensors |= {
-                    name: tensors[kept] for name, kept in other_names(job.classifier).items() if kept in tensors
-                }
+                shared = other_names(job.classifier)
+                tensors |= {name: tensors[kept] for name, kept in shared.items() if kept in tensors}
                 about = metadata(self._identity, progress.step, progress.last)
                 try:
                     save_weights(self._weights / f"{name}.safetensors", tensors, about)

@@ -55,8 +55,8 @@ class DDP(TorchStrategy):
             if idle:
                 names = ", ".join(idle[:4]) + (", ..." if len(idle) > 4 else "")
                 raise UserError(
-                    f"{len(idle)} parameters had no part in the loss: {names}. On several ranks every parameter that is "
-                    "trained must have one in every step: take out the layers that are not used, or name them in "
+                    f"{len(idle)} parameters had no part in the loss: {names}. On several ranks every parameter that "
+                    "is trained must have one in every step: take out the layers that are not used, or name them in "
                     "model.freeze"
                 )
         return super().update(measure=measure)
