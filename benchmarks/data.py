@@ -3,7 +3,7 @@
     python benchmarks/data.py [--pairs 5] [--seconds 4] [--workers 2] [--jpegs 2048] [--markdown]
 
 All deliver normalised float32 batches (the same normalisation code); the stock Loader augments with FFCV's own
-transforms. `ours` decodes a JPEG's window alone where that is compiled (distcls/data/jpeg_window.py), `whole` is ours
+transforms. `ours` decodes a JPEG's window alone where that is compiled (jpeg_window.py), `whole` is ours
 without it, `area` ours with FFCV's filter. They run in turns, each in a process of its own; the table gives medians
 over the rounds, and the median of the rounds' ratios to stock. `first_batch_seconds` counts from before the imports of
 distcls or ffcv, torch's not among them, to the first batch of a process after others, which left compiled code behind.
@@ -41,9 +41,9 @@ MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 def ours(which: str, path: Path, resolution: int, batch: int, workers: int) -> Iterator[int]:
-    from distcls.data.augment import RandomCrop, RandomHorizontalFlip, RandomResizedCrop
+    from distcls.data.augmenting.augment import RandomCrop, RandomHorizontalFlip, RandomResizedCrop
     from distcls.data.dataset import BetonDataset
-    from distcls.data.jpeg_window import WHOLE
+    from distcls.data.decoding.jpeg_window import WHOLE
     from distcls.data.loader import TrainLoader
 
     crop = RandomCrop(padding=2) if resolution == 28 else RandomResizedCrop()
@@ -69,7 +69,7 @@ def stock(path: Path, resolution: int, batch: int, workers: int) -> Iterator[int
     from ffcv.loader import Loader, OrderOption
     from ffcv.transforms import RandomHorizontalFlip, RandomTranslate, Squeeze, ToTensor
 
-    from distcls.data.slots import Normalise
+    from distcls.data.decoding.slots import Normalise
 
     decode = (
         [SimpleRGBImageDecoder(), RandomTranslate(padding=2)]
@@ -130,7 +130,7 @@ def main() -> None:
         print(json.dumps(measure(which, Path(path), int(resolution), int(batch), options.workers, options.seconds)))
         return
 
-    from distcls.data.convert import convert
+    from distcls.data.converting.convert import convert
 
     runs: dict[str, list[dict[str, dict[str, float]]]] = {}
     with tempfile.TemporaryDirectory() as folder:
@@ -189,7 +189,7 @@ def _machine(workers: int) -> dict[str, object]:
     names = [
         line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line
     ]
-    from distcls.data.jpeg_window import window_decoder
+    from distcls.data.decoding.jpeg_window import window_decoder
 
     packages = {package: version(package) for package in ("ffcv", "numba", "numpy", "torch")}
     cpu = names[0] if names else platform.machine()

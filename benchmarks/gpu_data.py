@@ -20,10 +20,10 @@ import torch
 import torchvision
 from made_up import MadeUp
 
-from distcls.data.augment import RandomHorizontalFlip, RandomResizedCrop
-from distcls.data.convert import convert
+from distcls.data.augmenting.augment import RandomHorizontalFlip, RandomResizedCrop
+from distcls.data.converting.convert import convert
 from distcls.data.dataset import BetonDataset
-from distcls.data.jpeg_window import window_decoder
+from distcls.data.decoding.jpeg_window import window_decoder
 from distcls.data.loader import TrainLoader
 
 CASES = {"raw 256x341": (256, 341, "raw"), "jpeg 375x500 q90": (375, 500, "jpg")}

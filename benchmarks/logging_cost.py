@@ -20,9 +20,9 @@ from types import SimpleNamespace
 
 import torch
 
-from distcls.engine.bottleneck import Settings
-from distcls.engine.device_facts import DeviceFacts
 from distcls.engine.metrics import Totals
+from distcls.engine.performance.bottleneck import Settings
+from distcls.engine.performance.device_facts import DeviceFacts
 from distcls.engine.rows import Rows
 from distcls.tracking.console import Console
 from distcls.tracking.jsonl import MetricsLog

@@ -25,7 +25,7 @@ from pathlib import Path
 import torch
 from made_up import MadeUp
 
-from distcls.data.convert import convert
+from distcls.data.converting.convert import convert
 from distcls.engine import session
 from distcls.engine.preemption import StopRequest
 from distcls.engine.run import train as run_recipe

@@ -23,7 +23,7 @@ from pathlib import Path
 
 import numpy as np
 
-from distcls.data.convert import convert
+from distcls.data.converting.convert import convert
 from distcls.tracking.jsonl import read_events, read_lines
 
 ROOT = Path(__file__).parents[1]

@@ -16,11 +16,11 @@ from pathlib import Path
 
 import numpy as np
 
-from distcls.data import beton
-from distcls.data.block_order import BlockOrder
+from distcls.data.beton import file_format
+from distcls.data.beton.sidecar import Sidecar, Sizes, fingerprint_of, sidecar_path
 from distcls.data.dataset import BetonDataset
-from distcls.data.order import GlobalOrder
-from distcls.data.sidecar import Sidecar, Sizes, fingerprint_of, sidecar_path
+from distcls.data.sampling.block_order import BlockOrder
+from distcls.data.sampling.order import GlobalOrder
 
 RESULT = Path(__file__).parent / "results" / "scale.json"
 BLOCKS = {"block_size": 16, "window": 8}
@@ -51,23 +51,23 @@ def measured(function, arguments):
 
 def synthetic(path, samples):
     """A .beton of images of one pixel, with its sidecar."""
-    kind = np.dtype([("", beton._IMAGE), ("", "<i8")], align=True)
+    kind = np.dtype([("", file_format._IMAGE), ("", "<i8")], align=True)
     records = np.zeros(samples, kind)
-    records_at = beton._HEADER.itemsize + 2 * beton._FIELD.itemsize
+    records_at = file_format._HEADER.itemsize + 2 * file_format._FIELD.itemsize
     data_at = records_at + records.nbytes
     pointers = data_at + 3 * np.arange(samples, dtype=np.uint64)
     for name, value in (("mode", 1), ("width", 1), ("height", 1), ("data_ptr", pointers)):
         records["f0"][name] = value
     records["f1"] = np.arange(samples) % 1000
-    allocations = np.zeros(samples, beton._ALLOCATION)
+    allocations = np.zeros(samples, file_format._ALLOCATION)
     allocations["sample"], allocations["ptr"], allocations["size"] = np.arange(samples), pointers, 3
-    header = np.array([(2, 2, 1 << 21, samples, data_at + 3 * samples)], beton._HEADER)
-    fields = np.zeros(2, beton._FIELD)
+    header = np.array([(2, 2, 1 << 21, samples, data_at + 3 * samples)], file_format._HEADER)
+    fields = np.zeros(2, file_format._FIELD)
     fields["type"] = 2, 1
     with path.open("wb") as file:
         for part in (header, fields, records, np.zeros(3 * samples, np.uint8), allocations):
             file.write(part.tobytes())
-    file, table = beton.read_samples(path)
+    file, table = file_format.read_samples(path)
     sidecar = Sidecar(
         fingerprint=fingerprint_of(file, data_at),
         samples=samples,

@@ -27,7 +27,7 @@ from ffcv_style import ffcv_style
 from made_up import MadeUp
 
 import distcls
-from distcls.data.convert import convert
+from distcls.data.converting.convert import convert
 from distcls.tracking.jsonl import read_rows
 
 ROOT = Path(__file__).parents[1]

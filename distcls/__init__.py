@@ -13,7 +13,7 @@ __version__ = "0.1.0"
 __all__ = ["__version__", "build_model", "load", "train"]
 
 if TYPE_CHECKING:
-    from distcls.engine.run import Outcome
+    from distcls.engine.outcome import Outcome
     from distcls.models.classifier import ImageClassifier
 
 # Imports stand inside the functions: `import distcls` costs nothing, and launch/train.py sets signal handlers before

@@ -14,7 +14,7 @@ stop() { printf 'set-up: %s\n' "$@" >&2; exit 1; }
 
 # What .venv was made from. The folder is part of it: a virtual environment that was moved does not work.
 stamp=.venv/set-up${extra:+-$extra}
-fingerprint() { { cat setup.cfg pyproject.toml launch/constraints.txt launch/apt_test.txt distcls/data/jpeg_window.c; echo "$PWD" "${DISTCLS_PYTHON:-}"; } | sha256sum; }
+fingerprint() { { cat setup.cfg pyproject.toml launch/constraints.txt launch/apt_test.txt distcls/data/decoding/jpeg_window.c; echo "$PWD" "${DISTCLS_PYTHON:-}"; } | sha256sum; }
 # pip is not found when the system's Python has become another version under the virtual environment.
 up_to_date() { [[ -f $stamp && $(<"$stamp") == "$(fingerprint)" ]] && .venv/bin/python -c 'import pip' 2>/dev/null; }
 
@@ -130,7 +130,7 @@ if ! up_to_date; then
     rm -f .venv/set-up*
     install_distcls
     # Optional: without it JPEGs are decoded whole. What is missing is said, and needs no stop.
-    .venv/bin/python -m distcls.data.jpeg_window || true
+    .venv/bin/python -m distcls.data.decoding.jpeg_window || true
     fingerprint | tee .venv/set-up >"$stamp"
     say "done in $SECONDS s: $(.venv/bin/python --version), .venv"
 fi

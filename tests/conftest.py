@@ -51,8 +51,8 @@ def no_process_outlives_its_test() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def tiny_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with train.beton (320 images) and val.beton (103), five classes of 24 x 24 pixels."""
-    from distcls.data.convert import convert
-    from distcls.data.sources import open_source
+    from distcls.data.converting.convert import convert
+    from distcls.data.converting.sources import open_source
 
     folder = tmp_path_factory.mktemp("tiny")
     generator = np.random.default_rng(0)

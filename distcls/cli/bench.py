@@ -26,7 +26,7 @@ def data(
     only_ours: Annotated[bool, typer.Option("--only-ours", help="Leave torch's and FFCV's loaders out.")] = False,
 ) -> None:
     """Images per second and CPU time per image of a recipe's training data, and what bounds them."""
-    from distcls.data import bench as run
+    from distcls.data.inspecting import bench as run
     from distcls.data.loader import TrainLoader
     from distcls.engine.build import open_datasets
     from distcls.engine.plugins import import_parts

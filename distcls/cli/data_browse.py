@@ -24,8 +24,8 @@ def browse(
 
     First with all transforms and mixes, then with each of them alone.
     """
-    from distcls.data.browse import rows_of, title_of
-    from distcls.data.contact_sheet import page, picture
+    from distcls.data.inspecting.browse import rows_of, title_of
+    from distcls.data.inspecting.contact_sheet import page, picture
     from distcls.data.loader import TrainLoader
     from distcls.engine.build import cores_per_rank, open_datasets, resolution_of
     from distcls.engine.plugins import import_parts

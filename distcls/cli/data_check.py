@@ -15,7 +15,7 @@ def check(
     workers: Annotated[int | None, typer.Option(help="Threads. Default: the cores this process may use.")] = None,
 ) -> None:
     """Check structure, sidecar, labels and every image; of two files also what they share. Status 1 on a fault."""
-    from distcls.data.check import FileCheck, Finding
+    from distcls.data.inspecting.check import FileCheck, Finding
 
     def show(title: str, findings: list[Finding]) -> None:
         print(title)

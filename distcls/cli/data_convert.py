@@ -61,11 +61,11 @@ def convert(
     workers: Annotated[int | None, typer.Option(help="Processes. Default: the cores this process may use.")] = None,
 ) -> None:
     """Write a .beton and its sidecar (class names, statistics) from images on disk."""
-    from distcls.data.convert import convert as to_file
-    from distcls.data.order import permutation
-    from distcls.data.shards import convert_shards, shards_for
-    from distcls.data.sources import open_source
-    from distcls.data.subset import Subset
+    from distcls.data.converting.convert import convert as to_file
+    from distcls.data.converting.shards import convert_shards, shards_for
+    from distcls.data.converting.sources import open_source
+    from distcls.data.converting.subset import Subset
+    from distcls.data.sampling.order import permutation
 
     if shards is not None and shard_size is not None:
         raise UserError("--shards and --shard-size: expected one of them")

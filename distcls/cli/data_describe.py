@@ -20,10 +20,10 @@ def describe(
     workers: Annotated[int | None, typer.Option(help="Threads. Default: the cores this process may use.")] = None,
 ) -> None:
     """Write the sidecar (class names, statistics, fingerprint) of a .beton that another program wrote."""
-    from distcls.data.beton import read_samples
-    from distcls.data.describe import describe as run
-    from distcls.data.describe import read_class_names
-    from distcls.data.sidecar import sidecar_path
+    from distcls.data.beton.file_format import read_samples
+    from distcls.data.beton.sidecar import sidecar_path
+    from distcls.data.inspecting.describe import describe as run
+    from distcls.data.inspecting.describe import read_class_names
 
     names = read_class_names(class_names)
     total = len(read_samples(path)[1])

@@ -25,7 +25,7 @@ def sync(
     ] = False,
 ) -> None:
     """Upload what runs logged offline, or could not upload in time. Status 1 if anything is left."""
-    from distcls.engine.run_lock import RunLock
+    from distcls.engine.records.run_lock import RunLock
     from distcls.tracking.wandb_sync import set_aside
     from distcls.tracking.wandb_sync import sync as upload
 

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import numpy as np
 
-from distcls.data.beton import read_samples, read_words
+from distcls.data.beton.file_format import read_samples, read_words
+from distcls.data.beton.multi_hot import pack, unpack, words_for
+from distcls.data.beton.shard_names import expanded
+from distcls.data.beton.sidecar import fingerprint_of, read_sidecar, sidecar_path
 from distcls.data.errors import DataError
-from distcls.data.multi_hot import pack, unpack, words_for
-from distcls.data.shard_names import expanded
-from distcls.data.sidecar import fingerprint_of, read_sidecar, sidecar_path
 
 
 class BetonDataset:
@@ -119,7 +119,7 @@ class BetonDataset:
 
     def guard(self) -> None:
         """From now on a page of a file that cannot be read does not end the process, but fails `check_readable`."""
-        from distcls.data.bus_error import guard  # compiles, where that was not done before
+        from distcls.data.beton.bus_error import guard  # compiles, where that was not done before
 
         self._guards = [guard(file) for file in self._files]
 
@@ -131,7 +131,7 @@ class BetonDataset:
         """
         if not self._guards:
             return
-        from distcls.data.bus_error import lost_pages
+        from distcls.data.beton.bus_error import lost_pages
 
         for path, number in zip(self.paths, self._guards, strict=True):
             if lost_pages(number):

@@ -6,16 +6,16 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from distcls.data.augment import OnDevice, Transform, Windows, draw_windows, in_share
-from distcls.data.block_order import BlockOrder
-from distcls.data.block_reads import BlockReads
+from distcls.data.augmenting.augment import OnDevice, Transform, Windows, draw_windows, in_share
+from distcls.data.augmenting.mix import Mix, Mixing
+from distcls.data.augmenting.pixels import PixelStage
+from distcls.data.augmenting.resolution import Progressive
 from distcls.data.dataset import BetonDataset
-from distcls.data.jpeg_window import WindowDecoder
-from distcls.data.mix import Mix, Mixing
-from distcls.data.order import GlobalOrder, Slice
-from distcls.data.pixels import PixelStage
-from distcls.data.resolution import Progressive
-from distcls.data.slots import Finish, Interpolation, Plan
+from distcls.data.decoding.jpeg_window import WindowDecoder
+from distcls.data.decoding.plan import Finish, Interpolation, Plan
+from distcls.data.sampling.block_order import BlockOrder
+from distcls.data.sampling.block_reads import BlockReads
+from distcls.data.sampling.order import GlobalOrder, Slice
 from distcls.data.stream import Loader, Stream
 from distcls.errors import UserError
 

@@ -15,9 +15,10 @@ import numpy as np
 import torch
 
 from distcls.data.dataset import BetonDataset
+from distcls.data.decoding.jpeg_window import WindowDecoder, window_decoder
+from distcls.data.decoding.plan import Interpolation, Plan
+from distcls.data.decoding.slots import Slot, make_slots
 from distcls.data.errors import DataError
-from distcls.data.jpeg_window import WindowDecoder, window_decoder
-from distcls.data.slots import Interpolation, Plan, Slot, make_slots
 from distcls.errors import UserError
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from distcls.engine.checkpoints.snapshot import Progress, criterion
 from distcls.engine.job import Job
 from distcls.engine.ranks.topology import cores_per_rank
-from distcls.engine.run_folder import RunFolder, Start
+from distcls.engine.records.run_folder import RunFolder, Start
 
 
 def announce(

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from distcls.engine.run_folder import Start
+from distcls.engine.records.run_folder import Start
 from distcls.errors import UserError
 from distcls.recipe.schema import Recipe
 from distcls.registry import TRACKERS

@@ -9,15 +9,15 @@ from torch import nn
 from distcls.data.dataset import BetonDataset
 from distcls.data.errors import DataError
 from distcls.data.loader import EvalLoader, TrainLoader
-from distcls.engine.bottleneck import Settings
-from distcls.engine.class_metrics import ClassMetrics
 from distcls.engine.cuda_graphs import capture_backbone
-from distcls.engine.device_facts import device_facts
+from distcls.engine.evaluation.class_metrics import ClassMetrics
+from distcls.engine.evaluation.predictions import Predictions
 from distcls.engine.fit import misfits, model_misfits
 from distcls.engine.fit_ranks import reported_at
 from distcls.engine.initial_weights import InitialWeights
 from distcls.engine.job import Job
-from distcls.engine.predictions import Predictions
+from distcls.engine.performance.bottleneck import Settings
+from distcls.engine.performance.device_facts import device_facts
 from distcls.engine.preemption import StopRequest
 from distcls.engine.ranks.heartbeat import Heartbeat
 from distcls.engine.ranks.topology import cores_per_rank

@@ -2,7 +2,7 @@
 
 from distcls.engine.checkpoints.snapshot import Snapshots
 from distcls.engine.ranks.watchdog import RankLost
-from distcls.engine.run_folder import RunFolder, Status
+from distcls.engine.records.run_folder import RunFolder, Status
 from distcls.errors import UserError
 from distcls.tracking.bounded import within
 from distcls.tracking.console import Console

@@ -9,9 +9,9 @@ from torch import nn
 
 from distcls.data.loader import EvalLoader
 from distcls.engine.agreement import Agreement
-from distcls.engine.class_metrics import ClassMetrics
+from distcls.engine.evaluation.class_metrics import ClassMetrics
+from distcls.engine.evaluation.predictions import Predictions
 from distcls.engine.metrics import Totals
-from distcls.engine.predictions import Predictions
 from distcls.models.classifier import ImageClassifier
 
 

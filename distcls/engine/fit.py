@@ -6,8 +6,8 @@ from typing import Any
 
 import torch
 
+from distcls.data.augmenting.resolution import Progressive
 from distcls.data.dataset import BetonDataset
-from distcls.data.resolution import Progressive
 from distcls.errors import UserError
 from distcls.models.classifier import ImageClassifier, at_rest
 from distcls.recipe.errors import KeyPath, Problem

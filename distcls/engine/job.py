@@ -7,10 +7,10 @@ import torch
 from accelerate import Accelerator
 
 from distcls.data.loader import EvalLoader, TrainLoader
-from distcls.engine.bottleneck import Settings
-from distcls.engine.class_metrics import ClassMetrics
-from distcls.engine.device_facts import DeviceFacts
-from distcls.engine.predictions import Predictions
+from distcls.engine.evaluation.class_metrics import ClassMetrics
+from distcls.engine.evaluation.predictions import Predictions
+from distcls.engine.performance.bottleneck import Settings
+from distcls.engine.performance.device_facts import DeviceFacts
 from distcls.engine.preemption import StopRequest
 from distcls.engine.ranks.heartbeat import Heartbeat
 from distcls.engine.strategies.strategy import Strategy

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 import torch
 
 from distcls.engine.agreement import LAG
-from distcls.engine.bottleneck import verdict
 from distcls.engine.job import Job
 from distcls.engine.metrics import Means
-from distcls.engine.phases import PHASES, Exchange, Mark, Phases
+from distcls.engine.performance.bottleneck import verdict
+from distcls.engine.performance.phases import PHASES, Exchange, Mark, Phases
 from distcls.engine.reduction import SumOverRanks
 
 

@@ -4,26 +4,11 @@ import os
 import socket
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
+from distcls.engine.outcome import Outcome
 from distcls.engine.preemption import StopRequest
 from distcls.errors import UserError
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """How a run ended. `status` is "finished", "already finished" or "preempted"; `last` and `best` are evaluations."""
-
-    status: str
-    folder: Path
-    last: dict[str, float]
-    best: dict[str, float]
-
-    @property
-    def exit_code(self) -> int:
-        """75 (EX_TEMPFAIL) when preempted: start the same command again to go on."""
-        return StopRequest.exit_code if self.status == "preempted" else 0
 
 
 def train(recipe_path: str | Path, overrides: Sequence[str] = (), *, stop: StopRequest | None = None) -> Outcome:

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from distcls.data.resolution import Progressive
+from distcls.data.augmenting.resolution import Progressive
 from distcls.recipe.schema import Data, ProgressiveResolution
 
 

@@ -9,18 +9,17 @@ from typing import Any, Literal
 import torch
 from accelerate import Accelerator
 
-from distcls.data.jpeg_window import window_decoder
+from distcls.data.decoding.jpeg_window import window_decoder
 from distcls.engine.announce import announce, last_words
 from distcls.engine.backends import make_backends
-from distcls.engine.batch_record import record_batches
 from distcls.engine.build import Datasets, build_job, open_datasets
 from distcls.engine.checkpoints.snapshot import Progress, Snapshots
 from distcls.engine.checkpoints.store import CheckpointStore
 from distcls.engine.ending import draw_report, end_lost, end_run, finish_save
-from distcls.engine.environment import environment, place, record
 from distcls.engine.fit_ranks import check_device, check_ranks
 from distcls.engine.initial_weights import InitialWeights
 from distcls.engine.metrics import Totals
+from distcls.engine.outcome import Outcome
 from distcls.engine.plugins import Plugin, import_parts
 from distcls.engine.preemption import StopRequest
 from distcls.engine.ranks import collectives, heartbeat, network, preflight, topology
@@ -29,8 +28,9 @@ from distcls.engine.ranks.heartbeat import Heartbeat
 from distcls.engine.ranks.meeting import meet
 from distcls.engine.ranks.shared_folder import NFS_CACHE_S, check_shared
 from distcls.engine.ranks.watchdog import RankLost, Watchdog, collective_timeout, is_collective_error
-from distcls.engine.run import Outcome
-from distcls.engine.run_folder import RunFolder, Start
+from distcls.engine.records.batch_record import record_batches
+from distcls.engine.records.environment import environment, place, record
+from distcls.engine.records.run_folder import RunFolder, Start
 from distcls.engine.strategies.accelerator import make_accelerator
 from distcls.engine.trainer import train
 from distcls.errors import UserError

@@ -10,10 +10,10 @@ from typing import Literal
 from distcls.engine.agreement import Agreement
 from distcls.engine.checkpoints.snapshot import Progress, Snapshots, criterion
 from distcls.engine.evaluate import evaluate
+from distcls.engine.evaluation.prediction_files import record_predictions
+from distcls.engine.evaluation.predictions import Predictions
 from distcls.engine.job import Job
 from distcls.engine.metrics import Totals
-from distcls.engine.prediction_files import record_predictions
-from distcls.engine.predictions import Predictions
 from distcls.engine.rows import Rows
 from distcls.engine.seeding import seed_micro_batch
 from distcls.engine.strategies.buffers import averaged_buffers

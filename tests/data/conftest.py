@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from distcls.data.convert import convert
+from distcls.data.converting.convert import convert
 from distcls.data.dataset import BetonDataset
 
 

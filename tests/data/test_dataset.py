@@ -4,8 +4,8 @@ import shutil
 import numpy as np
 import pytest
 
-from distcls.data import beton
-from distcls.data.convert import convert
+from distcls.data.beton import file_format
+from distcls.data.converting.convert import convert
 from distcls.data.dataset import BetonDataset
 from distcls.data.errors import DataError
 from tests.data.conftest import Arrays
@@ -32,7 +32,7 @@ def overwrite(path, offset, data):
 
 
 def header(path):
-    return np.fromfile(path, beton._HEADER, 1)[0]
+    return np.fromfile(path, file_format._HEADER, 1)[0]
 
 
 def test_the_table_holds_what_was_written(raw, raw_images):
@@ -89,7 +89,7 @@ def test_foreign(copy, content):
 
 
 def test_unfinished(copy):
-    overwrite(copy, beton._HEADER.fields["allocations_at"][1], bytes(8))
+    overwrite(copy, file_format._HEADER.fields["allocations_at"][1], bytes(8))
     assert refusal(copy) == (
         f"{copy}: unfinished: it was never closed by its writer (no allocation table). "
         "Write it again with `distcls data convert`."
@@ -114,14 +114,14 @@ def test_truncated_in_the_labels(copy):
 
 
 def test_other_fields(copy):
-    overwrite(copy, beton._HEADER.itemsize, b"\x04")
+    overwrite(copy, file_format._HEADER.itemsize, b"\x04")
     assert refusal(copy).startswith(
         f"{copy}: its fields are of FFCV types [4, 1], expected an RGB image (2) and an int"
     )
 
 
 def test_a_pointer_out_of_the_file(copy):
-    first = beton._HEADER.itemsize + 2 * beton._FIELD.itemsize
+    first = file_format._HEADER.itemsize + 2 * file_format._FIELD.itemsize
     overwrite(copy, first + 24 * 17 + 5, np.uint64(2**60).tobytes())
     overwrite(copy, int(header(copy)["allocations_at"]) + 8, b"")
     assert refusal(copy) == (
@@ -131,7 +131,7 @@ def test_a_pointer_out_of_the_file(copy):
 
 
 def test_a_size_that_does_not_fit(copy):
-    first = beton._HEADER.itemsize + 2 * beton._FIELD.itemsize
+    first = file_format._HEADER.itemsize + 2 * file_format._FIELD.itemsize
     overwrite(copy, first + 24 * 17 + 1, np.uint16(29).tobytes())
     assert f"{copy}: sample 17 is damaged: 2352 bytes at " in refusal(copy)
     assert "do not hold a 29x28 image of kind 1" in refusal(copy)
@@ -139,7 +139,7 @@ def test_a_size_that_does_not_fit(copy):
 
 @pytest.mark.parametrize("label", [10, -1, 2**40])
 def test_a_label_out_of_range(copy, label):
-    first = beton._HEADER.itemsize + 2 * beton._FIELD.itemsize
+    first = file_format._HEADER.itemsize + 2 * file_format._FIELD.itemsize
     overwrite(copy, first + 24 * 17 + 16, np.int64(label).tobytes())
     reseal(copy)
     assert refusal(copy) == (
@@ -150,9 +150,9 @@ def test_a_label_out_of_range(copy, label):
 
 def reseal(path):
     """Make the sidecar fit a file that was changed."""
-    from distcls.data.sidecar import fingerprint_of
+    from distcls.data.beton.sidecar import fingerprint_of
 
-    file, table = beton.read_samples(path)
+    file, table = file_format.read_samples(path)
     sidecar = json.loads(path.with_suffix(".json").read_text())
     sidecar["fingerprint"] = fingerprint_of(file, int(table["address"].min()) - file.ctypes.data)
     path.with_suffix(".json").write_text(json.dumps(sidecar))

@@ -5,10 +5,10 @@ import hashlib
 import pytest
 import torch
 
-from distcls.data.augment import RandomHorizontalFlip, RandomResizedCrop
-from distcls.data.color_jitter import ColorJitter
+from distcls.data.augmenting.augment import RandomHorizontalFlip, RandomResizedCrop
+from distcls.data.augmenting.color_jitter import ColorJitter
+from distcls.data.augmenting.mix import CutMix, Mixup
 from distcls.data.loader import TrainLoader
-from distcls.data.mix import CutMix, Mixup
 
 SAMPLERS = {
     "shuffle": {},

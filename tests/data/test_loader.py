@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from distcls.data.augment import RandomCrop, RandomHorizontalFlip, RandomResizedCrop
+from distcls.data.augmenting.augment import RandomCrop, RandomHorizontalFlip, RandomResizedCrop
 from distcls.data.dataset import BetonDataset
 from distcls.data.errors import DataError
 from distcls.data.loader import EvalLoader, TrainLoader

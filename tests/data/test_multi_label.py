@@ -8,13 +8,13 @@ import pytest
 import torch
 from PIL import Image
 
-from distcls.data.convert import convert
+from distcls.data.beton.multi_hot import pack, unpack, words_for
+from distcls.data.converting.convert import convert
+from distcls.data.converting.sources import open_source
 from distcls.data.dataset import BetonDataset
 from distcls.data.errors import DataError
 from distcls.data.loader import EvalLoader, TrainLoader
-from distcls.data.multi_hot import pack, unpack, words_for
-from distcls.data.sources import open_source
-from tests.data.test_packed import pack as slots_of_a_gpu
+from tests.data.decoding.test_packed import pack as slots_of_a_gpu
 
 ROWS = [("a.png", "cat;dog"), ("sub/b.png", ""), ("c.png", " bird ; cat"), ("a.png", "fish"), ("c.png", "dog")]
 HOT = [[0, 1, 1, 0], [0, 0, 0, 0], [1, 1, 0, 0], [0, 0, 0, 1], [0, 0, 1, 0]]  # bird, cat, dog, fish

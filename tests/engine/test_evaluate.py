@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from distcls.data.dataset import BetonDataset
-from distcls.data.jpeg_window import window_decoder
+from distcls.data.decoding.jpeg_window import window_decoder
 from distcls.data.loader import EvalLoader
 from distcls.engine.checkpoints.store import load_weights
 from distcls.engine.evaluate import evaluate

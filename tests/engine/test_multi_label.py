@@ -32,8 +32,8 @@ tracking: {{mode: disabled}}
 @pytest.fixture(scope="session")
 def coloured(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with train.beton (256 images) and val.beton (75): squares of those of three colours that are present."""
-    from distcls.data.convert import convert
-    from distcls.data.sources import open_source
+    from distcls.data.converting.convert import convert
+    from distcls.data.converting.sources import open_source
 
     folder = tmp_path_factory.mktemp("coloured")
     generator = np.random.default_rng(0)

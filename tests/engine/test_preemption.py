@@ -94,7 +94,9 @@ def test_asking_is_cheap(tmp_path, monkeypatch):
 
 
 def test_importing_it_takes_no_torch():
-    child = python("import sys, distcls.engine.preemption, distcls.engine.run_folder; print('torch' in sys.modules)")
+    child = python(
+        "import sys, distcls.engine.preemption, distcls.engine.records.run_folder; print('torch' in sys.modules)"
+    )
     assert child.communicate(timeout=HANGS_S)[0] == "False\n"
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from distcls.data.augment import RandomHorizontalFlip
+from distcls.data.augmenting.augment import RandomHorizontalFlip
 from distcls.data.dataset import BetonDataset
 from distcls.data.loader import TrainLoader
 

@@ -60,8 +60,8 @@ def checkout(tmp_path: Path) -> Path:
     """A checkout without .venv, in a folder with a space in its name."""
     folder = tmp_path / "a checkout"
     shutil.copytree(ROOT / "launch", folder / "launch")
-    (folder / "distcls/data").mkdir(parents=True)
-    for name in ("setup.cfg", "pyproject.toml", "distcls/data/jpeg_window.c"):
+    (folder / "distcls/data/decoding").mkdir(parents=True)
+    for name in ("setup.cfg", "pyproject.toml", "distcls/data/decoding/jpeg_window.c"):
         shutil.copy(ROOT / name, folder / name)
     return folder
 
@@ -178,7 +178,7 @@ def test_nothing_is_done_twice(checkout: Path) -> None:
             "pyproject.toml",
             "launch/constraints.txt",
             "launch/apt_test.txt",
-            "distcls/data/jpeg_window.c",
+            "distcls/data/decoding/jpeg_window.c",
         )
     )
     stamp = subprocess.run(["sha256sum"], input=made_from + f"{checkout} \n".encode(), capture_output=True).stdout

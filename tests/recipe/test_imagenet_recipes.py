@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from distcls.data.resolution import Progressive
+from distcls.data.augmenting.resolution import Progressive
 from distcls.engine.plugins import import_parts
 from distcls.models import build_classifier
 from distcls.recipe.schema import Recipe, check

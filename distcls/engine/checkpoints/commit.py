@@ -21,7 +21,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from distcls.engine.durable_file import create, fsync_folder, write_all
+from distcls.engine.records.durable_file import create, fsync_folder, write_all
 from distcls.errors import UserError
 
 MANIFEST = "MANIFEST.json"

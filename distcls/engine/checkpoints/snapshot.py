@@ -19,9 +19,9 @@ from distcls.engine.checkpoints.export import metadata
 from distcls.engine.checkpoints.rank_share import BUFFER, merged
 from distcls.engine.checkpoints.reshard import shard_name
 from distcls.engine.checkpoints.store import CheckpointStore, SaveFailed, flatten_state, save_weights, unflatten_state
-from distcls.engine.durable_file import replace_file
 from distcls.engine.job import Job
 from distcls.engine.metrics import Totals
+from distcls.engine.records.durable_file import replace_file
 from distcls.engine.strategies.buffers import averaged_buffers
 from distcls.engine.strategies.optimizer_state import groups_entries, once, restore_state, shards_of_state
 from distcls.errors import UserError

@@ -17,7 +17,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from distcls.engine.durable_file import create, fsync_folder, write_all
+from distcls.engine.records.durable_file import create, fsync_folder, write_all
 from distcls.errors import UserError
 
 CHUNK = 4 << 20  # bytes hashed and written at a time, so that the second of the two finds them in the CPU's cache

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from distcls.engine.run_folder import RunFolder
+from distcls.engine.records.run_folder import RunFolder
 from distcls.engine.slurm.verdict import SlurmJob, Verdict, judge
 from distcls.errors import UserError
 from distcls.recipe.source import read

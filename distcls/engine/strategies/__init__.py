@@ -1,0 +1,1 @@
+"""Where weights, gradients and optimizer state lie: DDP, FSDP2, ZeRO."""

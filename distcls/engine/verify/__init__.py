@@ -1,0 +1,1 @@
+"""`distcls verify-resume`: runs that are interrupted, held against one that is not."""

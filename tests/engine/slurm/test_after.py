@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from distcls.engine.run_folder import RunFolder
+from distcls.engine.records.run_folder import RunFolder
 from distcls.engine.slurm.after import main
 
 CANCELLED = "JobId=7 JobState=COMPLETING Reason=None Restarts=0"

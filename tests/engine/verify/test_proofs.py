@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from distcls.data.stream import Batch
-from distcls.engine.batch_record import BatchRecord, read_batches
 from distcls.engine.checkpoints.tensor_file import save_weights
+from distcls.engine.records.batch_record import BatchRecord, read_batches
 from distcls.engine.verify.proofs import compare
 from distcls.engine.verify.trials import Trial, shortened
 from distcls.tracking.jsonl import MetricsLog

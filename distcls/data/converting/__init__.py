@@ -1,0 +1,1 @@
+"""From folders, lists and torchvision's sets to .beton files: `distcls data convert`."""

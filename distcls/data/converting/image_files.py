@@ -1,0 +1,166 @@
+"""Images as single files, with their labels from the folders that they lie in, or from a list."""
+
+import csv
+import hashlib
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from distcls.data.beton.multi_hot import MOST_CLASSES
+from distcls.data.errors import DataError
+from distcls.registry import did_you_mean
+
+_IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".ppm", ".pgm"}
+
+
+class ImageFiles:
+    """A Source of files below `root`; a subclass fills `class_names` and `_files`, pairs of a path and a label."""
+
+    small = False
+    multi_label = False
+    class_names: list[str]
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self._files: list[tuple[str, Any]] = []
+
+    def __len__(self) -> int:
+        return len(self._files)
+
+    def __getitem__(self, index: int) -> tuple[np.ndarray, Any]:
+        with self._open(index) as image:
+            return np.asarray(image.convert("RGB")), self._files[index][1]
+
+    @contextmanager
+    def _open(self, index: int) -> Iterator[Image.Image]:
+        path = self.name_of(index)
+        try:
+            with Image.open(path) as image:
+                yield image
+        except (UnidentifiedImageError, Image.DecompressionBombError, OSError, SyntaxError, ValueError) as error:
+            raise DataError(f"{path}: cannot be read as an image: {error}. Mend it or move it away.") from error
+
+    def name_of(self, index: int) -> str:
+        return str(self.root / self._files[index][0])
+
+    def largest(self, indices: list[int] | None = None) -> int:
+        """Reads every file's header, which also finds what is no image before the long work begins."""
+
+        def pixels(index: int) -> int:
+            with self._open(index) as image:
+                return image.width * image.height
+
+        with ThreadPoolExecutor(8) as threads:
+            return max(threads.map(pixels, range(len(self)) if indices is None else indices))
+
+    def fingerprint(self, indices: list[int] | None = None) -> str:
+        """Over names and sizes; of some of them also over their labels."""
+        digest = hashlib.sha256()
+        for file, _ in self._files if indices is None else [self._files[index] for index in indices]:
+            digest.update(f"{file}\0{_bytes(self.root / file)}\n".encode())
+        for index in indices or ():
+            digest.update(np.asarray(self._files[index][1], "<i4").tobytes())
+        return digest.hexdigest()
+
+
+class FolderSource(ImageFiles):
+    """One sub-folder per class, sorted by name; images at any depth below it, sorted by path."""
+
+    def __init__(self, root: Path) -> None:
+        super().__init__(root)
+        self.class_names = sorted(entry.name for entry in root.iterdir() if entry.is_dir() and entry.name[0] != ".")
+        for label, name in enumerate(self.class_names):
+            files = sorted(
+                str(file.relative_to(root))
+                for file in (root / name).rglob("*")
+                if file.suffix.lower() in _IMAGE_SUFFIXES
+            )
+            if not files:
+                raise DataError(
+                    f"{root / name}: holds no images, expected those of class {name!r} (one sub-folder per class)"
+                )
+            self._files += [(file, label) for file in files]
+        if not self._files:
+            raise DataError(f"{root}: got no sub-folders with images, expected one sub-folder per class")
+
+
+class CsvSource(ImageFiles):
+    """A list with a header. ``path,labels``: any number of labels, separated by semicolons. ``path,label``: just one.
+
+    Args:
+        path: the list.
+        image_root: folder that its paths are relative to; the list's own if None.
+        classes: a text file of the classes, one a line and in their order, so that several lists agree; if None, they
+            are those of the list, sorted.
+    """
+
+    def __init__(self, path: Path, image_root: Path | None = None, classes: Path | None = None) -> None:
+        super().__init__(image_root or path.parent)
+        rows = self._read(path)
+        named = {name for _, _, names in rows for name in names}
+        self.class_names = read_lines(classes) if classes else sorted(named)
+        number = {name: label for label, name in enumerate(self.class_names)}
+        if len(number) > MOST_CLASSES and self.multi_label:
+            raise DataError(f"{path}: got {len(number)} classes, expected at most {MOST_CLASSES} for several labels")
+        for line, file, names in rows:
+            for name in names:
+                if name not in number:
+                    raise DataError(f"{path}:{line}: no class {name!r} in {classes}.{did_you_mean(name, number)}")
+            labels = [number[name] for name in names]
+            self._files.append((file, _multi_hot(labels, len(number)) if self.multi_label else labels[0]))
+        self._list = path.read_bytes() + "\n".join(self.class_names).encode()
+
+    def _read(self, path: Path) -> list[tuple[int, str, list[str]]]:
+        """Line, path and labels of each image."""
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            table = csv.reader(file)
+            header = [name.strip() for name in next(table, [])]
+            if header not in (["path", "labels"], ["path", "label"]):
+                raise DataError(
+                    f"{path}:1: got the header {','.join(header)!r}, expected 'path,labels' (any number of labels, "
+                    "separated by semicolons) or 'path,label'"
+                )
+            self.multi_label = header[1] == "labels"
+            rows = []
+            for row in filter(None, table):
+                names = [name.strip() for name in row[1].split(";")] if self.multi_label and len(row) == 2 else row[1:]
+                names = [name for name in names if name]
+                if len(row) != 2 or not (self.multi_label or len(names) == 1):
+                    raise DataError(f"{path}:{table.line_num}: got {','.join(row)!r}, expected {','.join(header)}")
+                rows.append((table.line_num, row[0], names))
+        if not rows:
+            raise DataError(f"{path}: lists no images")
+        return rows
+
+    def fingerprint(self, indices: list[int] | None = None) -> str:
+        """Over names, sizes and labels."""
+        content = super().fingerprint(indices)
+        return content if indices is not None else hashlib.sha256(self._list + content.encode()).hexdigest()
+
+
+def _bytes(path: Path) -> int | None:
+    """None where there is no file: then it is one of those that cannot be read."""
+    return path.stat().st_size if path.exists() else None
+
+
+def _multi_hot(labels: list[int], classes: int) -> np.ndarray:
+    hot = np.zeros(classes, np.uint8)
+    hot[labels] = 1
+    return hot
+
+
+def read_lines(path: Path) -> list[str]:
+    """Names, one a line and each once."""
+    try:
+        names = [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror}, expected a class a line") from error
+    if len(set(names)) < len(names):
+        double = next(name for name in names if names.count(name) > 1)
+        raise DataError(f"{path}: class {double!r} is there twice")
+    return names

@@ -1,0 +1,228 @@
+"""Where images come from before they are a .beton: folders, lists, Fashion-MNIST's files, torchvision's sets."""
+
+import gzip
+import hashlib
+import inspect
+import struct
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from distcls.data.converting.annotation_file import AnnotationSource
+from distcls.data.converting.image_files import CsvSource, FolderSource
+from distcls.data.errors import DataError
+from distcls.registry import did_you_mean
+
+_DIGITS = [str(digit) for digit in range(10)]
+_FASHION = ["T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"]
+KINDS = ("folder", "csv", "list", "fashion-mnist", "mnist", "torchvision")
+
+
+class Source(Protocol):
+    """Images (H, W, 3) uint8 RGB with labels, by number; read from several processes at once."""
+
+    class_names: list[str]
+    small: bool  # Images so small that JPEG would cost more than it saves.
+    multi_label: bool  # Labels are (C,) of 0 and 1, not one number.
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> tuple[np.ndarray, Any]: ...
+
+    def name_of(self, index: int) -> str:
+        """For messages: the file of an image, or the set and number."""
+        ...
+
+    def largest(self, indices: list[int] | None = None) -> int:
+        """Pixels (height x width) of the largest image, of all or of these."""
+        ...
+
+    def fingerprint(self, indices: list[int] | None = None) -> str:
+        """Changes when the source, or these of its images, do."""
+        ...
+
+
+def open_source(
+    path: Path,
+    kind: str = "auto",
+    split: str | None = None,
+    dataset: str | None = None,
+    image_root: Path | None = None,
+    classes: Path | None = None,
+) -> Source:
+    """Find out what `path` is, or take `kind`'s word for it.
+
+    Args:
+        path: the folder, or a list.
+        kind: one of KINDS, or auto.
+        split: ``train``, ``val`` or ``test``.
+        dataset: name of a class of torchvision.datasets.
+        image_root, classes: of a list, see CsvSource.
+
+    Raises:
+        DataError: nothing there that can be read.
+    """
+    if not path.exists():
+        raise DataError(f"{path}: no such folder, expected the images to convert")
+    if kind == "auto":
+        kind, dataset = _recognise(path, dataset)
+    if kind == "csv":
+        return CsvSource(path, image_root, classes)
+    if kind == "list":
+        return AnnotationSource(path, image_root, classes)
+    for option, value in (("--image-root", image_root), ("--classes", classes)):
+        if value is not None:
+            raise DataError(
+                f"{option}: goes with a list of images, --source-type csv or list, but {path} is read as {kind}"
+            )
+    if kind == "folder":
+        return FolderSource(path / split if split and (path / split).is_dir() else path)
+    if kind in ("fashion-mnist", "mnist"):
+        return IdxSource(path, split or "train", _FASHION if kind == "fashion-mnist" else _DIGITS)
+    if kind == "torchvision":
+        return TorchvisionSource(path, split or "train", dataset)
+    raise DataError(
+        f"--source-type: got {kind!r}, expected auto or one of {', '.join(KINDS)}.{did_you_mean(kind, KINDS)}"
+    )
+
+
+def _recognise(path: Path, dataset: str | None) -> tuple[str, str | None]:
+    if dataset:
+        return "torchvision", dataset
+    if path.suffix == ".csv":
+        return "csv", None
+    if path.suffix == ".txt":
+        return "list", None
+    for folder, name in (("cifar-10-batches-py", "CIFAR10"), ("cifar-100-python", "CIFAR100")):
+        if (path / folder).is_dir():
+            return "torchvision", name
+    if list(path.glob("*-images-idx3-ubyte*")):
+        # MNIST's files have the same names.
+        return ("fashion-mnist" if "fashion" in str(path.resolve()).lower() else "mnist"), None
+    return "folder", None
+
+
+class IdxSource:
+    """The four idx files of MNIST and Fashion-MNIST, gzipped or not."""
+
+    small = True
+    multi_label = False
+
+    def __init__(self, root: Path, split: str, class_names: list[str]) -> None:
+        prefix = "train" if split == "train" else "t10k"
+        self.class_names = class_names
+        self._images_file = _one_of(root, f"{prefix}-images-idx3-ubyte")
+        labels_file = _one_of(root, f"{prefix}-labels-idx1-ubyte")
+        self._images, self._labels = _read_idx(self._images_file), _read_idx(labels_file)
+        if self._images.ndim != 3 or self._labels.shape != self._images.shape[:1]:
+            raise DataError(
+                f"{self._images_file}: got images {self._images.shape} with labels {self._labels.shape}, "
+                "expected (N, height, width) and (N,). Get both files again."
+            )
+
+    def __len__(self) -> int:
+        return len(self._images)
+
+    def __getitem__(self, index: int) -> tuple[np.ndarray, int]:
+        return np.repeat(self._images[index][:, :, None], 3, axis=2), int(self._labels[index])
+
+    def name_of(self, index: int) -> str:
+        return f"{self._images_file}: image {index}"
+
+    def largest(self, indices: list[int] | None = None) -> int:
+        return self._images[0].size
+
+    def fingerprint(self, indices: list[int] | None = None) -> str:
+        images, labels = (
+            (self._images, self._labels) if indices is None else (self._images[indices], self._labels[indices])
+        )
+        return hashlib.sha256(images.tobytes() + labels.tobytes()).hexdigest()
+
+
+def _one_of(root: Path, name: str) -> Path:
+    for path in (root / name, root / f"{name}.gz"):
+        if path.is_file():
+            return path
+    raise DataError(f"{root / name}: no such file, nor {name}.gz: expected Fashion-MNIST's four idx files in {root}")
+
+
+def _read_idx(path: Path) -> np.ndarray:
+    """An idx file of bytes: two zero bytes, type 8, rank, big-endian sizes, data (yann.lecun.com/exdb/mnist)."""
+    try:
+        data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+    except (OSError, EOFError) as error:
+        raise DataError(f"{path}: cannot be unpacked: {error}. Get the file again.") from error
+    rank = data[3] if len(data) >= 4 and data[:3] == b"\0\0\x08" else 0
+    if not rank or len(data) < 4 + 4 * rank:
+        raise DataError(
+            f"{path}: not an idx file of bytes: it begins with {data[:4].hex() or 'nothing'}. Get the file again."
+        )
+    shape = struct.unpack(f">{rank}I", data[4 : 4 + 4 * rank])
+    found, expected = len(data) - 4 - 4 * rank, int(np.prod(shape))
+    if found != expected:
+        raise DataError(f"{path}: got {found} bytes of data, expected {expected} for {shape}. Get the file again.")
+    return np.frombuffer(data, np.uint8, offset=4 + 4 * rank).reshape(shape)
+
+
+class TorchvisionSource:
+    """A classification set of torchvision.datasets that is on disk already."""
+
+    multi_label = False
+
+    def __init__(self, root: Path, split: str, dataset: str | None) -> None:
+        import torchvision.datasets as sets
+
+        names = [name for name in sets.__all__ if isinstance(getattr(sets, name), type)]
+        if dataset is None or dataset not in names:
+            hint = did_you_mean(dataset, names) if dataset else " For example --dataset CIFAR10."
+            raise DataError(f"--dataset: got {dataset!r}, expected the name of a class of torchvision.datasets.{hint}")
+        maker: Any = getattr(sets, dataset)
+        arguments = inspect.signature(maker).parameters
+        choice: dict[str, Any] = {"train": split == "train"} if "train" in arguments else {}
+        if "split" in arguments:
+            choice = {"split": split}
+        try:
+            self._set = maker(str(root), **choice)
+        except (RuntimeError, ValueError, OSError) as error:
+            raise DataError(f"{root}: torchvision's {dataset} cannot read its {split} split there: {error}") from error
+        self._name = f"torchvision {dataset} {split}"
+        labels = getattr(self._set, "targets", getattr(self._set, "labels", None))
+        names_of_set = getattr(self._set, "classes", None)
+        if names_of_set is None:
+            if labels is None:
+                raise DataError(
+                    f"{self._name}: has neither class names nor a list of labels: convert it from a folder instead"
+                )
+            names_of_set = [str(label) for label in range(int(np.max(labels)) + 1)]
+        # ImageNet's classes are tuples of synonyms.
+        self.class_names = [", ".join(name) if isinstance(name, tuple) else str(name) for name in names_of_set]
+        shape = self[0][0].shape
+        self.small = max(shape) <= 96
+
+    def __len__(self) -> int:
+        return len(self._set)
+
+    def __getitem__(self, index: int) -> tuple[np.ndarray, int]:
+        try:
+            image, label = self._set[index]
+            return np.asarray(image.convert("RGB")), int(label)
+        except Exception as error:
+            raise DataError(f"{self.name_of(index)}: cannot be read: {type(error).__name__}: {error}") from error
+
+    def name_of(self, index: int) -> str:
+        return f"{self._name}: image {index}"
+
+    def largest(self, indices: list[int] | None = None) -> int:
+        """Small images of these sets are all of one size."""
+        sample = [0] if self.small else range(len(self)) if indices is None else indices
+        return max(self[index][0].size // 3 for index in sample)
+
+    def fingerprint(self, indices: list[int] | None = None) -> str:
+        """Over its name, length and first and last image; of some of them also over their numbers."""
+        digest = hashlib.sha256(f"{self._name} {len(self)}".encode())
+        if indices is not None:
+            digest.update(np.array(indices, "<i8").tobytes())
+        for index in (0, len(self) - 1) if indices is None else (indices[0], indices[-1]):
+            digest.update(self[index][0].tobytes())
+        return digest.hexdigest()

@@ -1,0 +1,34 @@
+"""A part of a source, or all of it in another order."""
+
+from typing import Any
+
+import numpy as np
+
+from distcls.data.converting.sources import Source
+
+
+class Subset:
+    """A Source of those images of `source` that `indices` (n,) names, in that order."""
+
+    def __init__(self, source: Source, indices: np.ndarray) -> None:
+        self.source = source
+        self.class_names, self.small, self.multi_label = source.class_names, source.small, source.multi_label
+        self._indices = indices.tolist()
+
+    def __len__(self) -> int:
+        return len(self._indices)
+
+    def __getitem__(self, index: int) -> tuple[np.ndarray, Any]:
+        return self.source[self._indices[index]]
+
+    def name_of(self, index: int) -> str:
+        return self.source.name_of(self._indices[index])
+
+    def largest(self, indices: list[int] | None = None) -> int:
+        return self.source.largest(self._of(indices))
+
+    def fingerprint(self, indices: list[int] | None = None) -> str:
+        return self.source.fingerprint(self._of(indices))
+
+    def _of(self, indices: list[int] | None) -> list[int]:
+        return self._indices if indices is None else [self._indices[index] for index in indices]

@@ -1,0 +1,1 @@
+"""From stored bytes to resized and normalised images, on a CPU or a GPU."""

@@ -1,0 +1,249 @@
+"""For training on a GPU: the CPU only decodes and cuts out, the GPU resizes, mirrors and normalises.
+
+All of a batch's windows travel in one page-locked buffer with their table and targets: one copy and one kernel per
+batch. A GPU operation per image instead, be it a copy or a decode, stretches the training step by its own length.
+
+Layout of the buffer: table (N, 7) int64, then target (N,) int64 or (N, C) float32, then each window's pixels
+(rows, cols, 3). A row of the table: where the window begins, in bytes from the buffer's start; rows, cols, flip; and
+bytes from a pixel to the one below, to the one beside it, and to its next channel. Images that the GPU has decoded lie
+elsewhere in its memory, channel by channel, and are found in the same way.
+"""
+
+import ctypes
+import threading
+from collections.abc import Sequence
+from typing import Protocol
+
+import numpy as np
+import torch
+from torchvision.io import ImageReadMode, decode_jpeg
+
+from distcls.data.decoding.decode_cpu import pack_windows
+from distcls.data.decoding.jpeg_window import WindowDecoder
+from distcls.data.decoding.plan import Interpolation, Plan
+from distcls.data.decoding.resize_plain import resize_plainly
+
+_COLUMNS = 7
+_ROW = _COLUMNS * 8  # bytes
+
+
+class Transfer(Protocol):
+    """How a buffer reaches the device that trains."""
+
+    device: torch.device
+
+    def host_buffer(self, size: int) -> torch.Tensor:
+        """(size,) uint8 that threads write to."""
+        ...
+
+    def device_buffer(self, size: int) -> torch.Tensor:
+        """(size,) uint8 on the device. The consumer; nothing may be under way."""
+        ...
+
+    def wait_writable(self) -> None:
+        """A thread: until the last copy has read the host's side."""
+
+    def wait_read(self) -> None:
+        """A thread: until the consumer's stream has read the last copy, and what was decoded beside it."""
+
+    def decode(self, files: list[torch.Tensor]) -> list[torch.Tensor]:
+        """A thread: JPEGs (bytes,) uint8 -> images (3, H, W) uint8 on the device, ready where a later copy has arrived.
+
+        Raises:
+            RuntimeError: one of them is damaged.
+        """
+        ...
+
+    def copy(self, host: torch.Tensor, device: torch.Tensor) -> None:
+        """A thread: start the copy, once the consumer's stream has read the last one."""
+
+    def arrived(self) -> None:
+        """The consumer: what it does next on the device sees the copy."""
+
+    def read(self) -> None:
+        """The consumer: what it did so far was all that reads this copy."""
+
+
+class CudaTransfer:
+    """Copies on a stream beside the training, so that they run while the device computes."""
+
+    def __init__(self, device: torch.device, copies: torch.cuda.Stream) -> None:
+        self.device = copies.device
+        self._copies = copies
+        self._copied = torch.cuda.Event()
+        self._read = torch.cuda.Event()
+
+    def host_buffer(self, size: int) -> torch.Tensor:
+        return torch.empty(size, dtype=torch.uint8, pin_memory=True)
+
+    def device_buffer(self, size: int) -> torch.Tensor:
+        buffer = torch.empty(size, dtype=torch.uint8, device=self.device)
+        # Its memory may be what an operation still under way on the consumer's stream has let go of.
+        self.read()
+        return buffer
+
+    def wait_writable(self) -> None:
+        self._copied.synchronize()
+
+    def wait_read(self) -> None:
+        self._read.synchronize()
+
+    def decode(self, files: list[torch.Tensor]) -> list[torch.Tensor]:
+        with torch.cuda.device(self.device), torch.cuda.stream(self._copies):
+            return decode_jpeg(files, mode=ImageReadMode.RGB, device=self.device)
+
+    def copy(self, host: torch.Tensor, device: torch.Tensor) -> None:
+        with torch.cuda.stream(self._copies):
+            self._copies.wait_event(self._read)
+            device.copy_(host, non_blocking=True)
+            self._copied.record()
+
+    def arrived(self) -> None:
+        torch.cuda.current_stream(self.device).wait_event(self._copied)
+
+    def read(self) -> None:
+        self._read.record(torch.cuda.current_stream(self.device))
+
+
+class PackedSlot:
+    """Room for the packed windows of one batch, on the host and on the device; grows to the largest batch met."""
+
+    def __init__(
+        self,
+        batch_size: int,
+        resolution: int,
+        *,
+        mean: Sequence[float],
+        std: Sequence[float],
+        dtype: torch.dtype,
+        interpolation: Interpolation,
+        jpeg: WindowDecoder,
+        transfer: Transfer,
+    ) -> None:
+        self._area = interpolation == "ffcv_area"
+        self._jpeg = jpeg
+        self._decoded: list[torch.Tensor] = []
+        self._mean, self._std, self._dtype = tuple(mean), tuple(std), dtype
+        self._transfer = transfer
+        self._lock = threading.Lock()
+        self._parts = 0
+        self._bytes = 0
+        # The first guess: windows of the output's size.
+        self._allocate(batch_size * (_ROW + 8 + 3 * resolution**2))
+
+    def _allocate(self, size: int) -> None:
+        self._host = self._transfer.host_buffer(size)
+        self._device = self._transfer.device_buffer(size)
+        self._packed = self._host.numpy()
+
+    def begin(self, plan: Plan, parts: int) -> None:
+        self._plan = plan
+        rows, cols, flip = plan.windows[:, 2:5].astype(np.int64).T
+        self._indices, self._windows = plan.indices, plan.windows
+        if plan.on_device is not None:
+            # The threads see them as padding of no size.
+            self._indices = np.where(plan.on_device, -1, plan.indices)
+            self._windows = np.where(plan.on_device[:, None], 0, plan.windows)
+        sizes = 3 * self._windows[:, 2].astype(np.int64) * self._windows[:, 3]
+        ends = len(rows) * _ROW + plan.target.nbytes + np.cumsum(sizes)
+        self._offsets = ends - sizes
+        one = np.ones_like(rows)
+        self._table = np.stack((self._offsets, rows, cols, flip, 3 * cols, 3 * one, one), 1)
+        self._bytes = int(ends[-1])
+        self._parts = parts
+        if self._bytes > len(self._packed):
+            self._transfer.wait_writable()
+            self._allocate(self._bytes * 5 // 4)
+
+    def fill(self, samples: np.ndarray, first: int, last: int) -> np.ndarray:
+        self._transfer.wait_writable()
+        status = np.empty(last - first, np.int32)
+        part = slice(first, last)
+        pack_windows(
+            samples,
+            self._indices[part],
+            self._windows[part],
+            self._jpeg.address,
+            self._offsets[part],
+            self._packed,
+            status,
+        )
+        return status
+
+    def decode_on_device(self, samples: np.ndarray) -> np.ndarray:
+        assert self._plan.on_device is not None
+        status = np.zeros(len(self._plan.indices), np.int32)
+        which = np.flatnonzero(self._plan.on_device)
+        rows = samples[self._plan.indices[which]]
+        files = [_bytes_of(row) for row in rows]
+        # Their memory is given back only when nothing reads it any more: the decoder's own stream waits for nobody.
+        self._transfer.wait_read()
+        self._decoded = []
+        try:
+            self._decoded = self._transfer.decode(files)
+        except RuntimeError:
+            status[which] = [self._is_damaged(file) for file in files]
+            if not status.any():
+                raise
+            return status
+        for place, row, image in zip(which, rows, self._decoded, strict=True):
+            if image.shape != (3, row["height"], row["width"]):
+                status[place] = 1
+            top, left = self._plan.windows[place, :2].astype(np.int64)
+            channel, line, pixel = image.stride()
+            start = image.data_ptr() + int(top) * line + int(left) * pixel
+            self._table[place, 0] = start - self._device.data_ptr()
+            self._table[place, 4:] = line, pixel, channel
+        return status
+
+    def _is_damaged(self, file: torch.Tensor) -> bool:
+        try:
+            self._transfer.decode([file])
+        except RuntimeError:
+            return True
+        return False
+
+    def part_done(self) -> None:
+        with self._lock:
+            self._parts -= 1
+            if self._parts:
+                return
+        head = self._table.tobytes() + self._plan.target.tobytes()
+        self._packed[: len(head)] = np.frombuffer(head, np.uint8)
+        self._transfer.copy(self._host[: self._bytes], self._device[: self._bytes])
+
+    def deliver(self) -> tuple[torch.Tensor, torch.Tensor]:
+        on_host = torch.from_numpy(self._plan.target)
+        pixels_at = self._table.nbytes + on_host.nbytes
+        self._transfer.arrived()
+        table = self._device[: self._table.nbytes].view(torch.int64).view(-1, _COLUMNS)
+        target = self._device[self._table.nbytes : pixels_at].view(on_host.dtype).view(on_host.shape).clone()
+        resize = resize_on_gpu if self._device.is_cuda else resize_plainly
+        shape = (self._plan.resolution, self._mean, self._std, self._dtype)
+        images = resize(self._device, table, *shape, area=self._area)
+        self._transfer.read()
+        return images, target
+
+
+def _bytes_of(sample: np.void) -> torch.Tensor:
+    """The file of a sample, (bytes,) uint8, where it is mapped: nothing writes to it."""
+    array = (ctypes.c_uint8 * int(sample["size"])).from_address(int(sample["address"]))
+    return torch.from_numpy(np.ctypeslib.as_array(array))
+
+
+def resize_on_gpu(
+    packed: torch.Tensor,
+    table: torch.Tensor,
+    resolution: int,
+    mean: Sequence[float],
+    std: Sequence[float],
+    dtype: torch.dtype,
+    *,
+    area: bool = False,
+) -> torch.Tensor:
+    """As `resize_plainly`, by one kernel."""
+    from distcls.data.decoding.decode_gpu import resize_windows
+
+    # Triton launches on the current device, which need not be the loader's.
+    with torch.cuda.device_of(packed):
+        return resize_windows(packed, table, resolution, mean, std, dtype, area=area)

@@ -1,0 +1,165 @@
+"""Is this .beton whole, and does validation share images with training? Looks at every byte that training would."""
+
+import hashlib
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from distcls.data.beton.file_format import JPEG, read_samples
+from distcls.data.dataset import BetonDataset
+from distcls.data.errors import DataError
+from distcls.data.inspecting.scan import decode_whole, jpeg_size, scan, stored_bytes
+
+_LISTED = 10  # of one kind of fault
+_DIGEST = np.dtype("V16")
+
+
+@dataclass(frozen=True)
+class Finding:
+    level: Literal["ok", "note", "FAULT"]
+    text: str
+
+
+class FileCheck:
+    """What was found out about one .beton. Its structure, sidecar and labels are looked at at once, see `decode`.
+
+    Args:
+        path: the file.
+
+    Attributes:
+        findings: in the order found.
+        images: how many `decode` will look at; 0 where the structure is damaged.
+        digests: (images,) 16 bytes per image after `decode`: equal pixels in equal sizes have equal digests.
+        class_names: of the sidecar; empty where it cannot be used.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.findings: list[Finding] = []
+        self.images = 0
+        self.class_names: list[str] = []
+        try:
+            self._file, self.samples = read_samples(path)
+        except DataError as error:
+            self._add("FAULT", str(error))
+            return
+        self.images = len(self.samples)
+        self._labels = self.samples["label"]
+        self._sha256: str | None = None
+        self.digests = np.zeros(self.images, _DIGEST)
+        self._damaged = np.zeros(self.images, bool)
+        jpegs = int((self.samples["mode"] == JPEG).sum())
+        self._add(
+            "ok",
+            f"structure: {self.images} images ({jpegs} as JPEG), {len(self._file) / 2**20:.1f} MiB",
+        )
+        try:
+            dataset = BetonDataset(path)
+        except DataError as error:
+            self._add("FAULT", str(error))
+            return
+        self.class_names = dataset.class_names
+        self._add("ok", f"sidecar: belongs to the file, {dataset.fingerprint}")
+        self._labels = dataset.labels
+        self._sha256 = dataset.sidecar.sha256
+        self._classes(dataset)
+
+    @property
+    def faulty(self) -> bool:
+        return any(finding.level == "FAULT" for finding in self.findings)
+
+    def _add(self, level: Literal["ok", "note", "FAULT"], text: str) -> None:
+        self.findings.append(Finding(level, text))
+
+    def _classes(self, dataset: BetonDataset) -> None:
+        labels = dataset.labels
+        if dataset.multi_label:
+            counts = labels.sum(0, dtype=np.int64)
+            without = int((labels.sum(1, dtype=np.int64) == 0).sum())
+            each = f", {labels.sum() / len(labels):.2f} classes an image, {without} images with none"
+        else:
+            counts, each = np.bincount(labels, minlength=dataset.num_classes), ""
+        spread = f"{counts.min()} .. {int(np.median(counts))} .. {counts.max()}"
+        self._add("ok", f"labels: {dataset.num_classes} classes of {spread} images (min, median, max){each}")
+        if counts.tolist() != dataset.sidecar.class_counts:
+            self._add("FAULT", "class_counts of the sidecar are not those of the labels: write both again")
+        empty = [name for name, count in zip(dataset.class_names, counts, strict=True) if not count]
+        if empty:
+            self._add("note", f"{len(empty)} classes without images: {_listed(empty)}")
+
+    def decode(self, workers: int, progress: Callable[[int], None]) -> None:
+        """Hash the file, decode every image, hold a JPEG's own size against the table's, and find equal images."""
+        problems: dict[int, str] = {}
+
+        def visit(index: int) -> None:
+            sample = self.samples[index]
+            if sample["mode"] == JPEG:
+                found = jpeg_size(stored_bytes(self._file, sample).tobytes())
+                if found != (sample["height"], sample["width"]):
+                    is_ = f"a JPEG of {found[1]}x{found[0]}" if found else "no JPEG"
+                    problems[index] = f"is {is_}, but {sample['width']}x{sample['height']} in the table"
+                    return
+            pixels = decode_whole(self.samples, index)
+            if pixels is None:
+                problems[index] = "its JPEG data is damaged and cannot be decoded"
+                return
+            digest = hashlib.blake2b(str(pixels.shape).encode(), digest_size=_DIGEST.itemsize)
+            digest.update(pixels.data)
+            self.digests[index] = np.void(digest.digest())
+
+        with ThreadPoolExecutor(1) as thread:
+            whole = thread.submit(hashlib.sha256, self._file.data) if self._sha256 else None
+            scan(self.images, visit, workers, progress)
+        if whole is not None and whole.result().hexdigest() != self._sha256:
+            self._add("FAULT", "its bytes are not those that were written (SHA-256): copy it again, or write it again")
+        elif whole is not None:
+            self._add("ok", "bytes: all as they were written (SHA-256)")
+        for index in sorted(problems)[:_LISTED]:
+            self._add("FAULT", f"sample {index}: {problems[index]}")
+        if len(problems) > _LISTED:
+            self._add("FAULT", f"and {len(problems) - _LISTED} more images")
+        if not problems:
+            self._add("ok", f"images: all {self.images} decode, in the sizes of the table")
+        self._damaged[list(problems)] = True
+        self._repeats()
+
+    def _repeats(self) -> None:
+        whole = np.flatnonzero(~self._damaged)
+        _, first, back = np.unique(self.digests[whole], return_index=True, return_inverse=True)
+        repeats = np.flatnonzero(first[back] != np.arange(len(whole)))
+        if not len(repeats):
+            return
+        pairs = [(int(whole[first[back[i]]]), int(whole[i])) for i in repeats]
+        self._add("note", f"{len(pairs)} images repeat an earlier one of this file: samples {_pairs(pairs)}")
+        torn = [(one, other) for one, other in pairs if np.any(self._labels[one] != self._labels[other])]
+        if torn:
+            self._add("note", f"{len(torn)} of them under another label: samples {_pairs(torn)}")
+
+    def compare(self, other: "FileCheck") -> list[Finding]:
+        """After `decode` of both: classes that differ and images that are in both, which make evaluation lie."""
+        findings = []
+        if self.class_names and other.class_names and self.class_names != other.class_names:
+            text = f"other classes: {_listed(self.class_names)} here, {_listed(other.class_names)} there"
+            findings.append(Finding("FAULT", text))
+        if not (self.images and other.images):
+            return findings
+        mine, theirs = np.flatnonzero(~self._damaged), np.flatnonzero(~other._damaged)
+        _, i, j = np.intersect1d(self.digests[mine], other.digests[theirs], return_indices=True)
+        if len(i):
+            pairs = sorted(zip(mine[i].tolist(), theirs[j].tolist(), strict=True))
+            findings.append(Finding("FAULT", f"{len(pairs)} images are in both: samples {_pairs(pairs)}"))
+        else:
+            findings.append(Finding("ok", "no image is in both"))
+        return findings
+
+
+def _pairs(pairs: Sequence[tuple[int, int]]) -> str:
+    return _listed([f"{one} = {other}" for one, other in pairs])
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(names[:_LISTED]) + (", ..." if len(names) > _LISTED else "")

@@ -1,0 +1,120 @@
+"""A sidecar for a .beton of another program, e.g. ffcv-imagenet: the format has no class names, no statistics."""
+
+import hashlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from distcls.data.beton.file_format import JPEG, read_samples, read_words
+from distcls.data.beton.multi_hot import pack, unpack, words_for
+from distcls.data.beton.sidecar import Sidecar, Sizes, fingerprint_of, sidecar_path
+from distcls.data.errors import DataError
+from distcls.data.inspecting.scan import decode_whole, scan
+
+
+def read_class_names(path: Path) -> list[str]:
+    """One name a line, or a JSON list of names.
+
+    Raises:
+        DataError: the file cannot be read, or a name is there twice.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+        names = (
+            json.loads(text) if path.suffix == ".json" else [line.strip() for line in text.splitlines() if line.strip()]
+        )
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: cannot be read ({error}), expected a class name a line, or a JSON list") from error
+    if not names or not isinstance(names, list) or not all(isinstance(name, str) and name for name in names):
+        raise DataError(f"{path}: expected a class name a line, or a JSON list of names")
+    twice = [name for number, name in enumerate(names) if name in names[:number]]
+    if twice:
+        raise DataError(f"{path}: class {twice[0]!r} is there twice")
+    return names
+
+
+def describe(
+    path: Path,
+    class_names: list[str],
+    *,
+    multi_label: bool = False,
+    workers: int,
+    progress: Callable[[int], None] = lambda done: None,
+) -> Sidecar:
+    """Decode every image for the statistics, and write the sidecar.
+
+    Args:
+        path: the .beton.
+        class_names: in the labels' order.
+        multi_label: its int fields hold one bit per class, as `multi_hot.pack` has it, not one class number.
+        workers: threads.
+        progress: called now and then with the number of images done.
+
+    Raises:
+        DataError: the sidecar exists, an image is damaged, or a label has no name.
+    """
+    target = sidecar_path(path)
+    if target.exists():
+        raise DataError(f"{target}: exists already: move it away to write it anew")
+    file, table = read_samples(path)
+    counts = _multi_label_counts(path, file, class_names) if multi_label else _counts(path, table, class_names)
+    moments = np.zeros((len(table), 2, 3))
+
+    def visit(index: int) -> None:
+        pixels = decode_whole(table, index)
+        if pixels is None:
+            raise DataError(f"{path}: sample {index}: its JPEG data is damaged and cannot be decoded")
+        # From counts of the 256 values: exact, and no float copy of the image.
+        counts = np.stack([np.bincount(pixels[:, :, channel].ravel(), minlength=256) for channel in range(3)], 1)
+        values = np.arange(256)[:, None] / 255
+        moments[index] = np.stack(((counts * values).sum(0), (counts * values**2).sum(0))) * 3 / pixels.size
+
+    scan(len(table), visit, workers, progress)
+    mean, square = moments.mean(0)
+    sidecar = Sidecar(
+        fingerprint=fingerprint_of(file, int(table["address"].min()) - file.ctypes.data),
+        samples=len(table),
+        class_names=class_names,
+        class_counts=counts.tolist(),
+        multi_label=multi_label,
+        sha256=hashlib.sha256(file.data).hexdigest(),
+        mean=mean.tolist(),
+        std=np.sqrt(square - mean**2).tolist(),
+        sizes=Sizes.of(table),
+        bytes=len(file),
+        jpeg_samples=int((table["mode"] == JPEG).sum()),
+        write={},
+        source={"path": str(path.resolve()), "kind": "described", "fingerprint": None},
+        versions={},
+    )
+    target.write_text(sidecar.model_dump_json(indent=1) + "\n")
+    return sidecar
+
+
+def _counts(path: Path, table: np.ndarray, class_names: list[str]) -> np.ndarray:
+    wrong = np.flatnonzero((table["label"] < 0) | (table["label"] >= len(class_names)))
+    if len(wrong):
+        raise DataError(
+            f"{path}: sample {wrong[0]} has label {table['label'][wrong[0]]}, expected one of the {len(class_names)} "
+            f"classes, 0..{len(class_names) - 1} ({len(wrong)} such samples). Does --class-names belong to this file?"
+        )
+    return np.bincount(table["label"], minlength=len(class_names))
+
+
+def _multi_label_counts(path: Path, file: np.ndarray, class_names: list[str]) -> np.ndarray:
+    words, classes = read_words(path, file), len(class_names)
+    if words.shape[1] != words_for(classes):
+        raise DataError(
+            f"{path}: holds {words.shape[1]} int fields, expected {words_for(classes)} for one bit of each of "
+            f"{classes} classes. Does --class-names belong to this file?"
+        )
+    hot = unpack(words, classes)
+    wrong = np.flatnonzero((pack(hot) != words).any(axis=1))
+    if len(wrong):
+        raise DataError(
+            f"{path}: sample {wrong[0]} has a class beyond the {classes} of --class-names ({len(wrong)} such samples). "
+            "Does --class-names belong to this file, and does it hold several labels per image?"
+        )
+    return hot.sum(axis=0, dtype=np.int64)

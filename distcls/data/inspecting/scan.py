@@ -1,0 +1,56 @@
+"""Every image of a .beton once, whole, by threads: for the commands that look at all pixels."""
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+
+from distcls.data.decoding.decode_cpu import pack_windows
+
+_CHUNK = 64
+
+
+def decode_whole(samples: np.ndarray, index: int) -> np.ndarray | None:
+    """Image `index` of the table, (height, width, 3) uint8; None where the decoder complains."""
+    height, width = int(samples["height"][index]), int(samples["width"][index])
+    pixels, status = np.empty(height * width * 3, np.uint8), np.empty(1, np.int32)
+    window = np.array([[0, 0, height, width, 0, 1]], np.int32)
+    pack_windows(samples, np.array([index]), window, 0, np.zeros(1, np.int64), pixels, status)
+    return None if status[0] else pixels.reshape(height, width, 3)
+
+
+def scan(number: int, visit: Callable[[int], None], workers: int, progress: Callable[[int], None]) -> None:
+    """Call visit(i) for i in 0..number from `workers` threads; progress gets the number done, from this thread."""
+
+    def chunk(start: int) -> int:
+        stop = min(start + _CHUNK, number)
+        for index in range(start, stop):
+            visit(index)
+        return stop - start
+
+    done = 0
+    with ThreadPoolExecutor(workers) as threads:
+        for finished in threads.map(chunk, range(0, number, _CHUNK)):
+            done += finished
+            progress(done)
+
+
+def stored_bytes(file: np.ndarray, sample: np.ndarray) -> np.ndarray:
+    """What the mapped `file` holds for one row of its table, (size,) uint8."""
+    start = int(sample["address"]) - file.ctypes.data
+    return file[start : start + int(sample["size"])]
+
+
+def jpeg_size(data: bytes) -> tuple[int, int] | None:
+    """Height and width as the JPEG's own frame header has them; None where there is no such header."""
+    at = 2
+    while data[:2] == b"\xff\xd8" and at + 9 <= len(data) and data[at] == 0xFF:
+        marker = data[at + 1]
+        if marker == 0xFF:  # fill byte
+            at += 1
+            continue
+        # SOF0..SOF15, without the tables and extensions that lie between them (DHT, JPG, DAC).
+        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
+            return int.from_bytes(data[at + 5 : at + 7], "big"), int.from_bytes(data[at + 7 : at + 9], "big")
+        at += 2 + int.from_bytes(data[at + 2 : at + 4], "big")
+    return None

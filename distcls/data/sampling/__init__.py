@@ -1,0 +1,1 @@
+"""Which images make which batch, and where on disk they are read."""

@@ -1,0 +1,81 @@
+"""What is asked of the device and the process beside each training row: utilisation and memory, without waiting."""
+
+import resource
+
+import torch
+from accelerate import Accelerator
+from torch import nn
+
+from distcls.data.augmenting.resolution import Progressive
+from distcls.engine.performance.flops import training_flops
+from distcls.engine.performance.gpu_peaks import peak_flops
+
+GIB = 2**30
+
+
+class DeviceFacts:
+    """Memory and GPU utilisation of this process, by metric name.
+
+    Args:
+        device: where the model is.
+        peak_flops: what one device can do in a second; None where that is not known.
+        training_flops: floating-point operations of one image by resolution, None where they could not be counted.
+        devices: number of ranks, one device each.
+    """
+
+    def __init__(
+        self,
+        device: torch.device,
+        *,
+        peak_flops: float | None = None,
+        training_flops: dict[int, float | None] | None = None,
+        devices: int = 1,
+    ) -> None:
+        self._device = device
+        self._peak = peak_flops
+        self._flops = training_flops or {}
+        self._devices = devices
+        self._asks_utilisation = device.type == "cuda"
+
+    def now(self) -> dict[str, float]:
+        """Measured in well under a millisecond: torch's own bookkeeping, the kernel's, one question to the driver."""
+        # Linux counts kilobytes
+        found = {"perf/rss_gb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / GIB}
+        if self._device.type == "cuda":
+            found["perf/mem_gb"] = torch.cuda.max_memory_allocated(self._device) / GIB
+        if self._asks_utilisation:
+            try:
+                found["perf/gpu_util"] = torch.cuda.utilization(self._device) / 100
+            except Exception:  # no NVML for Python, a MIG slice, a container without the driver's library
+                self._asks_utilisation = False
+        return found
+
+    def mfu(self, images_per_second: float, resolution: int) -> dict[str, float]:
+        """Model FLOPs utilisation (Chowdhery et al. 2022, PaLM, appendix B) of all devices together, where known."""
+        flops = self._flops.get(resolution)
+        if flops is None or self._peak is None:
+            return {}
+        return {"perf/mfu": images_per_second * flops / (self._peak * self._devices)}
+
+
+def device_facts(
+    accelerator: Accelerator, model: nn.Module, precision: str, resolution: int | Progressive
+) -> DeviceFacts:
+    """FLOPs are counted where a utilisation can come of it: on rank 0, with a GPU whose peak is known.
+
+    Args:
+        model: neither wrapped nor compiled yet.
+        precision: `train.precision`.
+        resolution: of the training images.
+    """
+    device = accelerator.device
+    peak = peak_flops(torch.cuda.get_device_name(device), precision) if device.type == "cuda" else None
+    sides: set[int] = set()
+    if peak is not None and accelerator.is_main_process:
+        sides = resolution.sides() if isinstance(resolution, Progressive) else {resolution}
+    return DeviceFacts(
+        device,
+        peak_flops=peak,
+        training_flops={side: training_flops(model, side) for side in sorted(sides)},
+        devices=accelerator.num_processes,
+    )

@@ -1,0 +1,176 @@
+"""On a GPU: python -m pytest tests/data/decoding/test_decode_gpu.py"""
+
+import numpy as np
+import pytest
+import torch
+
+from distcls.data.augmenting.augment import RandomCrop, RandomHorizontalFlip, RandomResizedCrop, in_share
+from distcls.data.beton.file_format import JPEG
+from distcls.data.converting.convert import convert
+from distcls.data.dataset import BetonDataset
+from distcls.data.decoding.packed import resize_on_gpu
+from distcls.data.decoding.resize_plain import resize_plainly
+from distcls.data.errors import DataError
+from distcls.data.loader import EvalLoader, TrainLoader
+from tests.data.conftest import Arrays, smooth
+from tests.data.decoding.test_packed import example
+
+pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")]
+
+NORMAL = ((0.4, 0.5, 0.6), (0.2, 0.3, 0.25))
+
+
+def loader(dataset, device, **changes):
+    shape = {
+        "resolution": 28,
+        "transforms": [RandomResizedCrop(), RandomHorizontalFlip()],
+        "global_batch_size": 24,
+        "seed": 1,
+        "workers": 2,
+    }
+    return TrainLoader(dataset, device=device, **(shape | changes))
+
+
+def batches(some, *span):
+    with some.stream(*span) if span else some.batches() as stream:
+        return list(stream)
+
+
+def levels(images, dataset):
+    """What was normalised, on the scale 0..255."""
+    pixels = images.float().cpu().permute(0, 2, 3, 1)
+    return (pixels * torch.tensor(dataset.std) + torch.tensor(dataset.mean)) * 255
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-4), (torch.float16, 4e-3), (torch.bfloat16, 3e-2)])
+@pytest.mark.parametrize("resolution", [7, 20, 224])
+@pytest.mark.parametrize("area", [False, True])
+def test_the_kernel_computes_what_its_plain_twin_does(dtype, tolerance, resolution, area):
+    packed, table = (tensor.cuda() for tensor in example())
+    kernel = resize_on_gpu(packed, table, resolution, *NORMAL, dtype, area=area)
+    plain = resize_plainly(packed, table, resolution, *NORMAL, dtype, area=area)
+    assert kernel.stride() == plain.stride()
+    assert kernel.dtype == dtype
+    assert (kernel.float() - plain.float()).abs().max() < tolerance
+
+
+@pytest.mark.parametrize("transforms", [[RandomResizedCrop(), RandomHorizontalFlip()], [RandomCrop(4)]])
+def test_the_gpus_images_are_the_cpus_up_to_rounding(raw, transforms):
+    ours = batches(loader(raw, "cpu", transforms=transforms), 0, 50)
+    theirs = batches(loader(raw, "cuda", transforms=transforms), 0, 50)
+    for one, two in zip(ours, theirs, strict=True):
+        assert (levels(one.images, raw) - levels(two.images, raw)).abs().max() < 0.51
+        assert torch.equal(one.target, two.target.cpu())
+        assert torch.equal(one.index, two.index)
+
+
+def test_jpegs_and_raw_images_of_many_sizes(mixed):
+    ours, theirs = (batches(loader(mixed, device, resolution=16), 0, 10) for device in ("cpu", "cuda"))
+    for one, two in zip(ours, theirs, strict=True):
+        assert (levels(one.images, mixed) - levels(two.images, mixed)).abs().max() < 0.51
+
+
+def test_workers_ranks_and_starting_points_change_no_bit(mixed):
+    whole = batches(loader(mixed, "cuda", accumulation_steps=2, workers=1), 0, 4)
+    ranks = [batches(loader(mixed, "cuda", rank=rank, world_size=2, workers=3), 0, 4) for rank in (0, 1)]
+    dealt = [chunk for step in zip(*ranks, strict=True) for chunk in step]
+    resumed = batches(loader(mixed, "cuda", accumulation_steps=2), 2, 4)
+    assert all(torch.equal(one.images, two.images) for one, two in zip(whole, dealt, strict=True))
+    assert all(torch.equal(one.images, two.images) for one, two in zip(whole[4:], resumed, strict=True))
+
+
+@pytest.fixture(scope="module")
+def large(tmp_path_factory):
+    """512 raw images of 64..255 pixels a side: buffers have to grow."""
+    generator = np.random.default_rng(3)
+    images = [smooth(generator, *generator.integers(64, 256, 2)) for _ in range(512)]
+    path = tmp_path_factory.mktemp("large") / "large.beton"
+    convert(Arrays(images, [i % 10 for i in range(512)]), path, write_mode="raw", workers=2)
+    return BetonDataset(path)
+
+
+def test_no_buffer_is_overwritten_while_the_gpu_is_behind(large):
+    """The consumer only queues: the GPU works on the first batch when the last is asked for."""
+    expected = [
+        batch.images.sum(dtype=torch.float64).item() for batch in batches(loader(large, "cuda", resolution=64), 0, 60)
+    ]
+    busy = torch.randn(4096, 4096, device="cuda")
+    sums = []
+    with loader(large, "cuda", resolution=64).stream(0, 60) as stream:
+        for batch in stream:
+            for _ in range(4):
+                busy = torch.mm(busy, busy).clamp(-1, 1)
+            sums.append(batch.images.sum(dtype=torch.float64))
+    assert [value.item() for value in sums] == expected
+
+
+def test_a_batch_costs_a_handful_of_gpu_operations(raw):
+    from torch.profiler import ProfilerActivity, profile
+
+    with loader(raw, "cuda", global_batch_size=200).stream(0, 40) as stream:
+        for _ in range(10):
+            next(stream)
+        torch.cuda.synchronize()
+        with profile(activities=[ProfilerActivity.CUDA]) as record:
+            for _ in range(20):
+                next(stream)
+            torch.cuda.synchronize()
+    operations = [event for event in record.events() if event.device_type == torch.autograd.DeviceType.CUDA]
+    assert 20 <= len(operations) <= 20 * 5
+
+
+def test_evaluation_pads_and_leaving_early_harms_nothing(mixed):
+    shape = {"resolution": 24, "batch_size": 25, "workers": 2, "mean": NORMAL[0], "std": NORMAL[1]}
+    ours, theirs = (EvalLoader(mixed, device=device, **shape) for device in ("cpu", "cuda"))
+    for _ in theirs.batches():
+        break
+    with loader(mixed, "cuda").stream(0, 100) as training:
+        for one, two in zip(batches(ours), batches(theirs), strict=True):
+            next(training)
+            assert one.count == two.count
+            assert torch.equal(one.target, two.target.cpu())
+            assert (one.images - two.images.cpu()).abs().max() < 0.51 / 255 / 0.2
+
+
+def test_ffcvs_filter_is_the_cpus_up_to_rounding(mixed):
+    """OpenCV computes in 11 bits where it enlarges."""
+    shape = {"resolution": 40, "interpolation": "ffcv_area"}
+    ours, theirs = (batches(loader(mixed, device, **shape), 0, 10) for device in ("cpu", "cuda"))
+    for one, two in zip(ours, theirs, strict=True):
+        assert (levels(one.images, mixed) - levels(two.images, mixed)).abs().max() < 0.8
+
+
+@pytest.mark.parametrize("share", [0.3, 1.0])
+@pytest.mark.parametrize("interpolation", ["bilinear", "ffcv_area"])
+def test_images_that_the_gpu_decodes_agree_and_the_others_are_the_same(mixed, share, interpolation):
+    shape = {"resolution": 64, "interpolation": interpolation}
+    alone, shared = (batches(loader(mixed, "cuda", gpu_decode_share=some, **shape), 0, 10) for some in (0.0, share))
+    for one, two in zip(alone, shared, strict=True):
+        index = one.index.numpy()
+        decoded = torch.from_numpy(in_share(index, share) & (mixed.samples["mode"][index] == JPEG))
+        assert torch.equal(one.images[~decoded.cuda()], two.images[~decoded.cuda()])
+        difference = (levels(one.images, mixed) - levels(two.images, mixed))[decoded].abs()
+        assert difference.mean() < 2.5
+
+
+def test_images_that_the_gpu_decodes_are_not_overwritten_while_it_is_behind(mixed):
+    shape = {"gpu_decode_share": 1.0, "resolution": 64}
+    expected = [
+        batch.images.sum(dtype=torch.float64).item() for batch in batches(loader(mixed, "cuda", **shape), 0, 60)
+    ]
+    busy = torch.randn(4096, 4096, device="cuda")
+    sums = []
+    with loader(mixed, "cuda", **shape).stream(0, 60) as stream:
+        for batch in stream:
+            for _ in range(4):
+                busy = torch.mm(busy, busy).clamp(-1, 1)
+            sums.append(batch.images.sum(dtype=torch.float64))
+    assert [value.item() for value in sums] == expected
+
+
+def test_a_damaged_jpeg_that_the_gpu_decodes_is_named(mixed):
+    index = int(np.flatnonzero(mixed.samples["mode"] == JPEG)[5])
+    copy = BetonDataset(mixed.paths)
+    copy.samples["size"][index] = 100
+    with pytest.raises(DataError, match=f"sample {index}: its JPEG data is damaged"):
+        batches(loader(copy, "cuda", gpu_decode_share=1.0), 0, 4)

@@ -1,0 +1,75 @@
+"""What a run folder says of code, machine and command; and what it keeps to itself."""
+
+import json
+import subprocess
+
+import pytest
+
+from distcls.engine.records.code_record import code_record
+from distcls.engine.records.environment import environment, record
+from distcls.tracking.labels import default_labels
+
+
+@pytest.fixture
+def checkout(tmp_path):
+    folder = tmp_path / "lab"
+    folder.mkdir()
+    (folder / "plugin.py").write_text("api_key = 'abcdefgh0123'\nwidth = 1\n")
+
+    def git(*arguments):
+        identity = ["-c", "user.name=a", "-c", "user.email=a@b"]
+        subprocess.run(["git", "-C", folder, *identity, *arguments], check=True, capture_output=True)
+
+    git("init")
+    git("add", ".")
+    git("commit", "-m", "first")
+    return folder
+
+
+def test_commit_changes_and_untracked_files_of_a_checkout(checkout, tmp_path):
+    (clean,), diff = code_record([checkout, checkout, tmp_path])  # twice, and a folder without git
+    assert (clean["repository"], clean["changed"], diff) == (str(checkout), [], "")
+    assert len(clean["commit"]) == 40
+    (checkout / "plugin.py").write_text("api_key = 'abcdefgh0123'\nwidth = 2\n")
+    (checkout / "new.py").touch()
+    (dirty,), diff = code_record([checkout])
+    assert (dirty["changed"], dirty["untracked"]) == (["plugin.py"], ["new.py"])
+    assert "+width = 2" in diff
+    assert "api_key = '[redacted]'" in diff
+    assert "abcdefgh" not in diff
+
+
+def test_attempts_share_a_diff_until_the_code_changes(checkout, tmp_path):
+    run = tmp_path / "run"
+    run.mkdir()
+    for attempt, width in enumerate((2, 2, 3), 1):
+        (checkout / "plugin.py").write_text(f"width = {width}\n")
+        record(run, attempt, {"hosts": ["node1"]}, [checkout])
+    attempts = json.loads((run / "environment.json").read_text())
+    assert [one["diff"] for one in attempts.values()] == ["code.diff", "code.diff", "code_3.diff"]
+    assert "+width = 2" in (run / "code.diff").read_text()
+    assert "+width = 3" in (run / "code_3.diff").read_text()
+
+
+def test_command_and_variables_without_secrets(monkeypatch):
+    monkeypatch.setattr("sys.argv", ["train.py", "r.yaml", "tracking.api_key=0123"])
+    monkeypatch.setenv("SLURM_JOB_ID", "77")
+    monkeypatch.setenv("NCCL_DEBUG", "INFO")
+    monkeypatch.setenv("HF_TOKEN", "hf_0123456789")
+    facts = environment([{"host": "a", "device": "H100"}, {"host": "b", "device": "H100"}])
+    assert facts["command"] == ["train.py", "r.yaml", "tracking.api_key=[redacted]"]
+    assert (facts["hosts"], facts["slurm"]) == (["a", "b"], {"job_id": "77"})
+    assert facts["variables"]["NCCL_DEBUG"] == "INFO"
+    assert "hf_0123456789" not in json.dumps(facts)
+
+
+@pytest.mark.parametrize(
+    ("slurm", "name", "group"),
+    [
+        ({}, "r50", "r50"),
+        ({"job_id": "77"}, "r50-77", "r50"),
+        ({"job_id": "80", "array_job_id": "78", "array_task_id": "2"}, "r50-78_2", "r50-78"),
+    ],
+)
+def test_names_and_groups_come_from_the_first_attempts_job(slurm, name, group):
+    assert default_labels("r50", slurm) == (name, group)
