@@ -16,6 +16,7 @@ from distcls.engine.agreement import LAG
 from distcls.engine.checkpoints.store import load_weights
 from distcls.tracking.jsonl import read_rows
 from distcls.tracking.tracker import kind_of
+from tests.conftest import TINY_RECIPE
 from tests.engine.launching import ACCELERATE_ONE, ACCELERATE_TWO, HANGS_S, PLAIN, finish, held, launch, start
 
 
@@ -58,11 +59,14 @@ def assert_same_run(one: Path, two: Path) -> None:
     assert rows[0] == rows[1]
 
 
-@pytest.fixture
-def undisturbed(tiny_recipe, tmp_path):
-    code, output = launch(PLAIN, tiny_recipe, f"output_dir={tmp_path / 'undisturbed'}")
+@pytest.fixture(scope="module")
+def undisturbed(tiny_data, tmp_path_factory):
+    """The run of `tiny_recipe`, trained once."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    (folder / "tiny.yaml").write_text(TINY_RECIPE.format(out=folder / "run", data=tiny_data))
+    code, output = launch(PLAIN, folder / "tiny.yaml")
     assert code == 0, output
-    return tmp_path / "undisturbed"
+    return folder / "run"
 
 
 def test_three_kills_change_nothing(tiny_recipe, tmp_path):
