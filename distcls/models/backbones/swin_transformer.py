@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from distcls.models.backbones.arguments import check_frozen_stages, find_arch, per_item, stage_indices
+from distcls.models.backbones.freezable_backbone import FreezableBackbone
 from distcls.models.common import (
     FFN,
-    BaseModule,
     PatchEmbed,
     PatchMerging,
     build_norm_layer,
@@ -123,7 +123,7 @@ def _size(embed_dims: int, third: int, heads: int) -> dict[str, Any]:
 
 
 @BACKBONES.register
-class SwinTransformer(BaseModule):
+class SwinTransformer(FreezableBackbone):
     """Swin. Liu et al., "Swin Transformer: Hierarchical Vision Transformer using Shifted Windows", 2021,
     https://arxiv.org/abs/2103.14030. Arguments and state_dict names are MMPretrain 1.2's.
 
@@ -216,7 +216,7 @@ class SwinTransformer(BaseModule):
         for i in self.out_indices:
             norm = nn.Identity() if norm_cfg is None else build_norm_layer(norm_cfg, self.num_features[i])[1]
             self.add_module(f"norm{i}", norm)
-        self._freeze_stages()
+        self.freeze_stages()
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         x, grid = self.patch_embed(x)
@@ -251,19 +251,12 @@ class SwinTransformer(BaseModule):
             if isinstance(module, WindowMSA):
                 nn.init.trunc_normal_(module.relative_position_bias_table, std=0.02)
 
-    def _freeze_stages(self) -> None:
+    def frozen_parts(self) -> list[nn.Module | nn.Parameter]:
         if self.frozen_stages < 0:
-            return
+            return []
+        positions = [] if self.absolute_pos_embed is None else [self.absolute_pos_embed]
         norms = [getattr(self, f"norm{i}") for i in self.out_indices if i <= self.frozen_stages]
-        for part in [self.patch_embed, self.drop_after_pos, *self.stages[: self.frozen_stages + 1], *norms]:
-            part.eval().requires_grad_(False)
-        if self.absolute_pos_embed is not None:
-            self.absolute_pos_embed.requires_grad_(False)
-
-    def train(self, mode: bool = True) -> "SwinTransformer":
-        super().train(mode)
-        self._freeze_stages()
-        return self
+        return [self.patch_embed, self.drop_after_pos, *positions, *self.stages[: self.frozen_stages + 1], *norms]
 
     def get_layer_depth(self, param_name: str, prefix: str = "") -> tuple[int, int]:
         """(depth of a parameter, number of depths), for layer-wise learning rates: embedding 0, block i at i + 1.

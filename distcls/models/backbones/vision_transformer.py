@@ -8,9 +8,9 @@ from torch import Tensor, nn
 
 from distcls.errors import UserError
 from distcls.models.backbones.arguments import check_frozen_stages, find_arch, per_item, stage_indices
+from distcls.models.backbones.freezable_backbone import FreezableBackbone
 from distcls.models.common import (
     FFN,
-    BaseModule,
     MultiheadAttention,
     PatchEmbed,
     build_norm_layer,
@@ -76,7 +76,7 @@ def _size(embed_dims: int, num_layers: int, num_heads: int, feedforward_channels
 
 
 @BACKBONES.register
-class VisionTransformer(BaseModule):
+class VisionTransformer(FreezableBackbone):
     """ViT. Dosovitskiy et al., "An Image is Worth 16x16 Words", 2020, https://arxiv.org/abs/2010.11929.
 
     Images (N, 3, H, W) -> a tuple with the output of every layer in out_indices, of the form that `out_type` says.
@@ -184,9 +184,9 @@ class VisionTransformer(BaseModule):
             _, self.ln1 = build_norm_layer(norm_cfg, self.embed_dims)
         if out_type == "avg_featmap":
             _, self.ln2 = build_norm_layer(norm_cfg, self.embed_dims)
-        self._freeze_stages()
+        self.freeze_stages()
 
-    def extra_tokens(self) -> list[Tensor]:
+    def extra_tokens(self) -> list[nn.Parameter]:
         """The tokens (1, 1, C) that stand before those of the patches."""
         return [] if self.cls_token is None else [self.cls_token]
 
@@ -230,22 +230,15 @@ class VisionTransformer(BaseModule):
                 nn.init.normal_(linear.bias, std=1e-6)
         nn.init.trunc_normal_(self.pos_embed, std=0.02)
 
-    def _freeze_stages(self) -> None:
+    def frozen_parts(self) -> list[nn.Module | nn.Parameter]:
         if self.frozen_stages <= 0:
-            return
-        parts: list[nn.Module] = [self.drop_after_pos, self.patch_embed, self.pre_norm]
-        parts += self.layers[: self.frozen_stages]
-        if self.frozen_stages == self.num_layers:
-            parts += [getattr(self, name) for name in ("ln1", "ln2") if hasattr(self, name)]
-        for part in parts:
-            part.eval().requires_grad_(False)
-        for token in [self.pos_embed, *self.extra_tokens()]:
-            token.requires_grad_(False)
-
-    def train(self, mode: bool = True) -> "VisionTransformer":
-        super().train(mode)
-        self._freeze_stages()
-        return self
+            return []
+        norms = [getattr(self, name) for name in ("ln1", "ln2") if hasattr(self, name)]
+        return [
+            *(self.patch_embed, self.pos_embed, *self.extra_tokens(), self.drop_after_pos, self.pre_norm),
+            *self.layers[: self.frozen_stages],
+            *(norms if self.frozen_stages == self.num_layers else []),
+        ]
 
     def get_layer_depth(self, param_name: str, prefix: str = "") -> tuple[int, int]:
         """(depth of a parameter, number of depths), for layer-wise learning rates: embeddings 0, layer i at i + 1.
