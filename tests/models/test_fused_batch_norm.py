@@ -17,6 +17,7 @@ from distcls.models.common.batch_norm.fused import norm_add_relu, norm_relu, nor
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+RELU = nn.ReLU(inplace=True)
 on_gpu = pytest.mark.skipif(not (INTERPRETED or torch.cuda.is_available()), reason="needs a GPU or the interpreter")
 
 
@@ -25,13 +26,13 @@ def run(kind, norm, x, shortcut, fused, monkeypatch, norm2=None):
     monkeypatch.setattr(fused_batch_norm, "on_device", lambda _: fused)
     x, shortcut = x.clone().requires_grad_(), shortcut.clone().requires_grad_()
     if kind == "relu":
-        y = norm_relu(norm, x)
+        y = norm_relu(norm, RELU, x)
     elif kind == "add":
-        y = norm_add_relu(norm, x, shortcut)
+        y = norm_add_relu(norm, RELU, x, shortcut)
     elif kind == "add normalised":
-        y = norm_add_relu(norm, x, shortcut, norm2)
+        y = norm_add_relu(norm, RELU, x, shortcut, norm2)
     else:
-        y = norm_relu_pool(norm, x, nn.MaxPool2d(3, 2, 1))
+        y = norm_relu_pool(norm, RELU, nn.MaxPool2d(3, 2, 1), x)
     assert y.grad_fn.name().startswith("_Fused") == fused
     random = torch.Generator().manual_seed(1)
     first, second = (torch.randn(y.shape, generator=random, dtype=torch.float64).to(y) for _ in range(2))
@@ -84,7 +85,7 @@ def test_evaluation_uses_the_running_statistics_and_moves_nothing(monkeypatch):
     with torch.no_grad():
         expected = pool(norm(x).relu()), (norm(x) + x).relu()
         monkeypatch.setattr(fused_batch_norm, "on_device", lambda _: True)
-        got = run_layers([norm, nn.ReLU(), pool], x), norm_add_relu(norm, x, x)
+        got = run_layers([norm, nn.ReLU(), pool], x), norm_add_relu(norm, RELU, x, x)
     for one, other in zip(got, expected, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-5)
     assert all(torch.equal(value, before[name]) for name, value in norm.state_dict().items())
@@ -115,30 +116,36 @@ def test_the_same_bits_every_time(monkeypatch):
 def test_other_layers_run_as_they_are(norm, monkeypatch):
     monkeypatch.setattr(fused_batch_norm, "on_device", lambda _: True)
     x = torch.randn(2, 16, 5, 5).to(memory_format=torch.channels_last)
-    assert torch.equal(norm_relu(norm, x), norm(x).relu())
+    assert torch.equal(norm_relu(norm, RELU, x), norm(x).relu())
 
 
 def test_maps_that_are_not_channels_last_run_as_they_are(monkeypatch):
     monkeypatch.setattr(fused_batch_norm, "on_device", lambda _: True)
     norm, x = nn.BatchNorm2d(16), torch.randn(2, 16, 5, 5)
-    assert torch.equal(norm_relu(norm, x), norm(x).relu())
+    assert torch.equal(norm_relu(norm, RELU, x), norm(x).relu())
 
 
-@pytest.mark.parametrize("hooked", ["norm", "shortcut's norm", "pool"])
+@pytest.mark.parametrize("hooked", ["norm", "shortcut's norm", "relu", "pool", "relu before pool"])
 @pytest.mark.parametrize("register", ["register_forward_pre_hook", "register_forward_hook"])
 def test_a_layer_with_hooks_is_called(hooked, register, monkeypatch):
     monkeypatch.setattr(fused_batch_norm, "on_device", lambda _: True)
     monkeypatch.setattr(fused_batch_norm, "_fused", lambda norm, x, *_, **__: x)
-    norm, shortcut_norm, pool = nn.BatchNorm2d(16), nn.BatchNorm2d(16), nn.MaxPool2d(3, 2, 1)
+    norm, shortcut_norm, relu, pool = nn.BatchNorm2d(16), nn.BatchNorm2d(16), nn.ReLU(), nn.MaxPool2d(3, 2, 1)
     called = []
-    layer = {"norm": norm, "shortcut's norm": shortcut_norm, "pool": pool}[hooked]
+    layer = {"norm": norm, "shortcut's norm": shortcut_norm, "pool": pool}.get(hooked, relu)
     getattr(layer, register)(lambda *_: called.append(hooked))
     x = torch.randn(2, 16, 6, 6).to(memory_format=torch.channels_last)
-    if hooked == "pool":
-        norm_relu_pool(norm, x, pool)
+    if "pool" in hooked:
+        norm_relu_pool(norm, relu, pool, x)
     else:
-        norm_add_relu(norm, x, x, shortcut_norm)
+        norm_add_relu(norm, relu, x, x, shortcut_norm)
     assert called == [hooked]
+
+
+def test_another_activation_in_the_place_of_relu_is_called(monkeypatch):
+    monkeypatch.setattr(fused_batch_norm, "on_device", lambda _: True)
+    norm, x = nn.BatchNorm2d(16), torch.randn(2, 16, 5, 5).to(memory_format=torch.channels_last)
+    assert torch.equal(norm_relu(norm, nn.SiLU(), x), nn.functional.silu(norm(x)))
 
 
 @pytest.mark.slow

@@ -171,3 +171,16 @@ def test_cifar_has_no_deep_stem() -> None:
     with pytest.raises(UserError) as caught:
         ResNet_CIFAR(depth=18, deep_stem=True)
     assert str(caught.value) == "ResNet_CIFAR.deep_stem: got True, but its stem is a single 3x3 convolution"
+
+
+def test_every_layer_is_called_so_that_hooks_see_its_output() -> None:
+    """Feature extraction, CAM and summaries hang on hooks; the shared relu of a Bottleneck is called three times."""
+    model = narrow(depth=50).eval()
+    called: list[str] = []
+    for name, module in model.named_modules():
+        if not name.endswith("drop_path"):  # at rate 0 there is nothing to drop
+            module.register_forward_hook(lambda *_, name=name: called.append(name))
+    model(images())
+    names = {name for name, _ in model.named_modules() if not name.endswith("drop_path")}
+    assert set(called) == names
+    assert called.count("layer1.0.relu") == 3

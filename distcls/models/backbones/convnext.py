@@ -8,10 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from distcls.errors import UserError
-from distcls.models.backbones.arguments import check_frozen_stages, find_arch, stage_indices
+from distcls.models.backbones.arguments import find_arch
+from distcls.models.backbones.staged_backbone import StagedBackbone
 from distcls.models.common import (
     NORM_LAYERS,
-    BaseModule,
     DropPath,
     LayerNorm2d,
     build_activation_layer,
@@ -117,7 +117,7 @@ def _size(depths: tuple[int, ...], width: int) -> dict[str, tuple[int, ...]]:
 
 
 @BACKBONES.register
-class ConvNeXt(BaseModule):
+class ConvNeXt(StagedBackbone):
     """ConvNeXt: Liu et al., "A ConvNet for the 2020s", 2022, https://arxiv.org/abs/2201.03545; and version 2 with
     ``use_grn: true, layer_scale_init_value: 0``. Arguments and state_dict names are MMPretrain 1.2's.
 
@@ -132,7 +132,8 @@ class ConvNeXt(BaseModule):
         linear_pw_conv, use_grn, layer_scale_init_value: see ConvNeXtBlock.
         drop_path_rate: probability to skip the last block; the others' grows to it linearly from 0.
         out_indices: stages whose output is returned; negative numbers count from the last.
-        frozen_stages: how many stages, counted from the first, are not trained, with the downsampling before each.
+        frozen_stages: how many stages, counted from the first and with the downsampling before each, are not trained;
+            0 or -1 freezes nothing.
         gap_before_final_norm: return means over the positions; False returns maps.
         with_cp: compute the blocks' activations again in backward instead of keeping them.
 
@@ -169,15 +170,12 @@ class ConvNeXt(BaseModule):
         gap_before_final_norm: bool = True,
         with_cp: bool = False,
     ) -> None:
-        super().__init__()
         settings = find_arch(type(self), arch, self.arch_settings)
+        super().__init__(num_stages=len(settings["depths"]), out_indices=out_indices, frozen_stages=frozen_stages)
         self.depths, self.channels = tuple(settings["depths"]), tuple(settings["channels"])
         if len(self.depths) != len(self.channels):
             raise UserError(f"ConvNeXt.arch: got depths {self.depths} and channels {self.channels}, of another length")
         self.in_channels = in_channels
-        self.out_indices = stage_indices(type(self), out_indices, len(self.depths))
-        check_frozen_stages(type(self), frozen_stages, 0, len(self.depths))
-        self.frozen_stages = frozen_stages
         self.gap_before_final_norm = gap_before_final_norm
 
         def norm(channels: int) -> nn.Module:
@@ -203,30 +201,18 @@ class ConvNeXt(BaseModule):
         )
         for i in self.out_indices:
             self.add_module(f"norm{i}", norm(self.channels[i]))
-        self._freeze_stages()
+        self.freeze_stages()
 
-    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
-        outputs = []
-        for i, (downsample, stage) in enumerate(zip(self.downsample_layers, self.stages, strict=True)):
-            x = stage(downsample(x))
-            if i in self.out_indices:
-                norm = getattr(self, f"norm{i}")
-                pooled = self.gap_before_final_norm
-                outputs.append(norm(x.mean((2, 3), keepdim=True)).flatten(1) if pooled else norm(x))
-        return tuple(outputs)
+    def stage_layers(self) -> list[list[nn.Module]]:
+        return [list(layers) for layers in zip(self.downsample_layers, self.stages, strict=True)]
+
+    def output(self, x: Tensor, stage: int) -> Tensor:
+        norm = getattr(self, f"norm{stage}")
+        return norm(x.mean((2, 3), keepdim=True)).flatten(1) if self.gap_before_final_norm else norm(x)
 
     def init_weights(self) -> None:
         trunc_normal = partial(trunc_normal_init, std=0.02)
         init_layers(self, {(nn.Conv2d, nn.Linear): trunc_normal, NORM_LAYERS: partial(constant_init, val=1.0)})
-
-    def _freeze_stages(self) -> None:
-        for part in [*self.downsample_layers[: self.frozen_stages], *self.stages[: self.frozen_stages]]:
-            part.eval().requires_grad_(False)
-
-    def train(self, mode: bool = True) -> "ConvNeXt":
-        super().train(mode)
-        self._freeze_stages()
-        return self
 
     def get_layer_depth(self, param_name: str, prefix: str = "") -> tuple[int, int]:
         """(depth of a parameter, number of depths), for layer-wise learning rates, as the authors group them:

@@ -27,9 +27,9 @@ class DistilledVisionTransformer(VisionTransformer):
     def __init__(self, arch: str | dict[str, int] = "deit-base", **kwargs: Any) -> None:
         super().__init__(arch=arch, with_cls_token=True, **kwargs)
         self.dist_token = nn.Parameter(torch.zeros(1, 1, self.embed_dims))
-        self._freeze_stages()
+        self.freeze_stages()
 
-    def extra_tokens(self) -> list[Tensor]:
+    def extra_tokens(self) -> list[nn.Parameter]:
         tokens = super().extra_tokens()
         return [*tokens, self.dist_token] if hasattr(self, "dist_token") else tokens
 

@@ -167,5 +167,5 @@ class DenseNet(StagedBackbone):
     def stage_layers(self) -> list[list[nn.Module]]:
         return [list(layers) for layers in zip(self.stages, self.transitions, strict=True)]
 
-    def frozen_layers(self) -> list[nn.Module]:
-        return super().frozen_layers() if self.frozen_stages > 0 else []
+    def frozen_parts(self) -> list[nn.Module | nn.Parameter]:
+        return super().frozen_parts() if self.frozen_stages > 0 else []

@@ -140,7 +140,7 @@ class MobileNetV3(StagedBackbone):
     def stage_layers(self) -> list[list[nn.Module]]:
         return [[getattr(self, f"layer{i}")] for i in range(self.num_layers)]
 
-    def frozen_layers(self) -> list[nn.Module]:
+    def frozen_parts(self) -> list[nn.Module | nn.Parameter]:
         return [layer for (layer,) in self.stage_layers()[: self.frozen_stages + 1]]
 
     def init_weights(self) -> None:

@@ -6,7 +6,7 @@ from typing import Any, ClassVar, Literal
 from torch import Tensor, nn
 
 from distcls.models.common import DropPath, build_conv_layer, build_norm_layer, run_checkpointed
-from distcls.models.common.batch_norm.fused import norm_add_relu, norm_relu, run_layers, shortcut_of
+from distcls.models.common.batch_norm.fused import is_hooked, norm_add_relu, norm_relu, run_layers, shortcut_of
 
 
 class ResidualBlock(nn.Module):
@@ -92,14 +92,16 @@ class ResidualBlock(nn.Module):
     def _whole(self, x: Tensor) -> Tensor:
         residual, norm = self.trunk(x), self.norm(self.last_norm)
         if type(self).after_norm is ResidualBlock.after_norm and not self.drop_path.acts:
-            return norm_add_relu(norm, residual, *self._shortcut(x))
+            return norm_add_relu(norm, self.relu, residual, *self._shortcut(x))
         shortcut = shortcut_of(x) if self.downsample is None else self.downsample(shortcut_of(x))
         return self.relu(shortcut + self.drop_path(self.after_norm(norm(residual))))
 
     def _shortcut(self, x: Tensor) -> tuple[Tensor, nn.Module | None]:
-        """The shortcut before its norm, and this norm."""
+        """The shortcut before its norm, and this norm; where there is no norm, or a hook looks on, whole."""
         if self.downsample is None:
             return shortcut_of(x), None
+        if is_hooked(self.downsample):
+            return self.downsample(shortcut_of(x)), None
         *layers, norm = self.downsample
         return run_layers(layers, shortcut_of(x)), norm
 
@@ -119,7 +121,7 @@ class BasicBlock(ResidualBlock):
         self._add_conv_norm(2, mid, self.out_channels, 3, padding=1)
 
     def trunk(self, x: Tensor) -> Tensor:
-        return self.conv2(norm_relu(self.norm(1), self.conv1(x)))
+        return self.conv2(norm_relu(self.norm(1), self.relu, self.conv1(x)))
 
 
 class Bottleneck(ResidualBlock):
@@ -139,8 +141,8 @@ class Bottleneck(ResidualBlock):
         self._add_conv_norm(3, mid, self.out_channels, 1)
 
     def trunk(self, x: Tensor) -> Tensor:
-        x = norm_relu(self.norm(1), self.conv1(x))
-        return self.conv3(norm_relu(self.norm(2), self.conv2(x)))
+        x = norm_relu(self.norm(1), self.relu, self.conv1(x))
+        return self.conv3(norm_relu(self.norm(2), self.relu, self.conv2(x)))
 
 
 class ResLayer(nn.Sequential):

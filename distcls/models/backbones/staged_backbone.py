@@ -6,12 +6,12 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from distcls.models.backbones.arguments import check_frozen_stages, stage_indices
-from distcls.models.common import BaseModule
+from distcls.models.backbones.freezable_backbone import FreezableBackbone
 from distcls.models.common.batch_norm.fused import run_layers
 
 
-class StagedBackbone(BaseModule):
-    """Images (N, 3, H, W) -> a tuple with the map of every stage in `out_indices`.
+class StagedBackbone(FreezableBackbone):
+    """Images (N, 3, H, W) -> a tuple with the `output` of every stage in `out_indices`.
 
     A subclass names its layers in `stem_layers` and `stage_layers` and ends its constructor with `freeze_stages()`.
 
@@ -50,24 +50,21 @@ class StagedBackbone(BaseModule):
             for layer in stage:
                 x = layer(x)
             if i in self.out_indices:
-                maps.append(x)
+                maps.append(self.output(x, i))
         return tuple(maps)
 
-    def frozen_layers(self) -> list[nn.Module]:
-        """The layers that `frozen_stages` freezes."""
+    def output(self, x: Tensor, stage: int) -> Tensor:
+        """The map that a stage ends with -> what is returned for it: here the map."""
+        return x
+
+    def frozen_parts(self) -> list[nn.Module | nn.Parameter]:
         if self.frozen_stages < 0:
             return []
         stages = self.stage_layers()[: self.frozen_stages]
         return [*self.stem_layers(), *(layer for stage in stages for layer in stage)]
 
-    def freeze_stages(self) -> None:
-        """Frozen layers take no gradient and their BatchNorm keeps its running averages."""
-        for layer in self.frozen_layers():
-            layer.eval().requires_grad_(False)
-
     def train(self, mode: bool = True) -> Self:
         super().train(mode)
-        self.freeze_stages()
         if mode and self.norm_eval:
             for module in self.modules():
                 if isinstance(module, _BatchNorm):

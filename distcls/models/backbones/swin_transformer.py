@@ -8,13 +8,15 @@ import torch
 from torch import Tensor, nn
 
 from distcls.models.backbones.arguments import check_frozen_stages, find_arch, per_item, stage_indices
+from distcls.models.backbones.freezable_backbone import FreezableBackbone
 from distcls.models.common import (
     FFN,
-    BaseModule,
+    LinearInit,
     PatchEmbed,
     PatchMerging,
     build_norm_layer,
     drop_path_rates,
+    init_linear_layers,
     run_checkpointed,
 )
 from distcls.models.common.position_embedding import fit_before_loading, fit_pos_embed, resize_pos_embed
@@ -123,7 +125,7 @@ def _size(embed_dims: int, third: int, heads: int) -> dict[str, Any]:
 
 
 @BACKBONES.register
-class SwinTransformer(BaseModule):
+class SwinTransformer(FreezableBackbone):
     """Swin. Liu et al., "Swin Transformer: Hierarchical Vision Transformer using Shifted Windows", 2021,
     https://arxiv.org/abs/2103.14030. Arguments and state_dict names are MMPretrain 1.2's.
 
@@ -148,6 +150,7 @@ class SwinTransformer(BaseModule):
         norm_cfg: of the returned maps; None returns them as they are.
         stage_cfgs: further arguments of the stages: one mapping for all or a list with one for each.
         patch_cfg: further arguments of PatchEmbed.
+        linear_init: see init_linear_layers; "mmpretrain" is torch's own.
 
     Raises:
         UserError: an unknown arch, stages out of range, or images too small for the windows.
@@ -179,6 +182,7 @@ class SwinTransformer(BaseModule):
         norm_cfg: dict | None = {"type": "LN"},  # noqa: B006
         stage_cfgs: dict | list[dict] = {},  # noqa: B006
         patch_cfg: dict = {},  # noqa: B006
+        linear_init: LinearInit = "mmpretrain",
     ) -> None:
         super().__init__()
         cls, settings = type(self), find_arch(type(self), arch, self.arch_zoo)
@@ -189,6 +193,7 @@ class SwinTransformer(BaseModule):
         self.interpolate_mode = interpolate_mode
         check_frozen_stages(cls, frozen_stages, -1, len(self.depths) - 1)
         self.frozen_stages = frozen_stages
+        self.linear_init = linear_init
 
         width = settings["embed_dims"]
         patch = {"kernel_size": patch_size, "input_size": img_size, "norm_cfg": {"type": "LN"}, **patch_cfg}
@@ -216,7 +221,7 @@ class SwinTransformer(BaseModule):
         for i in self.out_indices:
             norm = nn.Identity() if norm_cfg is None else build_norm_layer(norm_cfg, self.num_features[i])[1]
             self.add_module(f"norm{i}", norm)
-        self._freeze_stages()
+        self.freeze_stages()
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         x, grid = self.patch_embed(x)
@@ -244,26 +249,20 @@ class SwinTransformer(BaseModule):
             fit_pos_embed(state_dict, name, self.absolute_pos_embed, grid, self.interpolate_mode, 0)
 
     def init_weights(self) -> None:
-        """As MMPretrain's: position parameters; the layers keep torch's own initialisation."""
+        """Position parameters as MMPretrain's, linear layers as `linear_init` says; the rest keeps torch's own."""
         if self.absolute_pos_embed is not None:
             nn.init.trunc_normal_(self.absolute_pos_embed, std=0.02)
         for module in self.modules():
             if isinstance(module, WindowMSA):
                 nn.init.trunc_normal_(module.relative_position_bias_table, std=0.02)
+        init_linear_layers(self, self.linear_init)
 
-    def _freeze_stages(self) -> None:
+    def frozen_parts(self) -> list[nn.Module | nn.Parameter]:
         if self.frozen_stages < 0:
-            return
+            return []
+        positions = [] if self.absolute_pos_embed is None else [self.absolute_pos_embed]
         norms = [getattr(self, f"norm{i}") for i in self.out_indices if i <= self.frozen_stages]
-        for part in [self.patch_embed, self.drop_after_pos, *self.stages[: self.frozen_stages + 1], *norms]:
-            part.eval().requires_grad_(False)
-        if self.absolute_pos_embed is not None:
-            self.absolute_pos_embed.requires_grad_(False)
-
-    def train(self, mode: bool = True) -> "SwinTransformer":
-        super().train(mode)
-        self._freeze_stages()
-        return self
+        return [self.patch_embed, self.drop_after_pos, *positions, *self.stages[: self.frozen_stages + 1], *norms]
 
     def get_layer_depth(self, param_name: str, prefix: str = "") -> tuple[int, int]:
         """(depth of a parameter, number of depths), for layer-wise learning rates: embedding 0, block i at i + 1.

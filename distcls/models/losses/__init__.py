@@ -10,6 +10,7 @@ from distcls.models.losses.cross_entropy import (
 from distcls.models.losses.focal import FocalLoss, sigmoid_focal_loss
 from distcls.models.losses.l1 import L1Loss, l1_loss
 from distcls.models.losses.label_smooth import LabelSmoothLoss
+from distcls.models.losses.loss import Loss
 from distcls.models.losses.seesaw import SeesawLoss
 from distcls.models.losses.targets import per_class
 from distcls.models.losses.weighted import weight_reduce_loss, weighted_loss
@@ -20,6 +21,7 @@ __all__ = [
     "FocalLoss",
     "L1Loss",
     "LabelSmoothLoss",
+    "Loss",
     "SeesawLoss",
     "asymmetric_loss",
     "binary_cross_entropy",

@@ -1,8 +1,9 @@
 """AsymmetricLoss: for many classes of which an image shows few."""
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from distcls.models.losses.loss import Loss
 from distcls.models.losses.targets import per_class
 from distcls.models.losses.weighted import Reduction, weight_reduce_loss
 from distcls.registry import LOSSES
@@ -33,7 +34,7 @@ def asymmetric_loss(
 
 
 @LOSSES.register
-class AsymmetricLoss(nn.Module):
+class AsymmetricLoss(Loss):
     """Ridnik et al., "Asymmetric Loss For Multi-Label Classification", 2020. Follows MMPretrain 1.2.
 
     A FocalLoss with an exponent of its own for positives and negatives, which forgets negatives below `clip` whole.
@@ -58,37 +59,24 @@ class AsymmetricLoss(nn.Module):
         use_sigmoid: bool = True,
         eps: float = 1e-8,
     ) -> None:
-        super().__init__()
+        super().__init__(reduction, loss_weight)
         self.gamma_pos = gamma_pos
         self.gamma_neg = gamma_neg
         self.clip = clip
-        self.reduction = reduction
-        self.loss_weight = loss_weight
         self.use_sigmoid = use_sigmoid
         self.eps = eps
 
-    def forward(
-        self,
-        pred: Tensor,
-        target: Tensor,
-        weight: Tensor | None = None,
-        avg_factor: float | None = None,
-        reduction_override: Reduction | None = None,
+    def reduced(
+        self, pred: Tensor, target: Tensor, weight: Tensor | None, reduction: Reduction, avg_factor: float | None
     ) -> Tensor:
-        """Scores (N, C) and labels (N,) or (N, C) in [0, 1], weight (N,) -> the loss.
-
-        Raises:
-            UserError: labels (N, C) of another shape than the scores.
-            ValueError: avg_factor with reduction "sum".
-        """
-        return self.loss_weight * asymmetric_loss(
+        return asymmetric_loss(
             pred,
             per_class(target, pred, "AsymmetricLoss"),
             weight,
             self.gamma_pos,
             self.gamma_neg,
             self.clip,
-            reduction_override or self.reduction,
+            reduction,
             avg_factor,
             self.use_sigmoid,
             self.eps,

@@ -5,9 +5,10 @@ from typing import Literal
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from distcls.errors import UserError
+from distcls.models.losses.loss import Loss
 from distcls.models.losses.targets import per_class
 from distcls.models.losses.weighted import Reduction, weight_reduce_loss
 from distcls.registry import LOSSES
@@ -63,7 +64,7 @@ def binary_cross_entropy(
 
 
 @LOSSES.register
-class CrossEntropyLoss(nn.Module):
+class CrossEntropyLoss(Loss):
     """Cross entropy of scores (N, C) against class numbers (N,) or scores per class (N, C). Follows MMPretrain 1.2.
 
     Args:
@@ -88,7 +89,7 @@ class CrossEntropyLoss(nn.Module):
         class_weight: Sequence[float] | Literal["auto"] | None = None,
         pos_weight: Sequence[float] | None = None,
     ) -> None:
-        super().__init__()
+        super().__init__(reduction, loss_weight)
         self.class_weight: Tensor | None
         self.pos_weight: Tensor | None
         if use_sigmoid and use_soft:
@@ -99,8 +100,6 @@ class CrossEntropyLoss(nn.Module):
             )
         self.use_sigmoid = use_sigmoid
         self.use_soft = use_soft
-        self.reduction = reduction
-        self.loss_weight = loss_weight
         # buffers, to sit on the device before the first step; not in the state_dict, where MMPretrain has none
         self._auto = class_weight == "auto"
         self.register_buffer("class_weight", _weights(class_weight), persistent=False)
@@ -120,48 +119,37 @@ class CrossEntropyLoss(nn.Module):
             weights = number.sum() / ((number > 0).sum() * number)
             self.class_weight = torch.where(number > 0, weights, 0.0).float()
 
-    def forward(
-        self,
-        cls_score: Tensor,
-        label: Tensor,
-        weight: Tensor | None = None,
-        avg_factor: float | None = None,
-        reduction_override: Reduction | None = None,
+    def reduced(
+        self, pred: Tensor, target: Tensor, weight: Tensor | None, reduction: Reduction, avg_factor: float | None
     ) -> Tensor:
-        """Scores (N, C) and labels -> the loss, a scalar unless the reduction is "none".
+        """See `Loss.forward`.
 
         Raises:
-            UserError: labels (N,) where use_soft needs (N, C), labels of another width than the scores, or not one
+            UserError: targets (N,) where use_soft needs (N, C), targets of another width than the scores, or not one
                 class weight per class.
-            ValueError: avg_factor with reduction "sum".
         """
-        if self.use_sigmoid and label.ndim == 1:
-            label = per_class(label, cls_score, "CrossEntropyLoss")
-        self._check(cls_score, label)
-        reduction = reduction_override or self.reduction
-        arguments = (cls_score, label, weight, reduction, avg_factor, self.class_weight)
+        if self.use_sigmoid and target.ndim == 1:
+            target = per_class(target, pred, "CrossEntropyLoss")
+        self._check(pred, target)
+        arguments = (pred, target, weight, reduction, avg_factor, self.class_weight)
         if self.use_sigmoid:
-            loss = binary_cross_entropy(*arguments, pos_weight=self.pos_weight)
-        elif self.use_soft:
-            loss = soft_cross_entropy(*arguments)
-        else:
-            loss = cross_entropy(*arguments)
-        return self.loss_weight * loss
+            return binary_cross_entropy(*arguments, pos_weight=self.pos_weight)
+        return soft_cross_entropy(*arguments) if self.use_soft else cross_entropy(*arguments)
 
-    def _check(self, cls_score: Tensor, label: Tensor) -> None:
+    def _check(self, pred: Tensor, target: Tensor) -> None:
         if self._auto and self.class_weight is None:
             raise UserError("CrossEntropyLoss.class_weight: auto needs the training set's counts: set_class_counts")
-        if (self.use_sigmoid or self.use_soft) and label.shape != cls_score.shape:
+        if (self.use_sigmoid or self.use_soft) and target.shape != pred.shape:
             option = "use_sigmoid" if self.use_sigmoid else "use_soft"
             raise UserError(
                 f"CrossEntropyLoss.{option}: needs a target per class, "
-                f"got targets {tuple(label.shape)} for scores {tuple(cls_score.shape)}"
+                f"got targets {tuple(target.shape)} for scores {tuple(pred.shape)}"
             )
         for name, weights in (("class_weight", self.class_weight), ("pos_weight", self.pos_weight)):
-            if weights is not None and len(weights) != cls_score.shape[1]:
+            if weights is not None and len(weights) != pred.shape[1]:
                 raise UserError(
                     f"CrossEntropyLoss.{name}: got {len(weights)} values, expected one for each of "
-                    f"{cls_score.shape[1]} classes"
+                    f"{pred.shape[1]} classes"
                 )
 
 

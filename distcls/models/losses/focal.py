@@ -1,8 +1,9 @@
 """FocalLoss: sigmoid cross entropy that counts easy examples less."""
 
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
+from distcls.models.losses.loss import Loss
 from distcls.models.losses.targets import per_class
 from distcls.models.losses.weighted import Reduction, weight_reduce_loss
 from distcls.registry import LOSSES
@@ -30,7 +31,7 @@ def sigmoid_focal_loss(
 
 
 @LOSSES.register
-class FocalLoss(nn.Module):
+class FocalLoss(Loss):
     """Lin et al., "Focal Loss for Dense Object Detection", 2017, with a sigmoid per class. Follows MMPretrain 1.2.
 
     With p the probability of the true answer (class present or absent), each image and class costs
@@ -46,28 +47,12 @@ class FocalLoss(nn.Module):
     def __init__(
         self, gamma: float = 2.0, alpha: float = 0.25, reduction: Reduction = "mean", loss_weight: float = 1.0
     ) -> None:
-        super().__init__()
+        super().__init__(reduction, loss_weight)
         self.gamma = gamma
         self.alpha = alpha
-        self.reduction = reduction
-        self.loss_weight = loss_weight
 
-    def forward(
-        self,
-        pred: Tensor,
-        target: Tensor,
-        weight: Tensor | None = None,
-        avg_factor: float | None = None,
-        reduction_override: Reduction | None = None,
+    def reduced(
+        self, pred: Tensor, target: Tensor, weight: Tensor | None, reduction: Reduction, avg_factor: float | None
     ) -> Tensor:
-        """Scores (N, C) and labels (N,) or (N, C) in [0, 1], weight (N,) -> the loss.
-
-        Raises:
-            UserError: labels of another shape.
-            ValueError: avg_factor with reduction "sum".
-        """
         target = per_class(target, pred, "FocalLoss")
-        reduction = reduction_override or self.reduction
-        return self.loss_weight * sigmoid_focal_loss(
-            pred, target, weight, self.gamma, self.alpha, reduction, avg_factor
-        )
+        return sigmoid_focal_loss(pred, target, weight, self.gamma, self.alpha, reduction, avg_factor)

@@ -1,7 +1,8 @@
 """L1Loss: the absolute difference from another model's scores."""
 
-from torch import Tensor, nn
+from torch import Tensor
 
+from distcls.models.losses.loss import Loss
 from distcls.models.losses.targets import per_class
 from distcls.models.losses.weighted import Reduction, weighted_loss
 from distcls.registry import LOSSES
@@ -14,7 +15,7 @@ def l1_loss(pred: Tensor, target: Tensor) -> Tensor:
 
 
 @LOSSES.register
-class L1Loss(nn.Module):
+class L1Loss(Loss):
     """|score - target|, for targets (N, C) that are a distribution, such as another model's output.
 
     A class number counts as the distribution that is 1 there. Not in MMPretrain: its specification is the tutorial,
@@ -26,24 +27,11 @@ class L1Loss(nn.Module):
     """
 
     def __init__(self, reduction: Reduction = "mean", loss_weight: float = 1.0) -> None:
-        super().__init__()
-        self.reduction = reduction
-        self.loss_weight = loss_weight
+        super().__init__(reduction, loss_weight)
 
-    def forward(
-        self,
-        pred: Tensor,
-        target: Tensor,
-        weight: Tensor | None = None,
-        avg_factor: float | None = None,
-        reduction_override: Reduction | None = None,
+    def reduced(
+        self, pred: Tensor, target: Tensor, weight: Tensor | None, reduction: Reduction, avg_factor: float | None
     ) -> Tensor:
-        """Scores (N, C), targets (N,) or (N, C), weight that broadcasts to the scores -> the loss, reduced.
-
-        Raises:
-            UserError: targets (N, C) of another shape than the scores.
-            ValueError: avg_factor with reduction "sum".
-        """
-        reduction = reduction_override or self.reduction
+        """Here `weight` is one that broadcasts to the scores."""
         target = per_class(target, pred, "L1Loss")
-        return self.loss_weight * l1_loss(pred, target, weight, reduction=reduction, avg_factor=avg_factor)
+        return l1_loss(pred, target, weight, reduction=reduction, avg_factor=avg_factor)

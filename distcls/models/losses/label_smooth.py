@@ -4,17 +4,18 @@ from collections.abc import Sequence
 from typing import Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from distcls.errors import UserError
 from distcls.models.losses.cross_entropy import CrossEntropyLoss
+from distcls.models.losses.loss import Loss
 from distcls.models.losses.targets import per_class
 from distcls.models.losses.weighted import Reduction
 from distcls.registry import LOSSES
 
 
 @LOSSES.register
-class LabelSmoothLoss(nn.Module):
+class LabelSmoothLoss(Loss):
     """Szegedy et al., "Rethinking the Inception Architecture", 2015, section 7. Follows MMPretrain 1.2.
 
     With eps = label_smooth_val and one-hot label y over K classes, the target is, by `mode`:
@@ -44,7 +45,7 @@ class LabelSmoothLoss(nn.Module):
         loss_weight: float = 1.0,
         class_weight: Sequence[float] | Literal["auto"] | None = None,
     ) -> None:
-        super().__init__()
+        super().__init__(reduction, loss_weight)
         if not 0 <= label_smooth_val < 1:
             raise UserError(f"LabelSmoothLoss.label_smooth_val: got {label_smooth_val}, expected 0 <= value < 1")
         if mode == "multi_label" and use_sigmoid is False:
@@ -53,12 +54,9 @@ class LabelSmoothLoss(nn.Module):
         self.num_classes = num_classes
         self.mode = mode
         self.eps = label_smooth_val / (1 + label_smooth_val) if mode == "classy_vision" else label_smooth_val
-        self.reduction = reduction
         self.ce = CrossEntropyLoss(
             use_sigmoid=use_sigmoid,
             use_soft=not use_sigmoid,
-            reduction=reduction,
-            loss_weight=loss_weight,
             class_weight=class_weight,
         )
 
@@ -69,22 +67,14 @@ class LabelSmoothLoss(nn.Module):
             return torch.full_like(one_hot, self.eps).masked_fill_(one_hot > 0, 1 - self.eps)
         return one_hot * (1 - self.eps) + self.eps / cls_score.shape[1]
 
-    def forward(
-        self,
-        cls_score: Tensor,
-        label: Tensor,
-        weight: Tensor | None = None,
-        avg_factor: float | None = None,
-        reduction_override: Reduction | None = None,
+    def reduced(
+        self, pred: Tensor, target: Tensor, weight: Tensor | None, reduction: Reduction, avg_factor: float | None
     ) -> Tensor:
-        """Scores (N, C) and labels (N,) or (N, C) -> the loss, a scalar unless the reduction is "none".
+        """See `Loss.forward`.
 
         Raises:
             UserError: the scores' width is not num_classes.
-            ValueError: avg_factor with reduction "sum".
         """
-        if self.num_classes not in (None, cls_score.shape[1]):
-            raise UserError(
-                f"LabelSmoothLoss.num_classes: got {self.num_classes}, but the head has {cls_score.shape[1]}"
-            )
-        return self.ce(cls_score, self.smooth_label(label, cls_score), weight, avg_factor, reduction_override)
+        if self.num_classes not in (None, pred.shape[1]):
+            raise UserError(f"LabelSmoothLoss.num_classes: got {self.num_classes}, but the head has {pred.shape[1]}")
+        return self.ce(pred, self.smooth_label(target, pred), weight, avg_factor, reduction)

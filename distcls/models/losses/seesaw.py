@@ -5,15 +5,16 @@ from typing import Annotated
 import torch
 import torch.nn.functional as F
 from pydantic import Field
-from torch import Tensor, nn
+from torch import Tensor
 
 from distcls.errors import UserError
+from distcls.models.losses.loss import Loss
 from distcls.models.losses.weighted import Reduction, weight_reduce_loss
 from distcls.registry import LOSSES
 
 
 @LOSSES.register
-class SeesawLoss(nn.Module):
+class SeesawLoss(Loss):
     """Wang et al., "Seesaw Loss for Long-Tailed Instance Segmentation", 2020. Follows MMPretrain 1.2.
 
     The score of class j beside label i is raised by the logarithm of a factor: below 1 where j is rarer than i so far
@@ -41,44 +42,36 @@ class SeesawLoss(nn.Module):
         reduction: Reduction = "mean",
         loss_weight: float = 1.0,
     ) -> None:
-        super().__init__()
+        super().__init__(reduction, loss_weight)
         self.num_classes = num_classes
         self.p = p
         self.q = q
         self.eps = eps
-        self.reduction = reduction
-        self.loss_weight = loss_weight
         self.register_buffer("cum_samples", torch.zeros(num_classes))
 
-    def forward(
-        self,
-        cls_score: Tensor,
-        label: Tensor,
-        weight: Tensor | None = None,
-        avg_factor: float | None = None,
-        reduction_override: Reduction | None = None,
+    def reduced(
+        self, pred: Tensor, target: Tensor, weight: Tensor | None, reduction: Reduction, avg_factor: float | None
     ) -> Tensor:
-        """Scores (N, C), class numbers (N,), weight (N,) -> the loss.
+        """Here `target` is class numbers (N,).
 
         Raises:
             UserError: soft labels, or scores of another number of classes.
-            ValueError: avg_factor with reduction "sum".
         """
-        if label.ndim != 1:
-            raise UserError(f"SeesawLoss takes class numbers (N,), got targets {tuple(label.shape)}")
-        if cls_score.shape[1] != self.num_classes:
-            raise UserError(f"SeesawLoss.num_classes: got {self.num_classes}, but the head has {cls_score.shape[1]}")
+        if target.ndim != 1:
+            raise UserError(f"SeesawLoss takes class numbers (N,), got targets {tuple(target.shape)}")
+        if pred.shape[1] != self.num_classes:
+            raise UserError(f"SeesawLoss.num_classes: got {self.num_classes}, but the head has {pred.shape[1]}")
         if self.training:
             # one-hot sums, not bincount: the same whatever the order of additions, also on a GPU
-            self.cum_samples += F.one_hot(label, self.num_classes).sum(0)
-        others = 1 - F.one_hot(label, self.num_classes).to(cls_score.dtype)
-        loss = F.cross_entropy(cls_score + self._factor(cls_score, label).log() * others, label, reduction="none")
-        return self.loss_weight * weight_reduce_loss(loss, weight, reduction_override or self.reduction, avg_factor)
+            self.cum_samples += F.one_hot(target, self.num_classes).sum(0)
+        others = 1 - F.one_hot(target, self.num_classes).to(pred.dtype)
+        loss = F.cross_entropy(pred + self._factor(pred, target).log() * others, target, reduction="none")
+        return weight_reduce_loss(loss, weight, reduction, avg_factor)
 
-    def _factor(self, cls_score: Tensor, label: Tensor) -> Tensor:
+    def _factor(self, pred: Tensor, label: Tensor) -> Tensor:
         """(N, C): mitigation times compensation of each class beside the image's label."""
         seen = self.cum_samples.clamp(min=1)
         mitigation = (seen / seen[label][:, None]).clamp(max=1) ** self.p
-        chance = cls_score.detach().softmax(dim=1)
+        chance = pred.detach().softmax(dim=1)
         label_chance = chance.gather(1, label[:, None]).clamp(min=self.eps)
         return mitigation * (chance / label_chance).clamp(min=1) ** self.q

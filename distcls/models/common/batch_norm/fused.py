@@ -18,25 +18,27 @@ _ROWS, _CHANNELS = 16, 128  # of a tile
 _PARTS = 528  # about this many programs share a sum: four a multiprocessor of an H100
 
 
-def norm_relu(norm: nn.Module, x: Tensor) -> Tensor:
+def norm_relu(norm: nn.Module, relu: nn.Module, x: Tensor) -> Tensor:
     """relu(norm(x)): (N, C, H, W) -> the same."""
-    if not _fuses(norm, x):
-        return torch.relu_(norm(x))
+    if not (_fuses(norm, x) and _is_relu(relu)):
+        return relu(norm(x))
     return _fused(norm, x)
 
 
-def norm_add_relu(norm: nn.Module, x: Tensor, shortcut: Tensor, shortcut_norm: nn.Module | None = None) -> Tensor:
+def norm_add_relu(
+    norm: nn.Module, relu: nn.Module, x: Tensor, shortcut: Tensor, shortcut_norm: nn.Module | None = None
+) -> Tensor:
     """relu(norm(x) + shortcut), or + shortcut_norm(shortcut): all (N, C, H, W)."""
     fuses = _fuses(norm, x) and x.shape[1] % 8 == 0 and _is_rows(shortcut) and shortcut.dtype == x.dtype
-    if not fuses or not (shortcut_norm is None or _fuses(shortcut_norm, shortcut)):
-        return torch.relu_(norm(x) + (shortcut if shortcut_norm is None else shortcut_norm(shortcut)))
+    if not (fuses and _is_relu(relu)) or not (shortcut_norm is None or _fuses(shortcut_norm, shortcut)):
+        return relu(norm(x) + (shortcut if shortcut_norm is None else shortcut_norm(shortcut)))
     return _fused(norm, x, shortcut, shortcut_norm)
 
 
-def norm_relu_pool(norm: nn.Module, x: Tensor, pool: nn.Module) -> Tensor:
+def norm_relu_pool(norm: nn.Module, relu: nn.Module, pool: nn.Module, x: Tensor) -> Tensor:
     """pool(relu(norm(x))): (N, C, H, W) -> (N, C, H', W')."""
-    if not _fuses(norm, x) or not _is_stem_pool(pool):
-        return pool(norm_relu(norm, x))
+    if not (_fuses(norm, x) and _is_relu(relu) and _is_stem_pool(pool)):
+        return pool(norm_relu(norm, relu, x))
     return _fused(norm, x, pool=True)
 
 
@@ -64,10 +66,10 @@ def run_layers(layers: Sequence[nn.Module], x: Tensor) -> Tensor:
     rest = list(layers)
     while rest:
         layer = rest.pop(0)
-        if type(layer) is nn.BatchNorm2d and rest and type(rest[0]) is nn.ReLU and not _is_hooked(rest[0]):
-            rest.pop(0)
+        if type(layer) is nn.BatchNorm2d and rest and type(rest[0]) is nn.ReLU:
+            relu = rest.pop(0)
             pools = rest and type(rest[0]) is nn.MaxPool2d
-            x = norm_relu_pool(layer, x, rest.pop(0)) if pools else norm_relu(layer, x)
+            x = norm_relu_pool(layer, relu, rest.pop(0), x) if pools else norm_relu(layer, relu, x)
         else:
             x = layer(x)
     return x
@@ -79,7 +81,7 @@ def _fuses(norm: nn.Module, x: Tensor) -> bool:
         and norm.affine
         and norm.track_running_stats
         and norm.momentum is not None
-        and not _is_hooked(norm)
+        and not is_hooked(norm)
         and (norm.training or not torch.is_grad_enabled())
         and on_device(x)
         and _is_rows(x)
@@ -88,8 +90,8 @@ def _fuses(norm: nn.Module, x: Tensor) -> bool:
     )
 
 
-def _is_hooked(layer: nn.Module) -> bool:
-    """Then it must be called: ZeRO-3 gathers a layer's weights in its hooks."""
+def is_hooked(layer: nn.Module) -> bool:
+    """Then it must be called: ZeRO-3 gathers a layer's weights in its hooks, a user looks at what comes out of it."""
     hooks = (layer._forward_pre_hooks, layer._forward_hooks, layer._backward_pre_hooks, layer._backward_hooks)
     return any(hooks)
 
@@ -115,11 +117,15 @@ def _is_rows(x: Tensor) -> bool:
     return x.dim() == 4 and x.is_contiguous(memory_format=torch.channels_last)
 
 
+def _is_relu(layer: nn.Module) -> bool:
+    return type(layer) is nn.ReLU and not is_hooked(layer)
+
+
 def _is_stem_pool(pool: nn.Module) -> bool:
     return (
         type(pool) is nn.MaxPool2d
         and (pool.kernel_size, pool.stride, pool.padding) == (3, 2, 1)
-        and not (pool.ceil_mode or pool.dilation != 1 or pool.return_indices or _is_hooked(pool))
+        and not (pool.ceil_mode or pool.dilation != 1 or pool.return_indices or is_hooked(pool))
     )
 
 
