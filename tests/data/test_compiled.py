@@ -99,8 +99,9 @@ def test_a_folder_of_somebody_else_is_not_used(tmp_path, monkeypatch):
     own = tmp_path / f"distcls-numba-{os.getuid()}"
     assert compiled.cache_folder() == own
     assert own.stat().st_mode & 0o777 == 0o700
-    (tmp_path / f"distcls-numba-{os.getuid() + 1}").symlink_to(own)
-    monkeypatch.setattr("os.getuid", lambda uid=os.getuid() + 1: uid)
+    other = os.getuid() + 1
+    (tmp_path / f"distcls-numba-{other}").symlink_to(own)
+    monkeypatch.setattr("os.getuid", lambda: other)
     assert compiled.cache_folder() is None
 
 
