@@ -37,8 +37,6 @@ def browse(
     output = output or Path(f"{recipe.stem}_data.png")
     if output.suffix not in (".png", ".html"):
         raise UserError(f"{output}: expected a name that ends in .png or .html")
-    if not output.parent.is_dir():
-        raise UserError(f"{output.parent}: no such folder: make it first")
     source = read(recipe, overrides or [])
     import_parts(source)
     checked = check(source)
@@ -70,8 +68,9 @@ def browse(
         epoch=epoch,
         images=images,
     )
+    output.parent.mkdir(parents=True, exist_ok=True)
     if output.suffix == ".html":
-        output.write_text(page(rows, f"{recipe.name}, epoch {epoch}: {dataset.paths[0]}"))
+        output.write_text(page(rows, f"{recipe.name}, epoch {epoch}: {dataset.paths[0]}"), encoding="utf-8")
     else:
         picture(rows).save(output)
     print(f"{output}: {len(rows[0].pairs)} images of {dataset.paths[0]}, as stored and as trained on")
