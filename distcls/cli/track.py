@@ -93,7 +93,8 @@ def reopened(run: Path, anew: bool = False) -> None:
     state = json.loads((run / "run.json").read_text())
     status: Status = state["status"] if state["status"] in ("finished", "preempted") else "failed"
     run_id = f"{state['run_id']}-{secrets.token_hex(2)}" if anew else state["run_id"]
-    tracker = WandbTracker(run, run_id, mode="online", required=True, anew=anew, **labels(run, state))
+    files = sorted(run.glob("code*.diff")) if state["recipe"]["tracking"].get("code", True) else []
+    tracker = WandbTracker(run, run_id, mode="online", required=True, anew=anew, files=files, **labels(run, state))
     tracker.finish(status, state["attempts"][-1].get("message"))
 
 
