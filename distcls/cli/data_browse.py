@@ -28,6 +28,7 @@ def browse(
     from distcls.data.inspecting.contact_sheet import page, picture
     from distcls.data.loader import TrainLoader
     from distcls.engine.build import cores_per_rank, open_datasets, resolution_of
+    from distcls.engine.located import located
     from distcls.engine.plugins import import_parts
     from distcls.engine.sampling import sampling_of
     from distcls.recipe.schema import check
@@ -60,14 +61,15 @@ def browse(
             **sampling_of(data),
         )
 
-    rows = rows_of(
-        loader,
-        [TRANSFORMS.build(block) for block in data.augment],
-        [MIXES.build(block) for block in data.mix],
-        [title_of(block) for block in (*data.augment, *data.mix)],
-        epoch=epoch,
-        images=images,
-    )
+    with located(source):
+        rows = rows_of(
+            loader,
+            [TRANSFORMS.build(block) for block in data.augment],
+            [MIXES.build(block) for block in data.mix],
+            [title_of(block) for block in (*data.augment, *data.mix)],
+            epoch=epoch,
+            images=images,
+        )
     output.parent.mkdir(parents=True, exist_ok=True)
     if output.suffix == ".html":
         output.write_text(page(rows, f"{recipe.name}, epoch {epoch}: {dataset.paths[0]}"), encoding="utf-8")
