@@ -35,7 +35,7 @@ def place(text: str, tree: Mapping[str, Any]) -> tuple[KeyPath, str] | None:
         first, names = text.partition(" ")[0].partition(".")[0], []
     if first in tree:
         return (first, *names), rest
-    for path, block in _blocks(tree, ()):
+    for path, block in blocks(tree):
         if block["type"] == first:
             argument = re.match(r"(\w+): ", rest) if not names else None
             if argument:
@@ -44,13 +44,13 @@ def place(text: str, tree: Mapping[str, Any]) -> tuple[KeyPath, str] | None:
     return None
 
 
-def _blocks(tree: Any, path: KeyPath) -> Iterator[tuple[KeyPath, Mapping[str, Any]]]:
-    """Every ``{type: ...}`` of the recipe, outer ones first."""
+def blocks(tree: Any, path: KeyPath = ()) -> Iterator[tuple[KeyPath, Mapping[str, Any]]]:
+    """Every ``{type: ...}`` of a recipe or a part of it, outer ones first."""
     if isinstance(tree, Mapping):
         if "type" in tree:
             yield path, tree
         for key, value in tree.items():
-            yield from _blocks(value, (*path, key))
+            yield from blocks(value, (*path, key))
     elif isinstance(tree, list):
         for index, value in enumerate(tree):
-            yield from _blocks(value, (*path, index))
+            yield from blocks(value, (*path, index))
