@@ -13,7 +13,8 @@ from distcls.data.decoding.jpeg_window import window_decoder
 from distcls.engine.announce import announce, last_words
 from distcls.engine.backends import make_backends
 from distcls.engine.build import Datasets, build_job, open_datasets
-from distcls.engine.checkpoints.snapshot import Progress, Snapshots
+from distcls.engine.checkpoints.progress import Progress
+from distcls.engine.checkpoints.snapshot import Snapshots
 from distcls.engine.checkpoints.store import CheckpointStore
 from distcls.engine.ending import draw_report, end_lost, end_run, finish_save
 from distcls.engine.fit_ranks import check_device, check_ranks
@@ -199,6 +200,7 @@ def _attempt(plan: Plan, accelerator: Accelerator, local_world_size: int, stop: 
         status = train(job, snapshots, progress, window)
         if status == "finished":
             snapshots.export("last", progress)
+            snapshots.settle()
         else:
             message = stop.requested or "another rank was asked to stop"
     except BaseException as error:
