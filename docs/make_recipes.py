@@ -10,13 +10,20 @@ from typing import Any
 
 import torch
 
+from distcls.engine.plan.activations import estimate_activations
+from distcls.engine.plan.memory import need
+from distcls.engine.plan.plan import ORDER, measure
 from distcls.engine.plugins import import_parts
+from distcls.engine.strategies.blocks import checkpoint_activations, find_blocks
 from distcls.models import build_classifier
+from distcls.models.classifier import ImageClassifier
 from distcls.recipe.schema import Recipe, check
 from distcls.recipe.source import read
 
 PAGE = Path(__file__).with_name("recipes.md")
 RECIPES = PAGE.parents[1] / "recipes"
+LAYOUTS = ((8, 1), (8, 8), (64, 1))  # GPUs, accumulation steps
+GPUS = (16, 24, 40, 80)
 HEAD = """\
 # Recipes
 
@@ -49,20 +56,21 @@ def card(path: Path) -> str:
         "Evaluation": evaluation(recipe),
         "Strategy": recipe.distributed.strategy,
         "Another number of GPUs": said.get("Batch", "as above; another batch: optimizer.lr times the same factor."),
+        "Source": said.get("Source", "our own."),
         "Run": f"`{said['Run']}`",
         "Result": said["Result"],
     }
     table = "\n".join(f"| {key} | {value.replace('|', chr(92) + '|')} |" for key, value in rows.items())
-    return f"## {path.stem}\n\n{said['']}\n\n| | |\n|---|---|\n{table}\n"
+    return f"## {path.stem}\n\n{said['']}\n\n| | |\n|---|---|\n{table}\n" + memory(recipe)
 
 
 def header(path: Path) -> dict[str, str]:
-    """The comment that begins the file: its words under "", and those behind `Batch:`, `Run:` and `Result:`."""
+    """The comment that begins the file: its words under "", and those behind `Source:` and so on."""
     said, key = {"": ""}, ""
     for line in path.read_text().splitlines():
         if not line.startswith("#"):
             break
-        begins = re.match(r"# (Batch|Run|Result): +(.*)", line)
+        begins = re.match(r"# (Source|Batch|Run|Result): +(.*)", line)
         key, words = begins.groups() if begins else (key, line.removeprefix("#").strip())
         said[key] = f"{said.get(key, '')} {words}".strip()
     return said
@@ -73,10 +81,36 @@ def model_name(recipe: Recipe) -> str:
 
 
 def parameters(recipe: Recipe) -> int:
-    block = recipe.model.model_dump()
+    return sum(parameter.numel() for parameter in on_meta(recipe).parameters())
+
+
+def on_meta(recipe: Recipe) -> ImageClassifier:
     with torch.device("meta"):
-        model = build_classifier(block, image_size=(224, 224), init_weights=False)
-    return sum(parameter.numel() for parameter in model.parameters())
+        return build_classifier(recipe.model.model_dump(), image_size=(224, 224), init_weights=False)
+
+
+def memory(recipe: Recipe) -> str:
+    """What each strategy needs, where the recipe names another than ddp; as `distcls plan` says it."""
+    if recipe.distributed.strategy == "ddp":
+        return ""
+    model = on_meta(recipe).to_empty(device="cpu")  # memory that nobody touches, which costs none
+    blocks = find_blocks(model, recipe.distributed.wrap)
+    sizes = measure(model, recipe, blocks)
+    if recipe.distributed.activation_checkpointing:
+        checkpoint_activations(blocks)
+    activations = estimate_activations(model, 224, recipe.model.head["num_classes"], recipe.train.precision)
+    lines = []
+    for name in ORDER:
+        cells = [name]
+        for gpus, parts in LAYOUTS:
+            held = activations.of(recipe.train.global_batch_size // (gpus * parts))
+            gib = need(name, sizes, gpus=gpus, accumulation=parts, activations=held).total / 2**30
+            smallest = next((f"{size} GiB" for size in GPUS if gib <= size), "none of these")
+            cells.append(f"{gib:.1f}, {smallest}")
+        lines.append(f"| {' | '.join(cells)} |")
+    titles = [f"{gpus} GPUs, accumulation_steps {parts}" for gpus, parts in LAYOUTS]
+    what = f"GiB per GPU by `distcls plan`, and the smallest GPU of {', '.join(map(str, GPUS))} GiB that holds it"
+    return f"\n| {' | '.join([what, *titles])} |\n|{'---|' * (len(titles) + 1)}\n" + "\n".join(lines) + "\n"
 
 
 def call(block: dict[str, Any]) -> str:
@@ -94,7 +128,11 @@ def value(item: Any) -> str:
 
 
 def average(recipe: Recipe) -> str:
-    return f", EMA {recipe.train.ema.decay:.8g}" if recipe.train.ema else ""
+    if recipe.train.ema is None:
+        return ""
+    every, start = recipe.train.ema.every_steps, recipe.train.ema.start_epoch
+    often = f" every {every} updates" if every > 1 else ""
+    return f", EMA {recipe.train.ema.decay:.8g}{often}" + (f" from epoch {start:g} on" if start else "")
 
 
 def resolution(recipe: Recipe) -> str:

@@ -97,5 +97,6 @@ def reopened(run: Path, anew: bool = False) -> None:
     recipe, environments = state["recipe"], run / "environment.json"
     first = next(iter(json.loads(environments.read_text()).values())) if environments.exists() else {}
     labels = run_labels(recipe["name"], recipe["tracking"], first.get("slurm", {}))
-    tracker = WandbTracker(run, run_id, mode="online", required=True, anew=anew, config=recipe, **labels)
+    files = sorted(run.glob("code*.diff")) if recipe["tracking"].get("code", True) else []
+    tracker = WandbTracker(run, run_id, mode="online", required=True, anew=anew, config=recipe, files=files, **labels)
     tracker.finish(status, state["attempts"][-1].get("message"))

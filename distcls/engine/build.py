@@ -26,6 +26,7 @@ from distcls.engine.seeding import seed_building
 from distcls.engine.strategies.blocks import checkpoint_activations, find_blocks
 from distcls.engine.strategies.buffers import same_start
 from distcls.engine.strategies.choose import make_strategy
+from distcls.engine.strategies.strategy import Strategy
 from distcls.errors import UserError
 from distcls.models.classifier import ImageClassifier, build_classifier
 from distcls.models.freezing import freeze
@@ -33,6 +34,7 @@ from distcls.models.weights import Report
 from distcls.optim.ema import Ema
 from distcls.optim.param_groups import learning_rates
 from distcls.recipe.errors import KeyPath, Problem, RecipeError
+from distcls.recipe.schema import Ema as EmaSettings
 from distcls.recipe.schema import Recipe
 from distcls.recipe.source import Source
 from distcls.registry import MIXES, OPTIMIZERS, SCHEDULES, TRANSFORMS
@@ -157,8 +159,6 @@ def build_job(
         clip_grad_norm=train.clip_grad_norm,
         deepspeed_overrides=recipe.distributed.deepspeed_overrides,
     )
-    weights_in_place, changed = strategy.local_weights(), strategy.weights_changed
-    ema = Ema(weights_in_place, decay=train.ema.decay, changed=changed) if train.ema else None
 
     shape = {"rank": accelerator.process_index, "world_size": ranks, "device": accelerator.device, "dtype": images}
     shape["workers"] = recipe.data.workers or cores_per_rank(local_world_size)
@@ -192,7 +192,7 @@ def build_job(
         strategy=strategy,
         base_rate=base_rate,
         schedule=SCHEDULES.build(recipe.schedule, total_steps=total_steps, steps_per_epoch=steps_per_epoch),
-        ema=ema,
+        ema=_average(train.ema, strategy, steps_per_epoch) if train.ema else None,
         train_loader=train_loader,
         val_loader=val_loader,
         trackers=trackers,
@@ -237,6 +237,16 @@ def _optimizer(recipe: Recipe, classifier: ImageClassifier) -> torch.optim.Optim
     for group in optimizer.param_groups:
         group["initial_lr"] = group["lr"]
     return optimizer
+
+
+def _average(settings: EmaSettings, strategy: Strategy, steps_per_epoch: int) -> Ema:
+    return Ema(
+        strategy.local_weights(),
+        decay=settings.decay,
+        every_steps=settings.every_steps,
+        start_step=round(settings.start_epoch * steps_per_epoch),
+        changed=strategy.weights_changed,
+    )
 
 
 def _blocks(recipe: Recipe, source: Source, classifier: ImageClassifier) -> list[nn.Module]:

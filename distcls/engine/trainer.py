@@ -69,10 +69,10 @@ def train(job: Job, snapshots: Snapshots, progress: Progress, window: Totals) ->
                 window.add(values, batch.count)
             logging = job.logging_due(step + 1)
             norm = strategy.update(measure=logging)
-            if job.ema is not None:
-                job.ema.update()
-
             progress.step = step + 1
+            if job.ema is not None:
+                job.ema.update(progress.step)
+
             evaluating, saving = job.evaluation_due(progress.step), job.checkpoint_due(progress.step)
             agreement.post(progress.step, stop=job.stop.requested is not None, loss=window.sums.sum())
             agreement.update(wait=evaluating or saving)

@@ -1,4 +1,4 @@
-"""Exponential moving average of the weights (Polyak averaging), as timm's ModelEmaV3 without its warm-up."""
+"""Exponential moving average of the weights (Polyak averaging), as in timm and in torchvision's references."""
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -8,28 +8,44 @@ from torch import Tensor
 
 
 class Ema:
-    """``average += (1 - decay) * (weight - average)`` after every optimizer step, in one fused operation.
+    """``average += (1 - decay) * (weight - average)`` after every `every_steps` updates, in one fused operation.
 
     Only parameters are averaged. BatchNorm's running statistics are those of the model itself.
 
     Args:
         weights: name -> what is followed, in place: a model's parameters, or of a sharded model this rank's part of
             each.
-        decay: share of the average that a step keeps, e.g. 0.9999.
+        decay: share of itself that the average keeps each time, e.g. 0.9999.
+        every_steps: optimizer updates from one time to the next.
+        start_step: the average is the weights themselves up to this update: those of a warm-up do not count.
         changed: called when `applied` has written to the weights.
     """
 
     def __init__(
-        self, weights: Mapping[str, Tensor], *, decay: float, changed: Callable[[], None] = lambda: None
+        self,
+        weights: Mapping[str, Tensor],
+        *,
+        decay: float,
+        every_steps: int = 1,
+        start_step: int = 0,
+        changed: Callable[[], None] = lambda: None,
     ) -> None:
         self.decay = decay
+        self.every_steps = every_steps
+        self.start_step = start_step
         self._names = list(weights)
         self._weights = [weight.detach() for weight in weights.values()]
         self._average = [weight.clone() for weight in self._weights]
         self._changed = changed
 
-    def update(self) -> None:
-        torch._foreach_lerp_(self._average, self._weights, 1 - self.decay)
+    def update(self, step: int) -> None:
+        """Call it after every optimizer update; `step` counts them from 1."""
+        if step % self.every_steps:
+            return
+        if step <= self.start_step:
+            torch._foreach_copy_(self._average, self._weights)
+        else:
+            torch._foreach_lerp_(self._average, self._weights, 1 - self.decay)
 
     @contextmanager
     def applied(self) -> Iterator[None]:

@@ -109,7 +109,11 @@ class Ema(Part):
     """A moving average of the weights, evaluated beside them (val_ema/*) and exported in their place."""
 
     decay: Annotated[float, Field(gt=0, lt=1)]
-    """Share of the average that each optimizer update keeps, for example 0.9999."""
+    """Share of itself that the average keeps each time, for example 0.9999."""
+    every_steps: Count = 1
+    """Optimizer updates from one time to the next."""
+    start_epoch: Annotated[float, Field(ge=0)] = 0.0
+    """Up to here the average is the weights themselves: for the length of a warm-up."""
 
 
 class Train(Part):

@@ -33,5 +33,7 @@ class Tracking(Part):
     """Images in W&B's table of the worst predictions; 0 uploads neither tables nor pictures."""
     artifacts: Literal["none", "best", "last"] = "none"
     """Weights that a finished run gives to W&B as a model artifact."""
+    code: bool = True
+    """Give W&B the uncommitted changes of the code that runs (`code.diff`, secrets redacted) as a file of the run."""
     backends: Annotated[list[dict[str, Any]], TRACKERS] = []
     """Further trackers, from plug-ins: a class each, with its arguments."""

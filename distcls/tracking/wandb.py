@@ -48,6 +48,7 @@ class WandbTracker:
         config: the recipe and other facts; secrets are redacted.
         tables: images in the table of the worst predictions; 0: no tables and pictures.
         artifact: ``best`` or ``last``: the weights that a finished run uploads as a model.
+        files: texts of the run folder that the run shows among its files; they hold no secrets.
         anew: the id is a new one, which gets all rows of `metrics.jsonl`.
         note: called with the line that says where the run is, and with one if wandb's service dies.
 
@@ -71,11 +72,12 @@ class WandbTracker:
         config: Mapping[str, Any] | None = None,
         tables: int = 64,
         artifact: str | None = None,
+        files: Sequence[Path] = (),
         anew: bool = False,
         note: Callable[[str], None] = print,
     ) -> None:
         self.run_folder, self.mode, self.required, self.note = run_folder, mode, required, note
-        self._tables, self._artifact, self._anew = tables, artifact, anew
+        self._tables, self._artifact, self._files, self._anew = tables, artifact, files, anew
         self._labels = {
             "id": run_id,
             "project": project,
@@ -149,6 +151,8 @@ class WandbTracker:
         for axis in PROGRESS:
             self.run.define_metric(f"progress/{axis}")
         self.run.define_metric("*", step_metric="progress/samples")
+        for file in self._files:
+            self.run.save(str(file), base_path=str(self.run_folder), policy="now")
         given = set() if self._anew else self._given(online=mode == "online")
         self._earlier = {_key(row) for row in earlier}
         for row in earlier:

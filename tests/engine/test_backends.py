@@ -1,6 +1,7 @@
 """The tracking block of a recipe, in whole runs."""
 
 import json
+import subprocess
 
 import pytest
 
@@ -80,6 +81,11 @@ def test_a_run_that_requires_wandb_does_not_start_without(tiny_recipe):
 @pytest.mark.usefixtures("no_wandb_account")
 def test_weights_and_facts_go_to_wandb(tiny_recipe, monkeypatch):
     monkeypatch.setenv("SLURM_JOB_ID", "77")
+    for command in (["init", "--quiet"], ["add", tiny_recipe.name]):
+        subprocess.run(["git", "-C", tiny_recipe.parent, *command], check=True)
+    commit = ["-c", "user.name=a", "-c", "user.email=a@b", "commit", "--quiet", "--message=first"]
+    subprocess.run(["git", "-C", tiny_recipe.parent, *commit], check=True)
+    tiny_recipe.write_text(tiny_recipe.read_text() + "# not committed\n")
     run = trained(tiny_recipe, "tracking.mode=offline", "tracking.artifacts=best", "tracking.tables=0")
     (path,) = segments(run)
     (artifact,) = of_type(path, "artifact")
@@ -93,4 +99,7 @@ def test_weights_and_facts_go_to_wandb(tiny_recipe, monkeypatch):
     assert found["fingerprints"].keys() == {"data.train", "data.val"}
     (record,) = of_type(path, "run")
     assert (record.display_name, record.run_group) == ("tiny-77", "tiny")
-    assert not list(of_type(path, "files")) or all("media" not in str(one) for one in of_type(path, "files"))
+    given = [file.path for one in of_type(path, "files") for file in one.files]
+    assert "code.diff" in given
+    assert not [name for name in given if "media" in name]
+    assert "+# not committed" in (path.parent / "files" / "code.diff").read_text()

@@ -29,6 +29,12 @@ def test_header_has_command_and_result(recipe: Path) -> None:
     assert re.search(r"^# Result: +\S", head, re.MULTILINE), f"no `# Result:` in the header:\n{head}"
 
 
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda recipe: recipe.stem)
+def test_a_recipe_of_others_names_its_source(recipe: Path) -> None:
+    if recipe.stem.startswith("imagenet"):
+        assert re.search(r"^# Source: +\S", header(recipe.read_text()), re.MULTILINE)
+
+
 def test_result_further_down_does_not_count() -> None:
     assert "Result" not in header("# A recipe.\nmodel: {}\n# Result: 99%\n")
 

@@ -259,3 +259,31 @@ def test_messages(build, arguments: dict, message: str) -> None:
     with pytest.raises(UserError) as caught:
         build(**arguments)
     assert str(caught.value) == message
+
+
+def test_sincos_position_embedding_is_fixed_and_leaves_the_class_token_alone() -> None:
+    model = vit(position_embedding="sincos2d")
+    assert not model.pos_embed.requires_grad
+    assert not model.pos_embed[:, 0].any()
+    # width 16: 4 frequencies, 1 to 1 / 10,000; the patch in row 2, column 1
+    angles = torch.tensor([1.0, 10_000 ** (-1 / 3), 10_000 ** (-2 / 3), 1e-4])
+    expected = torch.cat((angles.sin(), angles.cos(), (2 * angles).sin(), (2 * angles).cos()))
+    torch.testing.assert_close(model.pos_embed[0, 1 + 2 * 4 + 1], expected)
+    with pytest.raises(UserError, match="sincos2d position embedding needs a width of 8, 12, 16"):
+        vit(position_embedding="sincos2d", arch={**VIT["arch"], "embed_dims": 6})
+
+
+def test_linear_layers_start_as_asked() -> None:
+    def layers(model: nn.Module) -> dict[str, nn.Linear]:
+        return {name: layer for name, layer in model.named_modules() if isinstance(layer, nn.Linear)}
+
+    normal = swin(linear_init="trunc_normal")
+    normal.init_weights()
+    for linear in layers(normal).values():
+        assert linear.weight.std().item() == pytest.approx(0.02, rel=0.2)
+        assert linear.bias is None or not linear.bias.any()
+    for name, linear in layers(vit(linear_init="xavier_uniform")).items():
+        rows = linear.out_features // (3 if name.endswith("qkv") else 1)
+        bound = (6 / (rows + linear.in_features)) ** 0.5
+        assert 0.9 * bound < linear.weight.abs().max() <= bound
+        assert not linear.bias.any()

@@ -93,17 +93,24 @@ def warm_then_cosine(x: float, rate: float, start: float, end: float, warmup: in
     return end + (rate - end) * cosine((x - warmup) / (epochs - warmup))
 
 
+def big_vision(step: float, rate: float, warmup: int, steps: int) -> float:
+    """Of vit_s16_i1k: the cosine and the warm-up are factors of each other."""
+    return rate * cosine(min(max((step - warmup) / (steps - warmup), 0), 1)) * min(1, step / warmup)
+
+
 BY_EPOCH = {
     "imagenet_r50_tv2": lambda epoch: warm_then_cosine(epoch, 0.5, 0.005, 0, 5, 600),
     "imagenet_r50_rsb_a3": lambda epoch: timm_by_epoch(epoch, 8e-3, 1e-4, 1e-6, 5, 100),
     "imagenet_r50_rsb_a2": lambda epoch: timm_by_epoch(epoch, 5e-3, 1e-4, 1e-6, 5, 300),
-    "imagenet_vit_s16": lambda epoch: timm_by_epoch(epoch, 1e-3, 1e-6, 1e-5, 5, 300),
+    "imagenet_deit_small": lambda epoch: timm_by_epoch(epoch, 1e-3, 1e-6, 1e-5, 5, 300),
     "imagenet_mobilenetv3_large": lambda epoch: 0.064 * 0.973 ** (epoch // 2),
 }
 BY_STEP = {
     "imagenet_convnext_tiny": lambda x: warm_then_cosine(x, 4e-3, 0, 1e-6, 20, 300),
-    "imagenet_swin_tiny": lambda x: warm_then_cosine(x, 1e-3, 5e-7, 5e-6, 20, 300),
+    "imagenet_swin_tiny": lambda x: warm_then_cosine(x, 1e-3, 1e-6, 1e-5, 20, 300),
     "imagenet_vit_h14_zero": lambda x: warm_then_cosine(x, 1.6e-3, 0, 0, 20, 200),
+    "imagenet_vit_s16": lambda x: big_vision(x * 1251, 1e-3, 10_000, 90 * 1251),
+    "imagenet_r50": lambda x: warm_then_cosine(x, 0.4, 0.004, 0, 5, 90),
 }
 
 
@@ -166,7 +173,7 @@ DATA = {
     ),
     "imagenet_convnext_tiny": ([rand_augment(9), PIXELS], (0.8, 1.0), (224, None, 0.875), 1, (4096, 300)),
     "imagenet_swin_tiny": ([rand_augment(9), PIXELS], (0.8, 1.0), (224, None, 0.875), 1, (1024, 300)),
-    "imagenet_vit_s16": ([rand_augment(9), PIXELS], (0.8, 1.0), (224, None, 0.875), 3, (1024, 300)),
+    "imagenet_deit_small": ([rand_augment(9), PIXELS], (0.8, 1.0), (224, None, 0.875), 3, (1024, 300)),
     "imagenet_vit_h14_zero": ([rand_augment(9)], (0.8, 1.0), (224, None, 0.875), 1, (4096, 200)),
 }
 
@@ -190,8 +197,9 @@ DECAY = {
     "imagenet_mobilenetv3_large": (1e-5, (), False),
     "imagenet_convnext_tiny": (0.05, (), True),
     "imagenet_swin_tiny": (0.05, ("relative_position_bias_table",), True),
-    "imagenet_vit_s16": (0.05, ("pos_embed", "cls_token"), True),
+    "imagenet_deit_small": (0.05, ("pos_embed", "cls_token"), True),
     "imagenet_vit_h14_zero": (0.3, ("pos_embed", "cls_token"), True),
+    "imagenet_vit_s16": (0.1, (), True),
 }
 
 
@@ -202,6 +210,45 @@ def test_weight_decay(name: str) -> None:
     without, shapes = undecayed(name)
     theirs = {key for key, ndim in shapes.items() if (flat and ndim == 1) or any(part in key for part in parts)}
     assert without == theirs
+
+
+def test_big_vision_vit() -> None:
+    one = recipe("imagenet_vit_s16")
+    crop, flip, rand = one.data.augment
+    assert (crop["scale"], crop["ratio"], flip) == ((0.05, 1.0), (0.75, 1.33), FLIP)
+    assert rand == {
+        "type": "RandAugment",
+        "num_ops": 2,
+        "magnitude": 10,
+        "num_magnitude_bins": 11,
+        "fill": (128.0,) * 3,
+    }
+    assert [dict(entry) for entry in one.data.mix] == [{"type": "Mixup", "alpha": 0.2}]
+    assert one.optimizer["lr"] * one.optimizer["weight_decay"] == pytest.approx(1e-4)  # theirs is not times the rate
+    assert (one.train.clip_grad_norm, one.train.global_batch_size, one.train.epochs) == (1.0, 1024, 90)
+    block = one.model.model_dump()
+    with torch.device("meta"):
+        model = build_classifier(block, image_size=(224, 224), init_weights=False)
+    # 12 layers of width 384, patches of 16 x 16, one norm behind them, a hidden layer and the classifier
+    layer = 4 * (384 * 384 + 384) + 2 * 384 * 1536 + 1536 + 384 + 4 * 384
+    expected = 12 * layer + (768 * 384 + 384) + 2 * 384 + (384 * 384 + 384) + 385 * 1000
+    assert sum(weight.numel() for weight in model.parameters() if weight.requires_grad) == expected
+
+
+def test_torchvisions_average() -> None:
+    """Its decay is given for another batch and length, see references/classification/train.py."""
+    average = recipe("imagenet_r50_tv2").train.ema
+    assert average.decay == pytest.approx(1 - (1 - 0.99998) * 1024 * 32 / 600, rel=1e-9)
+    assert (average.every_steps, average.start_epoch) == (32, 5)
+
+
+STARTS = {"imagenet_deit_small": "trunc_normal", "imagenet_swin_tiny": "trunc_normal"}
+STARTS |= {"imagenet_vit_h14_zero": "xavier_uniform", "imagenet_vit_s16": "xavier_uniform"}
+
+
+@pytest.mark.parametrize("name", STARTS)
+def test_linear_layers_start_as_the_originals(name: str) -> None:
+    assert recipe(name).model.backbone["linear_init"] == STARTS[name]
 
 
 @pytest.mark.parametrize("name", ["imagenet_r50_rsb_a3", "imagenet_r50_rsb_a2"])

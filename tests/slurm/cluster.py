@@ -5,6 +5,7 @@ Nothing outside the folder is touched, so it lives beside another cluster and be
 """
 
 import contextlib
+import itertools
 import os
 import re
 import shutil
@@ -16,7 +17,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-NODES = ("n1", "n2")
+CGROUPS = Path("/sys/fs/cgroup")
 DAEMONS = ("munged", "slurmctld", "slurmd", "sbatch", "scontrol", "scancel")
 
 SLURM_CONF = """\
@@ -43,17 +44,17 @@ PreemptType=preempt/partition_prio
 PreemptMode=REQUEUE
 SchedulerParameters=bf_interval=1,batch_sched_delay=0,sched_min_interval=0
 ReturnToService=2
-KillWait=10
-SlurmdTimeout=10
-MessageTimeout=5
+KillWait=60
+SlurmdTimeout=25
+MessageTimeout=60
 MpiDefault=none
 MailProg=/bin/true
 SwitchType=switch/none
 JobAcctGatherType=jobacct_gather/none
-NodeName=n[1-2] NodeHostname={host} NodeAddr=127.0.0.1 Port=[{node_ports}] CPUs=8 RealMemory=2000
-PartitionName=low Nodes=n[1-2] Default=YES MaxTime=60 PriorityTier=1 GraceTime=20
-PartitionName=low0 Nodes=n[1-2] MaxTime=60 PriorityTier=1 GraceTime=0
-PartitionName=high Nodes=n[1-2] MaxTime=60 PriorityTier=10 PreemptMode=OFF
+NodeName={nodes} NodeHostname={host} NodeAddr=127.0.0.1 Port=[{node_ports}] CPUs=8 RealMemory=2000
+PartitionName=low Nodes={nodes} Default=YES MaxTime=60 PriorityTier=1 GraceTime=20
+PartitionName=low0 Nodes={nodes} MaxTime=60 PriorityTier=1 GraceTime=0
+PartitionName=high Nodes={nodes} MaxTime=60 PriorityTier=10 PreemptMode=OFF
 """
 
 
@@ -65,6 +66,7 @@ class Cluster:
     """Started by `start`, ended by `stop`.
 
     Attributes:
+        nodes: their names, of this cluster alone: slurmd makes cgroups of that name.
         environment: what a command needs to talk to this cluster and to no other.
         tracking: how slurmd knows a step's processes: "cgroup" (as production does: a signal to a task reaches that
             process alone) or "linuxproc" (its whole tree is signalled).
@@ -79,6 +81,7 @@ class Cluster:
         self.folder = Path(tempfile.mkdtemp(prefix="slurm_"))
         self.folder.chmod(0o755)
         self.port = _free_ports(3)
+        self.nodes = (f"p{self.port}n1", f"p{self.port}n2")
         self.environment = {key: value for key, value in os.environ.items() if not key.startswith("SLURM_")}
         self.environment["SLURM_CONF"] = str(self.folder / "slurm.conf")
         self.tracking = ""
@@ -95,11 +98,11 @@ class Cluster:
             self.tracking = tracking
             self._configure()
             self._start("slurmctld", "slurmctld", "-D", "-c")
-            for node in NODES:
+            for node in self.nodes:
                 self.start_node(node)
             if self._works():
                 return
-            self._stop_daemons("slurmctld", *NODES)
+            self._stop_daemons("slurmctld", *self.nodes)
         raise NoCluster(f"SLURM does not start here:\n{self.logs()}")
 
     def start_node(self, node: str) -> None:
@@ -108,19 +111,25 @@ class Cluster:
     def kill_node(self, node: str) -> None:
         """kill -9 slurmd and every slurmstepd of that node and what they started: the node is gone."""
         self._daemons.pop(node).kill()
-        for pid in self._stepd_pids(node):
-            for child in [*_descendants(pid), pid]:
-                _kill(child)
+        self._kill_steps(node)
+
+    def steps(self, job: str) -> list[int]:
+        """The slurmstepd of a job. They stay up to two seconds after SLURM says that it has left its nodes, and then
+        remove its cgroups, even if the job has started again meanwhile: that start would fail.
+        """
+        return [pid for pid in _pids_of("slurmstepd") if f"[{job}.".encode() in _read(f"/proc/{pid}/cmdline")]
 
     def stop(self) -> None:
         """Cancel what runs, end the daemons by their process ids, remove the folder."""
         if self.tracking and "slurmctld" in self._daemons:
             self.run("scancel", "--user=root", check=False)
             wait_for(lambda: not self._stepd_pids(), 15)
-        self._stop_daemons("slurmctld", *NODES, "munged")
-        for pid in self._stepd_pids():
-            for child in [*_descendants(pid), pid]:
-                _kill(child)
+        self._stop_daemons("slurmctld", *self.nodes, "munged")
+        self._kill_steps()
+        for node in self.nodes:  # what a killed slurmstepd leaves
+            for folder, _, _ in sorted(itertools.chain(*map(os.walk, CGROUPS.glob(f"*/slurm_{node}"))), reverse=True):
+                with contextlib.suppress(OSError):
+                    os.rmdir(folder)
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def run(self, *command: str | Path, check: bool = True, **environment: str) -> str:
@@ -151,13 +160,18 @@ class Cluster:
 
     def _configure(self) -> None:
         (self.folder / "state").mkdir(exist_ok=True)
-        for node in NODES:
+        for node in self.nodes:
             (self.folder / f"spool_{node}").mkdir(exist_ok=True)
-        settings = {"folder": self.folder, "host": socket.gethostname().split(".")[0], "tracking": self.tracking}
-        text = SLURM_CONF.format(**settings, port=self.port, node_ports=f"{self.port + 1}-{self.port + 2}")
+        settings: dict[str, object] = {
+            "folder": self.folder,
+            "host": socket.gethostname().split(".")[0],
+            "tracking": self.tracking,
+        }
+        settings |= {"nodes": f"p{self.port}n[1-2]", "node_ports": f"{self.port + 1}-{self.port + 2}"}
+        text = SLURM_CONF.format(**settings, port=self.port)
         (self.folder / "slurm.conf").write_text(text)
-        version = "v2" if Path("/sys/fs/cgroup/cgroup.controllers").exists() else "v1"
-        cgroup = f"CgroupPlugin=cgroup/{version}\nCgroupMountpoint=/sys/fs/cgroup\nIgnoreSystemd=yes\n"
+        version = "v2" if (CGROUPS / "cgroup.controllers").exists() else "v1"
+        cgroup = f"CgroupPlugin=cgroup/{version}\nCgroupMountpoint={CGROUPS}\nIgnoreSystemd=yes\n"
         (self.folder / "cgroup.conf").write_text(cgroup)
 
     def _works(self) -> bool:
@@ -181,18 +195,19 @@ class Cluster:
                     daemon.kill()
                     daemon.wait()
 
+    def _kill_steps(self, node: str = "") -> None:
+        for pid in self._stepd_pids(node):
+            for child in [*_descendants(pid), pid]:
+                _kill(child)
+
     def _stepd_pids(self, node: str = "") -> list[int]:
-        """slurmstepd of this cluster: they outlive slurmd, and their environment or open log names the folder."""
+        """slurmstepd of this cluster: they outlive slurmd, and their open log names the folder and the node."""
         found = []
-        for process in Path("/proc").glob("[0-9]*"):
-            try:
-                if process.joinpath("comm").read_text().strip() == "slurmstepd" and any(
-                    str(self.folder) in os.readlink(fd) and node in os.readlink(fd)
-                    for fd in process.joinpath("fd").iterdir()
-                ):
-                    found.append(int(process.name))
-            except OSError:  # it has ended meanwhile
-                continue
+        for pid in _pids_of("slurmstepd"):
+            with contextlib.suppress(OSError):  # it has ended meanwhile
+                opened = [os.readlink(fd) for fd in Path(f"/proc/{pid}/fd").iterdir()]
+                if any(str(self.folder) in file and node in file for file in opened):
+                    found.append(pid)
         return found
 
 
@@ -220,6 +235,19 @@ def _free_ports(count: int) -> int:
             for one in with_sockets:
                 one.close()
     raise NoCluster("no free ports below 32000")
+
+
+def _pids_of(command: str) -> list[int]:
+    processes = Path("/proc").glob("[0-9]*")
+    return [int(one.name) for one in processes if _read(one / "comm").strip() == command.encode()]
+
+
+def _read(file: str | Path) -> bytes:
+    """Nothing where its process has ended."""
+    try:
+        return Path(file).read_bytes()
+    except OSError:
+        return b""
 
 
 def _descendants(pid: int) -> list[int]:

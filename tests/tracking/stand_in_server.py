@@ -20,7 +20,7 @@ class Got:
 
     def __init__(self):
         self.runs, self.summary, self.history = [], {}, {}
-        self.exit_codes, self.preempting, self.views = [], 0, []
+        self.exit_codes, self.preempting, self.views, self.uploads = [], 0, [], {}
 
     def file_stream(self, body):
         for name, chunk in (body.get("files") or {}).items():
@@ -32,7 +32,7 @@ class Got:
         if body.get("complete"):
             self.exit_codes.append(body["exitcode"])
 
-    def answer(self, operation, variables, query):
+    def answer(self, operation, variables, query, url):
         project = {"id": "p", "name": variables.get("project"), "entity": {"id": "e", "name": ENTITY}}
         if operation == "UpsertBucket":
             resumed = bool(self.runs)
@@ -43,7 +43,8 @@ class Got:
         if operation == "RunResumeStatus":
             return {"model": {**project, "bucket": self.bucket(variables["name"]) if self.runs else None}}
         if operation == "CreateRunFiles":
-            return {"createRunFiles": {"runID": variables["run"], "uploadHeaders": [], "files": []}}
+            files = [{"name": name, "uploadUrl": f"{url}/upload/{name}"} for name in variables["files"]]
+            return {"createRunFiles": {"runID": variables["run"], "uploadHeaders": [], "files": files}}
         if operation == "ServerInfo" or "serverInfo" in query:
             versions = {"cliVersionInfo": {"max_cli_version": "99.0"}, "latestLocalVersionInfo": None, "features": []}
             return {"serverInfo": versions, "viewer": {"entity": ENTITY}}
@@ -81,8 +82,12 @@ def serve(behaviour):
                 query = json.loads(body)
                 operation = (re.search(r"(?:query|mutation)\s+(\w+)", query["query"]) or ["", ""])[1]
                 with lock:
-                    data = got.answer(operation, query.get("variables") or {}, query["query"])
+                    data = got.answer(operation, query.get("variables") or {}, query["query"], url)
                 self.reply(401 if behaviour[0] == "refuse" else 200, {"data": data})
+            elif self.path.startswith("/upload/"):
+                with lock:
+                    got.uploads[self.path.removeprefix("/upload/")] = body.decode(errors="replace")
+                self.reply(200, {})
             elif self.path.endswith("/file_stream"):
                 if behaviour[0] in ("503", "429"):
                     self.reply(int(behaviour[0]), {"error": "not now"})
@@ -107,8 +112,9 @@ def serve(behaviour):
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.daemon_threads = True
+    url = f"http://127.0.0.1:{server.server_address[1]}"
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    print(f"http://127.0.0.1:{server.server_address[1]}", flush=True)
+    print(url, flush=True)
     sys.stdin.read()
     print(json.dumps({**vars(got), "history": [got.history[index] for index in sorted(got.history)]}))
 

@@ -24,7 +24,7 @@ from tests.tracking.test_wandb import train_row, val_row
 folder, attempt, first, last, status = Path(sys.argv[1]), *map(int, sys.argv[2:5]), sys.argv[5]
 wandb.FINISH_SECONDS = {**wandb.FINISH_SECONDS, "preempted": 2.0}
 log = MetricsLog(folder, attempt)
-trackers = Trackers([log, wandb.WandbTracker(folder, "run0", config={"lr": 0.5})])
+trackers = Trackers([log, wandb.WandbTracker(folder, "run0", config={"lr": 0.5}, files=sorted(folder.glob("*.diff")))])
 for step in range(first, last + 1):
     trackers.log(train_row(step))
     if step % 5 == 0:
@@ -77,6 +77,7 @@ def attempt(folder, server, *arguments):
 
 def test_two_attempts_are_one_run_with_every_row_once(tmp_path, serve):
     server = serve("ok")
+    (tmp_path / "code.diff").write_text("+lr = 0.5\n")
     said = [attempt(tmp_path, server, 1, 1, 12, "preempted"), attempt(tmp_path, server, 2, 9, 20, "finished")]
     assert {out for out, _, _ in said} == {f"W&B: {server.url}/team/distcls/runs/run0\n"}
     assert {err for _, err, _ in said} == {""}
@@ -97,6 +98,7 @@ def test_two_attempts_are_one_run_with_every_row_once(tmp_path, serve):
     assert got["exit_codes"] == [143, 0]
     assert got["preempting"] >= 1
     assert got["runs"][0]["config"]["lr"]["value"] == 0.5
+    assert got["uploads"]["code.diff"] == "+lr = 0.5\n"
 
 
 def test_a_server_that_hangs_is_left_when_grace_is_short(tmp_path, serve):

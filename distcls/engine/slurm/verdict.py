@@ -23,13 +23,11 @@ class SlurmJob:
         fate: what SLURM has decided by itself: "free" (nothing: it is the script's to decide), "cancelled"
             (scancel), "requeued" (it will start again: `scontrol requeue`, preemption without grace, a lost node) or
             "time limit".
-        preempted: SLURM wants the nodes for another job.
     """
 
     number: str
     restarts: int
     fate: Fate
-    preempted: bool = False
 
     @classmethod
     def parse(cls, number: str, restarts: int, shown: str) -> "SlurmJob":
@@ -39,7 +37,6 @@ class SlurmJob:
         restarts; who requeues has raised the count already.
         """
         said = dict(re.findall(r"(\w+)=(\S*)", shown))
-        preempted = said.get("PreemptTime", "None") not in ("None", "Unknown", "N/A")
         fate: Fate = "cancelled"
         if said.get("JobState", "RUNNING") in ("RUNNING", "SUSPENDED"):
             fate = "free"
@@ -47,7 +44,7 @@ class SlurmJob:
             fate = "requeued"
         elif said.get("Reason") == "TimeLimit" or said["JobState"] == "TIMEOUT":
             fate = "time limit"
-        return cls(number, restarts, fate, preempted)
+        return cls(number, restarts, fate)
 
 
 @dataclass(frozen=True)
@@ -82,19 +79,29 @@ def judge(
     if job.fate == "cancelled":
         return Verdict(False, "cancelled: it is not started again. To go on: the same sbatch")
     mine = [attempt for attempt in (run or {}).get("attempts", []) if attempt.get("job") == job.number]
-    if not mine or mine[-1]["restart"] != job.restarts:
-        return Verdict(False, "the training did not begin, see the error above: it would meet it again", 1)
-    last = mine[-1]
-    at = "before the first checkpoint" if newest is None else f"at step {newest}"
-    if last["status"] == "preempted":
-        if str(last.get("message", "")).startswith("stop file"):
-            return Verdict(False, f"stopped {at} by the {last['message']}: it is not started again")
-        verdict = _unless_stalled(mine, newest, f"preempted ({last.get('message', '?')}) {at}")
-    else:
-        verdict = _after_crash(mine, newest, at, max_crashes)
+    missed = job.restarts - mine[-1]["restart"] if mine else STALLED
+    verdict = _not_begun(missed) if missed else _of_attempts(mine, newest, max_crashes)
     if verdict.requeue and job.restarts >= max_restarts:
         return Verdict(False, f"{verdict.reason}; it has started again {job.restarts} times, the most allowed", 1)
     return verdict
+
+
+def _not_begun(missed: int) -> Verdict:
+    """Args: missed: starts in a row without an attempt in run.json, STALLED where there never was one."""
+    what = "the training did not begin, see the error above"
+    if missed < STALLED:  # a node that was not ready is as likely as a mistake
+        return Verdict(True, f"{what}; it did before, so once more")
+    return Verdict(False, f"{what}: it would meet it again", 1)
+
+
+def _of_attempts(mine: Sequence[Mapping[str, Any]], newest: int | None, max_crashes: int) -> Verdict:
+    last = mine[-1]
+    at = "before the first checkpoint" if newest is None else f"at step {newest}"
+    if last["status"] != "preempted":
+        return _after_crash(mine, newest, at, max_crashes)
+    if str(last.get("message", "")).startswith("stop file"):
+        return Verdict(False, f"stopped {at} by the {last['message']}: it is not started again")
+    return _unless_stalled(mine, newest, f"preempted ({last.get('message', '?')}) {at}")
 
 
 def _unless_stalled(mine: Sequence[Mapping[str, Any]], newest: int | None, what: str) -> Verdict:

@@ -11,10 +11,12 @@ from distcls.models.backbones.arguments import check_frozen_stages, find_arch, p
 from distcls.models.backbones.freezable_backbone import FreezableBackbone
 from distcls.models.common import (
     FFN,
+    LinearInit,
     PatchEmbed,
     PatchMerging,
     build_norm_layer,
     drop_path_rates,
+    init_linear_layers,
     run_checkpointed,
 )
 from distcls.models.common.position_embedding import fit_before_loading, fit_pos_embed, resize_pos_embed
@@ -148,6 +150,7 @@ class SwinTransformer(FreezableBackbone):
         norm_cfg: of the returned maps; None returns them as they are.
         stage_cfgs: further arguments of the stages: one mapping for all or a list with one for each.
         patch_cfg: further arguments of PatchEmbed.
+        linear_init: see init_linear_layers; "mmpretrain" is torch's own.
 
     Raises:
         UserError: an unknown arch, stages out of range, or images too small for the windows.
@@ -179,6 +182,7 @@ class SwinTransformer(FreezableBackbone):
         norm_cfg: dict | None = {"type": "LN"},  # noqa: B006
         stage_cfgs: dict | list[dict] = {},  # noqa: B006
         patch_cfg: dict = {},  # noqa: B006
+        linear_init: LinearInit = "mmpretrain",
     ) -> None:
         super().__init__()
         cls, settings = type(self), find_arch(type(self), arch, self.arch_zoo)
@@ -189,6 +193,7 @@ class SwinTransformer(FreezableBackbone):
         self.interpolate_mode = interpolate_mode
         check_frozen_stages(cls, frozen_stages, -1, len(self.depths) - 1)
         self.frozen_stages = frozen_stages
+        self.linear_init = linear_init
 
         width = settings["embed_dims"]
         patch = {"kernel_size": patch_size, "input_size": img_size, "norm_cfg": {"type": "LN"}, **patch_cfg}
@@ -244,12 +249,13 @@ class SwinTransformer(FreezableBackbone):
             fit_pos_embed(state_dict, name, self.absolute_pos_embed, grid, self.interpolate_mode, 0)
 
     def init_weights(self) -> None:
-        """As MMPretrain's: position parameters; the layers keep torch's own initialisation."""
+        """Position parameters as MMPretrain's, linear layers as `linear_init` says; the rest keeps torch's own."""
         if self.absolute_pos_embed is not None:
             nn.init.trunc_normal_(self.absolute_pos_embed, std=0.02)
         for module in self.modules():
             if isinstance(module, WindowMSA):
                 nn.init.trunc_normal_(module.relative_position_bias_table, std=0.02)
+        init_linear_layers(self, self.linear_init)
 
     def frozen_parts(self) -> list[nn.Module | nn.Parameter]:
         if self.frozen_stages < 0:

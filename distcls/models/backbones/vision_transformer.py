@@ -11,13 +11,20 @@ from distcls.models.backbones.arguments import check_frozen_stages, find_arch, p
 from distcls.models.backbones.freezable_backbone import FreezableBackbone
 from distcls.models.common import (
     FFN,
+    LinearInit,
     MultiheadAttention,
     PatchEmbed,
     build_norm_layer,
     drop_path_rates,
+    init_linear_layers,
     run_checkpointed,
 )
-from distcls.models.common.position_embedding import fit_before_loading, fit_pos_embed, resize_pos_embed
+from distcls.models.common.position_embedding import (
+    fit_before_loading,
+    fit_pos_embed,
+    resize_pos_embed,
+    sincos_2d,
+)
 from distcls.registry import BACKBONES
 
 
@@ -104,6 +111,8 @@ class VisionTransformer(FreezableBackbone):
         layer_cfgs: further arguments of the layers: one mapping for all or a list with one for each.
         pre_norm: normalise the embedded tokens, and embed them without a bias (CLIP).
         with_cp: compute the layers' activations again in backward instead of keeping them.
+        position_embedding: "sincos2d" is computed, not trained, see sincos_2d; 0 for the class token.
+        linear_init: see init_linear_layers; "mmpretrain" draws the feed-forward networks' alone, the rest is torch's.
 
     Raises:
         UserError: an unknown arch, a class token asked for that is not there, layers out of range.
@@ -142,6 +151,8 @@ class VisionTransformer(FreezableBackbone):
         layer_cfgs: dict | list[dict] = {},  # noqa: B006
         pre_norm: bool = False,
         with_cp: bool = False,
+        position_embedding: Literal["learned", "sincos2d"] = "learned",
+        linear_init: LinearInit = "mmpretrain",
     ) -> None:
         super().__init__()
         cls, settings = type(self), find_arch(type(self), arch, self.arch_zoo)
@@ -153,6 +164,7 @@ class VisionTransformer(FreezableBackbone):
         self.out_type = out_type
         self.interpolate_mode = interpolate_mode
         self.final_norm = final_norm
+        self.position_embedding, self.linear_init = position_embedding, linear_init
         if not with_cls_token:
             if out_type == "cls_token":
                 raise UserError(f"{cls.__name__}.out_type: got 'cls_token', but with_cls_token is False")
@@ -163,6 +175,8 @@ class VisionTransformer(FreezableBackbone):
         self.cls_token = nn.Parameter(torch.zeros(1, 1, self.embed_dims)) if with_cls_token else None
         grid = self.patch_embed.grid
         self.pos_embed = nn.Parameter(torch.zeros(1, grid[0] * grid[1] + self.num_extra_tokens, self.embed_dims))
+        if position_embedding == "sincos2d":
+            self.pos_embed.requires_grad_(False)[:, self.num_extra_tokens :] = sincos_2d(grid, self.embed_dims)
         fit_before_loading(self)
         self.drop_after_pos = nn.Dropout(drop_rate)
         self.pre_norm = build_norm_layer(norm_cfg, self.embed_dims)[1] if pre_norm else nn.Identity()
@@ -223,12 +237,14 @@ class VisionTransformer(FreezableBackbone):
         fit_pos_embed(state_dict, name, self.pos_embed, grid, self.interpolate_mode, self.num_extra_tokens)
 
     def init_weights(self) -> None:
-        """As MMPretrain's; layers that are not named here keep torch's own initialisation."""
+        """As `linear_init` says; layers that are not named here keep torch's own initialisation."""
         for ffn in (module for module in self.modules() if isinstance(module, FFN)):
             for linear in (layer for layer in ffn.modules() if isinstance(layer, nn.Linear)):
                 nn.init.xavier_uniform_(linear.weight)
                 nn.init.normal_(linear.bias, std=1e-6)
-        nn.init.trunc_normal_(self.pos_embed, std=0.02)
+        init_linear_layers(self.layers, self.linear_init)
+        if self.position_embedding == "learned":
+            nn.init.trunc_normal_(self.pos_embed, std=0.02)
 
     def frozen_parts(self) -> list[nn.Module | nn.Parameter]:
         if self.frozen_stages <= 0:

@@ -17,8 +17,10 @@ from distcls.models.common.patch_embed import PatchEmbed, PatchMerging, pair
 from distcls.models.common.se_layer import SELayer
 from distcls.models.common.weight_init import (
     NORM_LAYERS,
+    LinearInit,
     constant_init,
     init_layers,
+    init_linear_layers,
     kaiming_init,
     normal_init,
     trunc_normal_init,
@@ -35,6 +37,7 @@ __all__ = [
     "FlattenMap",
     "InvertedResidual",
     "LayerNorm2d",
+    "LinearInit",
     "LinearResidual",
     "MultiheadAttention",
     "PatchEmbed",
@@ -46,6 +49,7 @@ __all__ = [
     "constant_init",
     "drop_path_rates",
     "init_layers",
+    "init_linear_layers",
     "inverted_layers",
     "kaiming_init",
     "make_divisible",

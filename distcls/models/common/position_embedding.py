@@ -7,6 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from distcls.errors import UserError
+
 #: A method of a module: changes the entries under a prefix of a state_dict to the shapes that the module has.
 Fit = Callable[[Any, MutableMapping[str, Tensor], str], None]
 
@@ -21,6 +23,24 @@ def fit_before_loading(module: nn.Module) -> None:
 
 def _fit(module: Any, state_dict: MutableMapping[str, Tensor], prefix: str, *_: Any) -> None:
     module.fit_position_embedding(state_dict, prefix)
+
+
+def sincos_2d(grid: tuple[int, int], width: int) -> Tensor:
+    """A fixed embedding (1, rows * columns, width): sines and cosines of the column, then of the row.
+
+    Each takes width / 4 frequencies, from 1 down to 1 / 10,000; after MoCo v3 (Chen et al. 2021) and big_vision.
+
+    Raises:
+        UserError: the width is no multiple of 4, or less than 8.
+    """
+    if width % 4 or width < 8:
+        raise UserError(f"a sincos2d position embedding needs a width of 8, 12, 16 ..., got {width}")
+    frequencies = 10_000 ** -(torch.arange(width // 4) / (width // 4 - 1))
+    row, column = (
+        place.flatten()[:, None] * frequencies
+        for place in torch.meshgrid(*(torch.arange(side, dtype=torch.float32) for side in grid), indexing="ij")
+    )
+    return torch.cat((column.sin(), column.cos(), row.sin(), row.cos()), dim=1)[None]
 
 
 def resize_pos_embed(

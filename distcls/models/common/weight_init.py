@@ -9,6 +9,9 @@ from torch.nn.modules.batchnorm import _BatchNorm
 #: The layers whose weight is a scale: initialised to 1, and left out of weight decay.
 NORM_LAYERS: tuple[type[nn.Module], ...] = (_BatchNorm, nn.GroupNorm, nn.LayerNorm)
 
+#: How a transformer's linear layers start: "mmpretrain" leaves them to their backbone, see `init_linear_layers`.
+LinearInit = Literal["mmpretrain", "xavier_uniform", "trunc_normal"]
+
 Rules = Mapping[type[nn.Module] | tuple[type[nn.Module], ...], Callable[[Any], None]]
 
 
@@ -31,6 +34,25 @@ def init_layers(part: nn.Module, rules: Rules) -> None:
                 initialise(child)
                 break
         init_layers(child, rules)
+
+
+def init_linear_layers(part: nn.Module, how: LinearInit) -> None:
+    """Initialise every linear layer under `part`, with biases of 0; "mmpretrain" changes none.
+
+    Args:
+        how: "trunc_normal": N(0, 0.02^2) cut off at 2, as in DeiT's and Swin's own code. "xavier_uniform": as in the
+            first ViT's and in MAE's; queries, keys and values are a matrix each, though one layer (`qkv`) holds them.
+    """
+    for name, linear in part.named_modules():
+        if how == "mmpretrain" or not isinstance(linear, nn.Linear):
+            continue
+        for matrix in linear.weight.detach().chunk(3 if name.endswith("qkv") else 1):
+            if how == "xavier_uniform":
+                nn.init.xavier_uniform_(matrix)
+            else:
+                nn.init.trunc_normal_(matrix, std=0.02)
+        if linear.bias is not None:
+            nn.init.zeros_(linear.bias)
 
 
 def constant_init(module: nn.Module, val: float, bias: float = 0.0) -> None:

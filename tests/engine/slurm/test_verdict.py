@@ -4,7 +4,7 @@ import pytest
 
 from distcls.engine.slurm.verdict import SlurmJob, Verdict, judge
 
-RUNNING = "JobId=7 JobState=RUNNING Reason=None Dependency=(null) Restarts=0 PreemptTime=None"
+RUNNING = "JobId=7 JobState=RUNNING Reason=None Dependency=(null) Restarts=0"
 
 
 def attempt(status, from_step=None, restart=0, **more):
@@ -21,7 +21,7 @@ def verdict(*attempts, newest=None, restarts=0, fate="free"):
     [
         (RUNNING, 0, "free"),
         ("", 2, "free"),
-        ("JobState=COMPLETING Reason=None Restarts=0 PreemptTime=None", 0, "cancelled"),
+        ("JobState=COMPLETING Reason=None Restarts=0", 0, "cancelled"),
         ("JobState=CANCELLED Reason=None Restarts=3", 3, "cancelled"),
         ("JobState=COMPLETING Reason=None Restarts=1", 0, "requeued"),
         ("JobState=COMPLETING Reason=TimeLimit Restarts=0", 0, "time limit"),
@@ -68,12 +68,26 @@ def test_who_asked_by_stop_file_wants_no_restart():
     )
 
 
+NOT_BEGUN = "the training did not begin, see the error above"
+
+
 @pytest.mark.parametrize("others", [[], [attempt("finished") | {"job": "6"}], [attempt("preempted", restart=0)]])
-def test_an_attempt_that_did_not_begin(others):
+def test_training_that_did_not_begin_again_and_again(others):
     run = {"status": "preempted", "attempts": others} if others else None
-    assert judge(run, 4, SlurmJob("7", 1, "free"), max_restarts=100, max_crashes=3) == Verdict(
-        False, "the training did not begin, see the error above: it would meet it again", 1
+    assert judge(run, 4, SlurmJob("7", 2, "free"), max_restarts=100, max_crashes=3) == Verdict(
+        False, f"{NOT_BEGUN}: it would meet it again", 1
     )
+
+
+def test_a_first_start_that_did_not_begin_training():
+    assert verdict() == Verdict(False, f"{NOT_BEGUN}: it would meet it again", 1)
+
+
+def test_a_later_start_that_did_not_begin_training_has_one_more():
+    saved = attempt("preempted", 4, 1, message="SIGUSR2")
+    assert verdict(saved, newest=8, restarts=2) == Verdict(True, f"{NOT_BEGUN}; it did before, so once more")
+    assert not verdict(saved, newest=8, restarts=3).requeue
+    assert not verdict(saved | {"restart": 99}, newest=8, restarts=100).requeue
 
 
 def test_a_crash_goes_on_only_if_it_got_further():

@@ -50,12 +50,12 @@ def in_plain_torch(model, images, target, clip, steps):
     trained = [one for one in model.parameters() if one.requires_grad]
     optimizer = torch.optim.SGD(trained, lr=RATE, momentum=0.9)
     ema, norms = Ema(dict(model.named_parameters()), decay=0.5), []
-    for _ in range(steps):
+    for step in range(1, steps + 1):
         loss(model, images.double(), target).backward()
         norms.append(float(nn.utils.clip_grad_norm_(trained, clip or float("inf"))))
         optimizer.step()
         optimizer.zero_grad()
-        ema.update()
+        ema.update(step)
     return dict(model.named_parameters()), ema.state(), norms
 
 
@@ -77,7 +77,7 @@ def by(name, accelerator, model, images, target, clip, steps, checkpointing):
     )
     ema, norms = Ema(strategy.local_weights(), decay=0.5, changed=strategy.weights_changed), []
     rank, ranks = accelerator.process_index, accelerator.num_processes
-    for _ in range(steps):
+    for step in range(1, steps + 1):
         for part in range(PARTS):
             own = slice(part * ranks + rank, None, PARTS * ranks)
             with strategy.micro_batch(last=part == PARTS - 1):
@@ -85,7 +85,7 @@ def by(name, accelerator, model, images, target, clip, steps, checkpointing):
                     value = nn.functional.cross_entropy(strategy.model(images[own]), target[own])
                 strategy.backward(value / PARTS)
         norms.append(float(strategy.update(measure=True)))
-        ema.update()
+        ema.update(step)
     with torch.no_grad():
         before = strategy.model(images)
         weights = {key: tensor.detach().clone() for key, tensor in strategy.gathered()}
