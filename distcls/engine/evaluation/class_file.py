@@ -29,7 +29,7 @@ def record_classes(job: Job, folder: Path, step: int, means: Mapping[str, float]
 
 
 def encoded(content: Mapping[str, Any]) -> bytes:
-    """JSON with a line for each class and each row of the confusion matrix: of 1,000 classes 2 MB, indented it were 6."""
+    """JSON with a line for each class and each row of the confusion matrix: of 1,000 classes 2 MB."""
     entries = [f"{json.dumps(key)}: {_lines(value)}" for key, value in content.items()]
     return ("{\n" + ",\n".join(entries) + "\n}\n").encode()
 
