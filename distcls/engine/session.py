@@ -191,7 +191,7 @@ def _attempt(plan: Plan, accelerator: Accelerator, local_world_size: int, stop: 
         window = Totals(job.device, ranks)
         snapshots = Snapshots(job, store, folder.weights, _identity(plan, start))
         heart.beat(0, "restoring")
-        progress = snapshots.restore(found, window, start.changed) if found else Progress()
+        progress = snapshots.restore(found, window) if found else Progress()
         if recipe.tracking.batches:
             record_batches(job, folder.path, progress.step, start.attempt)
         sizes = len(plan.datasets.train), len(plan.datasets.val)

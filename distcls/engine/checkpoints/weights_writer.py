@@ -13,6 +13,7 @@ from distcls.engine.checkpoints.progress import Progress
 from distcls.engine.checkpoints.tensor_file import SaveFailed, save_weights
 from distcls.engine.job import Job
 from distcls.engine.strategies.buffers import averaged_buffers
+from distcls.engine.strategies.shards import other_names
 
 
 class WeightsWriter:
@@ -79,4 +80,6 @@ class WeightsWriter:
             persistent = job.classifier.state_dict()
             buffers = {name: buffer for name, buffer in job.classifier.named_buffers() if name in persistent}
             copied = cpu_copies({"parameters": parameters, "buffers": buffers})
-        return {**whole, **copied["parameters"], **copied["buffers"]}
+        tensors = {**whole, **copied["parameters"], **copied["buffers"]}
+        shared = other_names(job.classifier)
+        return tensors | {name: tensors[kept] for name, kept in shared.items() if kept in tensors}

@@ -235,10 +235,11 @@ class RunFolder:
         lines = [f"  {key}: {_show(was)} there, {_show(now)} here" for key, was, now in strict if key not in allowed]
         lines += [f"  {key}: {was} there, {now} here" for key, was, now in content if key not in allowed]
         if lines:
+            named = [key.split()[0] for key, *_ in strict + content]
             raise UserError(
                 "\n".join([f"output_dir {self.path} holds the run of another recipe:", *lines])
-                + "\nGive another output_dir, or put these back to go on with that run. "
-                "What shall change in it all the same is named in checkpoint.allow_changes."
+                + "\nGive another output_dir, or put these back to go on with that run; to go on with what is here all "
+                f"the same, from its last checkpoint on: checkpoint.allow_changes=[{','.join(named)}]"
             )
         return allowed
 

@@ -131,8 +131,10 @@ def test_another_recipe_is_refused_key_by_key(used):
         "  train.epochs: 3 there, null here\n"
         "  train.max_steps: null there, not set here\n"
         "  data.val (content): f2 there, other here\n"
-        "Give another output_dir, or put these back to go on with that run. "
-        "What shall change in it all the same is named in checkpoint.allow_changes."
+        "Give another output_dir, or put these back to go on with that run; "
+        "to go on with what is here all the same, from its last checkpoint on: "
+        "checkpoint.allow_changes=[model.backbone.depth,model.backbone.style,model.neck,data.val.crop_ratio,optimizer.lr,"
+        "train.epochs,train.max_steps,data.val]"
     )
     assert len(run_json(used)["attempts"]) == 1
 
