@@ -9,7 +9,9 @@ from typing import Any, Literal
 import torch
 from accelerate import Accelerator
 
+from distcls.data.augmenting.augment import AUGMENT_VERSION
 from distcls.data.decoding.jpeg_window import window_decoder
+from distcls.data.sampling.order import ORDER_VERSION
 from distcls.engine.announce import announce, last_words
 from distcls.engine.backends import make_backends
 from distcls.engine.build import Datasets, build_job, open_datasets
@@ -239,7 +241,7 @@ def _begin(folder: RunFolder, plan: Plan, ranks: int) -> Start:
         fingerprints=plan.fingerprints(),
         world_size=ranks,
         threads=torch.get_num_threads(),
-        versions={"jpeg": window_decoder().name},
+        versions={"jpeg": window_decoder().name, "order": f"{ORDER_VERSION}", "augment": f"{AUGMENT_VERSION}"},
         resume=plan.recipe.checkpoint.resume,
         allow_changes=plan.recipe.checkpoint.allow_changes,
         refill=refilled,

@@ -19,7 +19,7 @@ from distcls.engine.checkpoints.store import CheckpointStore, SaveFailed, flatte
 from distcls.engine.checkpoints.weights_writer import WeightsWriter
 from distcls.engine.job import Job
 from distcls.engine.metrics import Totals
-from distcls.engine.records.run_folder import differences
+from distcls.engine.records.same_run import differences
 from distcls.engine.strategies.optimizer_state import once, restore_state, shards_of_state
 from distcls.engine.strategies.shards import other_names
 from distcls.errors import UserError
