@@ -1,10 +1,13 @@
 """A small data set and a small recipe, for the tests that train: real .beton files, seconds of training on one core."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+
+from tests.engine import launching
 
 CLASSES, TRAIN, VAL, SIZE = 5, 320, 103, 24
 
@@ -37,6 +40,12 @@ def stripes(generator: np.random.Generator, label: int) -> Image.Image:
     wave = np.sin((x * np.cos(angle) + y * np.sin(angle)) * 0.9 + generator.uniform(0, 6))
     noise = generator.normal(0, 25, (SIZE, SIZE, 3))
     return Image.fromarray((127 + 90 * wave[..., None] + noise).clip(0, 255).astype(np.uint8))
+
+
+@pytest.fixture(autouse=True)
+def no_process_outlives_its_test() -> Iterator[None]:
+    yield
+    launching.end_all()
 
 
 @pytest.fixture(scope="session")

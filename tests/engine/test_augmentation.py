@@ -3,7 +3,7 @@
 import torch
 
 import distcls
-from tests.engine.launching import PLAIN, finish, launch, start
+from tests.engine.launching import PLAIN, finish, held, launch, start
 from tests.engine.test_resume import assert_same_run, wait_for_step
 
 CHANGES = [
@@ -20,7 +20,7 @@ def test_an_augmented_run_goes_on_after_a_kill_as_if_nothing_had_happened(tiny_r
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     code, output = launch(PLAIN, tiny_recipe, *CHANGES, f"output_dir={whole}")
     assert code == 0, output
-    process = start(PLAIN, tiny_recipe, *CHANGES, f"output_dir={killed}")
+    process = start(held(PLAIN, 22), tiny_recipe, *CHANGES, f"output_dir={killed}")
     wait_for_step(process, killed, 14)
     process.kill()
     finish(process)

@@ -12,12 +12,12 @@ import torch
 from typer.testing import CliRunner
 
 from distcls.cli.main import app
+from distcls.engine.agreement import LAG
 from distcls.engine.checkpoints.store import load_weights
 from distcls.tracking.jsonl import read_rows
 from distcls.tracking.tracker import kind_of
-from tests.engine.launching import ACCELERATE_ONE, ACCELERATE_TWO, PLAIN, finish, launch, start
-
-BOUND = 180  # seconds, against hangs
+from tests.conftest import TINY_RECIPE
+from tests.engine.launching import ACCELERATE_ONE, ACCELERATE_TWO, HANGS_S, PLAIN, finish, held, launch, start
 
 
 def steps_logged(run: Path) -> int:
@@ -28,16 +28,19 @@ def steps_logged(run: Path) -> int:
 
 
 def wait_for_step(process, run: Path, step: int) -> None:
-    deadline = time.monotonic() + BOUND
-    while steps_logged(run) < step and process.poll() is None and time.monotonic() < deadline:
+    """Wait until the run has logged `step`. One that is held at a later step cannot have ended by then."""
+    deadline = time.monotonic() + HANGS_S
+    while steps_logged(run) < step:
+        assert process.poll() is None, process.communicate()[0]
+        assert time.monotonic() < deadline
         time.sleep(0.01)
 
 
 def trainers(process) -> list[psutil.Process]:
-    """The training processes below a launcher, or the process itself without one."""
+    """The training processes below a launcher, by rank, or the process itself without one."""
     own = psutil.Process(process.pid)
-    children = [child for child in own.children(recursive=True) if "launch/train.py" in " ".join(child.cmdline())]
-    return children or [own]
+    children = [child for child in own.children(recursive=True) if "train.py" in " ".join(child.cmdline())]
+    return sorted(children, key=lambda child: int(child.environ().get("RANK", "0"))) or [own]
 
 
 def assert_same_run(one: Path, two: Path) -> None:
@@ -56,11 +59,14 @@ def assert_same_run(one: Path, two: Path) -> None:
     assert rows[0] == rows[1]
 
 
-@pytest.fixture
-def undisturbed(tiny_recipe, tmp_path):
-    code, output = launch(PLAIN, tiny_recipe, f"output_dir={tmp_path / 'undisturbed'}")
+@pytest.fixture(scope="module")
+def undisturbed(tiny_data, tmp_path_factory):
+    """The run of `tiny_recipe`, trained once."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    (folder / "tiny.yaml").write_text(TINY_RECIPE.format(out=folder / "run", data=tiny_data))
+    code, output = launch(PLAIN, folder / "tiny.yaml")
     assert code == 0, output
-    return tmp_path / "undisturbed"
+    return folder / "run"
 
 
 def test_three_kills_change_nothing(tiny_recipe, tmp_path):
@@ -68,7 +74,7 @@ def test_three_kills_change_nothing(tiny_recipe, tmp_path):
     code, output = launch(PLAIN, tiny_recipe, f"output_dir={whole}", "train.epochs=9")
     assert code == 0, output
     for moment in sorted(random.Random(7).sample(range(4, 50), 3)):
-        process = start(PLAIN, tiny_recipe, f"output_dir={run}", "train.epochs=9")
+        process = start(held(PLAIN, moment + 8), tiny_recipe, f"output_dir={run}", "train.epochs=9")
         wait_for_step(process, run, moment)
         time.sleep(random.Random(moment).uniform(0, 0.1))
         process.kill()
@@ -83,7 +89,7 @@ def test_three_kills_change_nothing(tiny_recipe, tmp_path):
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR2])
 def test_a_signal_saves_within_a_few_steps(number, tiny_recipe, undisturbed, tmp_path):
     run = tmp_path / "stopped"
-    process = start(PLAIN, tiny_recipe, f"output_dir={run}", "checkpoint.every_steps=1000")
+    process = start(held(PLAIN, 12), tiny_recipe, f"output_dir={run}", "checkpoint.every_steps=1000")
     wait_for_step(process, run, 4)
     process.send_signal(number)
     code, output = finish(process)
@@ -92,7 +98,7 @@ def test_a_signal_saves_within_a_few_steps(number, tiny_recipe, undisturbed, tmp
     state = json.loads((run / "run.json").read_text())
     assert (state["status"], state["attempts"][0]["message"]) == ("preempted", number.name)
     (saved,) = (run / "checkpoints").iterdir()
-    assert 4 <= int(saved.name.removeprefix("step_")) < 30
+    assert 4 <= int(saved.name.removeprefix("step_")) <= 12 + 1 + LAG
     code, output = launch(PLAIN, tiny_recipe, f"output_dir={run}", "checkpoint.every_steps=1000")
     assert code == 0, output
     assert_same_run(undisturbed, run)
@@ -104,7 +110,7 @@ def test_a_kill_changes_nothing_with_average_clipping_and_accumulation(tiny_reci
     settings += ["optimizer.lr=0.01", "train.precision=bf16", "train.channels_last=true"]
     code, output = launch(PLAIN, tiny_recipe, f"output_dir={whole}", *settings)
     assert code == 0, output
-    process = start(PLAIN, tiny_recipe, f"output_dir={run}", *settings)
+    process = start(held(PLAIN, 18), tiny_recipe, f"output_dir={run}", *settings)
     wait_for_step(process, run, 10)
     process.kill()
     finish(process)
@@ -132,12 +138,12 @@ def export(source: Path, folder: Path, *options: str) -> dict[str, torch.Tensor]
 def test_accelerate_launch_killed_by_sigterm_leaves_a_saved_run(tiny_recipe, undisturbed, tmp_path):
     """The launcher dies of SIGTERM at once and orphans its worker, which saves all the same."""
     run = tmp_path / "orphan"
-    process = start(ACCELERATE_ONE, tiny_recipe, f"output_dir={run}", "checkpoint.every_steps=1000")
+    process = start(held(ACCELERATE_ONE, 12), tiny_recipe, f"output_dir={run}", "checkpoint.every_steps=1000")
     wait_for_step(process, run, 4)
     (worker,) = trainers(process)
     process.terminate()
     finish(process)
-    worker.wait(BOUND)
+    worker.wait(HANGS_S)
     assert json.loads((run / "run.json").read_text())["status"] == "preempted"
     code, output = launch(ACCELERATE_ONE, tiny_recipe, f"output_dir={run}", "checkpoint.every_steps=1000")
     assert code == 0, output
@@ -148,7 +154,7 @@ def test_two_ranks_stop_together_when_one_is_asked(tiny_recipe, tmp_path):
     whole, run = tmp_path / "whole", tmp_path / "stopped"
     code, output = launch(ACCELERATE_TWO, tiny_recipe, f"output_dir={whole}")
     assert code == 0, output
-    process = start(ACCELERATE_TWO, tiny_recipe, f"output_dir={run}", "checkpoint.every_steps=1000")
+    process = start(held(ACCELERATE_TWO, 12), tiny_recipe, f"output_dir={run}", "checkpoint.every_steps=1000")
     wait_for_step(process, run, 4)
     workers = trainers(process)
     assert len(workers) == 2
@@ -163,7 +169,7 @@ def test_two_ranks_stop_together_when_one_is_asked(tiny_recipe, tmp_path):
 def test_from_two_ranks_to_one(tiny_recipe, tmp_path):
     """Same batches and learning rates; the numbers differ, since BatchNorm belongs to a micro-batch."""
     run = tmp_path / "run"
-    process = start(ACCELERATE_TWO, tiny_recipe)
+    process = start(held(ACCELERATE_TWO, 20), tiny_recipe)
     wait_for_step(process, run, 12)
     process.terminate()
     finish(process)

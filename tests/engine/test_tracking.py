@@ -8,7 +8,7 @@ import pytest
 from wandb.proto import wandb_internal_pb2
 
 from distcls.tracking.jsonl import read_rows
-from tests.engine.launching import PLAIN, finish, launch, start
+from tests.engine.launching import PLAIN, finish, held, launch, start
 from tests.engine.test_resume import wait_for_step
 
 BLOCK = 32768  # bytes of LevelDB's log format, which .wandb files use
@@ -41,11 +41,11 @@ def test_wandb_has_every_value_of_metrics_jsonl_once(tiny_recipe, tmp_path):
     run = tmp_path / "run"
     arguments = [tiny_recipe, "tracking.mode=offline", "train.log_every_steps=2"]
     for step in (6, 13):
-        process = start(PLAIN, *arguments)
+        process = start(held(PLAIN, step + 8), *arguments)
         wait_for_step(process, run, step)
         process.kill()
         finish(process)
-    process = start(PLAIN, *arguments)
+    process = start(held(PLAIN, 26), *arguments)
     wait_for_step(process, run, 18)
     process.send_signal(signal.SIGTERM)
     code, output = finish(process)

@@ -53,7 +53,7 @@ class Node:
         hosts.write_text("127.0.0.1 localhost\n10.99.0.1 node1\n10.99.0.2 node2\n")
         # Its first process; when it dies the kernel kills all others of its process namespace: power off.
         self._init = subprocess.Popen(
-            ["unshare", "--net", "--mount", "--uts", "--pid", "--fork", "--mount-proc", "--kill-child", "sleep", "1000"]
+            ["unshare", "--net", "--mount", "--uts", "--pid", "--fork", "--mount-proc", "--kill-child", "sleep", "3600"]
         )
         self.pid = self._child()
         self.do("hostname", self.name)
@@ -128,6 +128,9 @@ class TwoNodes:
             for node in self.nodes
         ]
 
-    def end(self) -> None:
+    def __enter__(self) -> "TwoNodes":
+        return self
+
+    def __exit__(self, *_: object) -> None:
         for node in self.nodes:
             node.end()

@@ -2,7 +2,7 @@
 
 `python stand_in_server.py BEHAVIOUR` prints its URL, serves until its standard input closes, then prints what it got as JSON.
 Behaviours: `ok`, `refuse` (every query answered by 401), `hang` (rows get no answer), `503` and `429` (rows get that for
-an answer). GET /behave/NAME changes it.
+an answer). GET /behave/NAME changes it, GET /refused says how often rows got 503 or 429.
 """
 
 import gzip
@@ -63,7 +63,7 @@ class Got:
 
 
 def serve(behaviour):
-    got, lock, behaviour = Got(), threading.Lock(), [behaviour]
+    got, lock, behaviour, refused = Got(), threading.Lock(), [behaviour], []
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -78,6 +78,8 @@ def serve(behaviour):
             if self.path.startswith("/behave/"):
                 behaviour[0] = self.path.rpartition("/")[2]
                 self.reply(200, {})
+            elif self.path == "/refused":
+                self.reply(200, len(refused))
             elif self.path == "/graphql":
                 query = json.loads(body)
                 operation = (re.search(r"(?:query|mutation)\s+(\w+)", query["query"]) or ["", ""])[1]
@@ -90,6 +92,7 @@ def serve(behaviour):
                 self.reply(200, {})
             elif self.path.endswith("/file_stream"):
                 if behaviour[0] in ("503", "429"):
+                    refused.append(behaviour[0])
                     self.reply(int(behaviour[0]), {"error": "not now"})
                     return
                 if behaviour[0] == "hang":

@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -101,7 +102,7 @@ def test_sigkill_of_a_writer_costs_at_most_the_line_it_is_writing(tmp_path):
     with subprocess.Popen([sys.executable, "-c", WRITER, str(tmp_path)], stdout=subprocess.PIPE) as writer:
         assert writer.stdout.readline() == b"ready\n"
         while not (path := tmp_path / "metrics.jsonl").exists() or path.stat().st_size < 50000:
-            pass
+            time.sleep(0.001)
         os.kill(writer.pid, signal.SIGKILL)
     MetricsLog(tmp_path, attempt=2)
     steps = [line["step"] for line in strict_lines(path)]

@@ -18,6 +18,7 @@ from distcls.tracking.wandb import WandbTracker
 from distcls.tracking.wandb_access import wanted_mode
 from distcls.tracking.wandb_file import history, records, values
 from distcls.tracking.wandb_service import service_pids
+from tests.engine.launching import HANGS_S
 
 pytestmark = pytest.mark.usefixtures("no_wandb_account")
 
@@ -147,18 +148,24 @@ def test_the_best_value_is_in_the_summary_right_after_a_resume(tmp_path):
 
 
 RUN_UNTIL_KILLED = """
-import sys, time
+import os, signal, sys, time
 from pathlib import Path
 from distcls.tracking.jsonl import MetricsLog
 from distcls.tracking.wandb import WandbTracker
-from tests.tracking.test_wandb import train_row
+from distcls.tracking.wandb_file import history
+from distcls.tracking.wandb_service import service_pids
+from tests.tracking.test_wandb import segments, train_row
 folder = Path(sys.argv[1])
 log = MetricsLog(folder, attempt=1)
 tracker = WandbTracker(folder, "run0")
 for step in range(1, 41):
     log.log(train_row(step))
     tracker.log(train_row(step))
-    time.sleep(2.5 if step == 20 else 0)  # the first half is written by wandb, the second half is not
+    if step == 20:  # the first half is written by wandb, the second half is not
+        while sum(1 for file in segments(folder) for row in history(file)) < 20:
+            time.sleep(0.01)
+        (service,) = service_pids()
+        os.kill(service, signal.SIGSTOP)
 print("logged", flush=True)
 sys.stdin.read()
 """
@@ -172,8 +179,7 @@ def test_rows_that_sigkill_kept_from_wandb_are_added_by_the_next_attempt(tmp_pat
         children = Path(f"/proc/{run.pid}/task/{run.pid}/children").read_text().split()
         for pid in (run.pid, *map(int, children)):  # a cluster kills the whole job
             os.kill(pid, signal.SIGKILL)
-    written = len(list(history(segments(tmp_path)[0])))
-    assert 20 <= written < 40
+    assert len(list(history(segments(tmp_path)[0]))) == 20
     log, tracker, _ = attempt(tmp_path, 2)
     for step in range(31, 51):
         log.log(train_row(step))
@@ -237,23 +243,21 @@ tracker.finish("finished")
         ({"WANDB_API_KEY": "0" * 40}, "{url} does not answer: [Errno 111] Connection refused"),
     ],
 )
-def test_without_key_or_server_a_run_is_offline_in_seconds_and_asks_nothing(tmp_path, environment, why):
+def test_without_key_or_server_a_run_is_offline_and_asks_nothing(tmp_path, environment, why):
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))  # bound, not listening: refuses
         url = f"http://127.0.0.1:{closed.getsockname()[1]}"
-        start = time.monotonic()
         run = subprocess.run(
             [sys.executable, "-c", ONE_ROW, str(tmp_path)],
             env={**os.environ, "WANDB_BASE_URL": url, **environment},
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
-            timeout=30,
+            timeout=HANGS_S,
         )
     assert (run.returncode, run.stderr) == (0, "")
     sync = f"distcls track sync {tmp_path}"
     assert run.stdout == f"W&B: offline ({why.format(url=url)}). To upload it later: {sync}\n"
-    assert time.monotonic() - start < 20
     assert len(list(history(segments(tmp_path)[0]))) == 1
     assert not (tmp_path / "home").exists()  # nothing is left under the home folder
 

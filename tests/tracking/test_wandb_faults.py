@@ -10,6 +10,7 @@ import wandb
 
 from distcls.tracking.jsonl import read_rows
 from distcls.tracking.wandb_file import history
+from tests.engine.launching import HANGS_S
 from tests.tracking.test_wandb import attempt as offline_attempt
 from tests.tracking.test_wandb import metrics_in_jsonl, segments, train_row
 from tests.tracking.test_wandb_online import serve  # noqa: F401 - a fixture
@@ -17,9 +18,10 @@ from tests.tracking.test_wandb_sync import TRACKING, arrived, track_sync
 
 pytestmark = [pytest.mark.usefixtures("no_wandb_account"), pytest.mark.slow]
 
-# Rows 1 to 5, then what the server does from now on, rows 6 to 10, then perhaps something else, then the end.
+# Rows 1 to 5, then what the server does from now on, rows 6 to 10, then perhaps something else, then the end. Bounds are
+# short where the server is gone, and else too long to matter on any machine.
 ATTEMPT = """
-import os, signal, sys, time, urllib.request
+import json, os, signal, sys, time, urllib.request
 from pathlib import Path
 from distcls.tracking import wandb
 from distcls.tracking.jsonl import MetricsLog
@@ -28,28 +30,27 @@ from tests.tracking.test_wandb import train_row
 
 folder, first, second, status, server = Path(sys.argv[1]), *sys.argv[2:5], int(sys.argv[5])
 
+def ask(path):
+    with urllib.request.urlopen(os.environ["WANDB_BASE_URL"] + path) as answer:
+        return json.load(answer)
+
 def happens(what):
     if what == "gone":
         os.kill(server, signal.SIGKILL)
     elif what != "-":
-        urllib.request.urlopen(os.environ["WANDB_BASE_URL"] + "/behave/" + what).close()
+        ask("/behave/" + what)
 
-wandb.FINISH_SECONDS = {**wandb.FINISH_SECONDS, "preempted": 3.0, "finished": 30.0, "failed": 3.0}
+wandb.FINISH_SECONDS = dict.fromkeys(wandb.FINISH_SECONDS, 3.0 if "gone" in (first, second) else 900.0)
 log = MetricsLog(folder, 1)
 trackers = Trackers([log, wandb.WandbTracker(folder, "run0")])
-longest = 0.0
 for step in range(1, 11):
     if step == 6:
         happens(first)
-    began = time.monotonic()
     trackers.log(train_row(step))
-    longest = max(longest, time.monotonic() - began)
-    time.sleep(0.1)
-happens(second)
-began = time.monotonic()
+while first in ("503", "429") and not ask("/refused"):
+    time.sleep(0.01)
+happens(second)  # comes only once all rows are logged: none of them has waited for the server
 trackers.finish(status, "RuntimeError: the reason")
-print(f"longest {longest:.3f}")
-print(f"closing {time.monotonic() - began:.3f}")
 """
 
 
@@ -59,18 +60,16 @@ def trained(folder, server, first, second, status):
         env={**os.environ, "WANDB_BASE_URL": server.url, "WANDB_API_KEY": "0" * 40},
         capture_output=True,
         text=True,
-        timeout=90,
+        timeout=HANGS_S,
     )
     assert run.returncode == 0, run.stderr
-    said = dict(line.split() for line in run.stdout.splitlines() if line.startswith(("longest", "closing")))
-    return float(said["longest"]), float(said["closing"]), run.stderr
+    return run.stderr
 
 
 @pytest.mark.parametrize("trouble", ["503", "429"])
 def test_a_server_that_is_busy_for_a_while_gets_every_row_once(tmp_path, serve, trouble):  # noqa: F811
     server = serve("ok")
-    longest, _, err = trained(tmp_path, server, trouble, "ok", "finished")
-    assert (longest < 2, err) == (True, "")
+    assert trained(tmp_path, server, trouble, "ok", "finished") == ""
     got = server.got()
     assert arrived(got) == {
         (step, name): train_row(step)[name] for step in range(1, 11) for name in train_row(1) if "/" in name
@@ -81,9 +80,7 @@ def test_a_server_that_is_busy_for_a_while_gets_every_row_once(tmp_path, serve, 
 @pytest.mark.parametrize("status", ["preempted", "failed"])
 def test_a_server_that_is_gone_at_the_end_holds_nobody(tmp_path, serve, status):  # noqa: F811
     server = serve("ok")
-    longest, closing, err = trained(tmp_path, server, "gone", "-", status)
-    assert longest < 2
-    assert closing < 20  # 3 seconds, and a busy machine
+    err = trained(tmp_path, server, "gone", "-", status)
     assert err.endswith(f"not everything was uploaded in time. To upload the rest: distcls track sync {tmp_path}\n")
     assert len(read_rows(tmp_path)) == 10
     # A new server knows nothing of the run, and gets all of it from what lies in the run folder.
@@ -139,7 +136,7 @@ class TestWhatWeRelyOn:
                 [sys.executable, "-m", "wandb", "sync", str(file.parent)],
                 env={**os.environ, "WANDB_BASE_URL": serve(behaviour).url, "WANDB_API_KEY": "0" * 40},
                 capture_output=True,
-                timeout=60,
+                timeout=HANGS_S,
             )
             assert done.returncode == 0
             assert file.with_name(f"{file.name}.synced").exists() is synced

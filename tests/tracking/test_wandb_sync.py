@@ -10,6 +10,7 @@ import pytest
 
 from distcls.tracking.jsonl import MetricsLog, read_rows
 from distcls.tracking.wandb import WandbTracker
+from tests.engine.launching import HANGS_S
 from tests.tracking.test_wandb import metrics_in_jsonl, segments, train_row
 from tests.tracking.test_wandb_online import attempt, serve  # noqa: F401 - a fixture
 
@@ -42,7 +43,7 @@ def track_sync(server, *arguments):
         },
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=HANGS_S,
     )
     return run.returncode, run.stdout, run.stderr
 
@@ -117,7 +118,7 @@ def test_what_a_hanging_server_did_not_take_is_added_later_and_once(tmp_path, se
     server = serve("ok")
     attempt(tmp_path, server, 1, 1, 6, "preempted")
     urllib.request.urlopen(f"{server.url}/behave/hang").close()
-    attempt(tmp_path, server, 2, 5, 12, "preempted")
+    attempt(tmp_path, server, 2, 5, 12, "preempted", closes_s=2)
     state = {"run_id": "run0", "status": "preempted", "attempts": [{}], "recipe": {"name": "r", "tracking": TRACKING}}
     (tmp_path / "run.json").write_text(json.dumps(state))
     urllib.request.urlopen(f"{server.url}/behave/ok").close()

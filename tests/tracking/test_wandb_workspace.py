@@ -8,6 +8,7 @@ import sys
 import pytest
 
 from distcls.tracking.wandb_workspace import SECTIONS, TABLES, X, workspace
+from tests.engine.launching import HANGS_S
 from tests.tracking.test_wandb_online import serve  # noqa: F401 - a fixture
 
 pytestmark = pytest.mark.usefixtures("no_wandb_account")
@@ -43,7 +44,7 @@ def test_a_workspace_is_saved_with_the_panels_of_a_run(tmp_path, serve):  # noqa
         env={**os.environ, "WANDB_BASE_URL": server.url, "WANDB_API_KEY": "0" * 40},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=HANGS_S,
     )
     assert run.returncode == 0, run.stderr
     (view,) = server.got()["views"]

@@ -19,6 +19,7 @@ from distcls.data.converting.shards import convert_shards
 from distcls.data.dataset import BetonDataset
 from distcls.data.errors import DataError
 from tests.data.conftest import smooth
+from tests.engine.launching import HANGS_S
 
 
 @pytest.fixture(scope="module")
@@ -64,12 +65,13 @@ def test_shards_are_one_data_set(folder, undisturbed):
 @pytest.mark.parametrize("whole", [0, 2])
 def test_killed_and_started_again_the_result_is_the_same(folder, undisturbed, tmp_path, whole):
     """With SIGKILL, while it works on the shard after `whole` whole ones."""
-    source, out = Slow(folder), tmp_path / "train.beton"
+    source, out = Stuck(folder), tmp_path / "train.beton"
+    source.first_stuck = 15 * whole + 5
     process = multiprocessing.get_context("fork").Process(
         target=convert_shards, args=(source, out), kwargs={"shards": 3, "workers": 2, "origin": str(folder)}
     )
     process.start()
-    until = time.monotonic() + 60
+    until = time.monotonic() + HANGS_S
     while len(list(tmp_path.glob("*.beton"))) < whole or not list(tmp_path.glob(".train-*.tmp")):
         assert time.monotonic() < until
         time.sleep(0.005)
@@ -84,15 +86,16 @@ def test_killed_and_started_again_the_result_is_the_same(folder, undisturbed, tm
     assert {path: path.stat().st_mtime_ns for path in before} == before, "whole shards were written again"
 
 
-class Slow(FolderSource):
-    """Twenty milliseconds an image, so that a kill finds it at work; it is to look like the folder it is."""
+class Stuck(FolderSource):
+    """Gives no image from one on, so that a kill finds it at work; it is to look like the folder it is."""
 
     def __getitem__(self, index):
-        time.sleep(0.02)
+        if index >= self.first_stuck:
+            time.sleep(HANGS_S)
         return super().__getitem__(index)
 
 
-Slow.__name__ = "FolderSource"
+Stuck.__name__ = "FolderSource"
 
 
 def test_a_shard_between_its_sidecar_and_its_name(folder, undisturbed, tmp_path):

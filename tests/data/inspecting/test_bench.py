@@ -1,5 +1,4 @@
 import re
-import time
 
 import pytest
 from typer.testing import CliRunner
@@ -8,19 +7,20 @@ from distcls.cli.bench import app
 from distcls.data.inspecting.bench import Costs, Rate, measure
 
 
-def test_a_rate_counts_from_the_fourth_batch():
+def test_a_rate_counts_from_the_fourth_batch(monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr("distcls.data.inspecting.bench.time.perf_counter", lambda: now[0])
+
     def batches():
         for _ in range(3):
-            time.sleep(0.1)
+            now[0] += 8
             yield 1000
         while True:
-            time.sleep(0.01)
+            now[0] += 0.125
             yield 5
 
     clock = iter([1.0, 3.0])
-    rate = measure(batches(), 0.2, lambda: next(clock))
-    assert 200 < rate.images_per_second <= 500
-    assert rate.cpu_seconds == pytest.approx(2 / (rate.images_per_second * 0.2), rel=0.2)
+    assert measure(batches(), 2, lambda: next(clock)) == Rate(images_per_second=40, cpu_seconds=2 / 80)
 
 
 @pytest.mark.parametrize(

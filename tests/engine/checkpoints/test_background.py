@@ -16,7 +16,7 @@ from distcls.engine.checkpoints.background import Background, cpu_copies
 from distcls.engine.checkpoints.commit import committed
 from distcls.engine.checkpoints.store import load_weights
 from distcls.tracking.jsonl import read_events, read_rows
-from tests.engine.launching import PLAIN, finish, launch, start
+from tests.engine.launching import HANGS_S, PLAIN, finish, launch, start
 
 SCRIPT = str(Path(__file__).with_name("slow_train.py"))
 TWO = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", SCRIPT]
@@ -30,15 +30,17 @@ def events_of(run, kind):
     return [event for event in read_events(run) if event["kind"] == kind]
 
 
-def wait_until(condition, process, bound=120):
-    deadline = time.monotonic() + bound
-    while not condition() and process.poll() is None and time.monotonic() < deadline:
+def wait_until(condition, process):
+    deadline = time.monotonic() + HANGS_S
+    while not condition():
+        assert process.poll() is None, process.communicate()[0]
+        assert time.monotonic() < deadline
         time.sleep(0.01)
 
 
 def test_work_goes_on_beside_and_its_result_is_collected_once():
     background, gate = Background(), threading.Event()
-    background.start(lambda: gate.wait(20) and "saved")
+    background.start(lambda: gate.wait(HANGS_S) and "saved")
     assert not background.idle
     assert not background.done
     with pytest.raises(TimeoutError, match=r"^not done within 0\.01 s$"):
@@ -77,22 +79,23 @@ def test_copies_are_apart_from_their_originals_and_keep_bits_and_strides():
 
 
 def test_training_goes_on_while_a_slow_disk_writes(tiny_recipe, tmp_path):
-    """A save takes 3 x 0.4 s, steps take milliseconds: steps after a checkpoint's own are logged before it is whole."""
+    """The save at step 8 writes nothing until the training waits for it, then takes 3 x 0.4 s."""
     settings = ["train.log_every_steps=1", "checkpoint.every_steps=8", "eval.every_epochs=10"]
-    code, output = launch(slow(0.4), tiny_recipe, *settings)
+    code, output = launch(slow(0.4, "busy@8"), tiny_recipe, *settings)
     assert code == 0, output
     run = tmp_path / "run"
     saved = events_of(run, "checkpoint")
     assert [event["step"] for event in saved] == [8, 16, 24, 30]
     rows = read_rows(run)
     first = saved[0]
-    beside = [row for row in rows if row["step"] > 8 and row["time"] < first["time"]]
-    assert len(beside) >= 4, "the first save held the training up"
-    assert first["seconds"] > 1.2 > 0.5 > first["copy_seconds"]
+    trained = [row for row in rows if "train/loss" in row]
+    beside = [row["step"] for row in trained if row["step"] > 8 and row["time"] < first["time"]]
+    assert beside == list(range(9, 17)), "the first save held the training up"
+    assert first["seconds"] >= 1.2
     # One copy in memory at most: the save at 16 waited for the one at 8, and the row after it says how long.
     stalls = {row["step"]: row["perf/checkpoint_stall_s"] for row in rows if "perf/checkpoint_stall_s" in row}
     assert list(stalls) == [9, 17, 25]
-    assert stalls[9] < 0.5 < stalls[17]
+    assert stalls[17] >= 1.2
     # What was saved is the state of its step, not of the steps that ran meanwhile.
     state = json.loads((run / "run.json").read_text())
     (run / "run.json").write_text(json.dumps({**state, "status": "preempted"}))
@@ -106,14 +109,14 @@ def test_training_goes_on_while_a_slow_disk_writes(tiny_recipe, tmp_path):
 
 def test_a_kill_while_a_save_is_under_way_loses_nothing_acknowledged(tiny_recipe, tmp_path):
     run = tmp_path / "run"
-    process = start(slow(0.3), tiny_recipe)
+    process = start(slow(0.3), tiny_recipe, "train.epochs=9")
     wait_until(lambda: len(events_of(run, "checkpoint")) >= 2, process)
     acknowledged = events_of(run, "checkpoint")[-1]["step"]
     wait_until(lambda: any(path.name.startswith(".tmp") for path in (run / "checkpoints").iterdir()), process)
     process.kill()
     finish(process)
     assert int(committed(run / "checkpoints")[0].name.removeprefix("step_")) >= acknowledged > 0
-    code, output = launch(PLAIN, tiny_recipe)
+    code, output = launch(PLAIN, tiny_recipe, "train.epochs=9")
     assert code == 0, output
 
 
@@ -153,11 +156,8 @@ def test_a_periodic_save_that_fails_costs_a_warning_and_the_last_one_the_run(tin
 @pytest.mark.slow
 def test_a_rank_killed_in_the_middle_of_a_save_ends_both_and_the_run_goes_on(tiny_recipe, tmp_path):
     run = tmp_path / "run"
-    process = start(TWO, 0.1, "die@12", tiny_recipe)
-    began = time.monotonic()
-    code, output = finish(process)
+    code, output = launch(TWO, 0.1, "die@12", tiny_recipe)
     assert code != 0
-    assert time.monotonic() - began < 120, "a bound against hangs"
     assert not [one for one in psutil.process_iter(["cmdline"]) if str(tiny_recipe) in (one.info["cmdline"] or [])]
     assert committed(run / "checkpoints")[0].name == "step_00000008", output
     code, output = launch(TWO, 0, "none", tiny_recipe)

@@ -56,7 +56,7 @@ def test_sixty_four_kills_at_random_moments(tmp_path):
     dice = random.Random(0)
     acknowledged, debris = 0, 0
     store.save(0, share(0), {"step": 0})
-    for _ in range(64):
+    for turn in range(64):
         reader, writer = os.pipe()
 
         def save_for_ever(first=acknowledged, writer=writer):
@@ -67,6 +67,10 @@ def test_sixty_four_kills_at_random_moments(tmp_path):
 
         pid = forked(save_for_ever)
         os.close(writer)
+        if turn % 2:  # every other child gets as far as to a step of its own, however slow the machine is
+            for step in (acknowledged, acknowledged + 1):
+                assert os.read(reader, 8) == step.to_bytes(8, "little")
+            acknowledged += 1
         time.sleep(dice.uniform(0.001, 0.08))
         os.kill(pid, signal.SIGKILL)
         assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == -signal.SIGKILL
@@ -75,8 +79,8 @@ def test_sixty_four_kills_at_random_moments(tmp_path):
         os.close(reader)
         debris += any(entry.name.startswith(".") for entry in store.folder.iterdir())
         acknowledged = check(store, acknowledged)
-    assert acknowledged > 20, "the children must have got somewhere"
-    assert debris > 10, "most kills must fall into a save"
+    assert acknowledged >= 32
+    assert debris > 5, "many kills must fall into a save"
 
 
 def die_at(kind, n, when):

@@ -11,6 +11,7 @@ import torch
 
 from distcls.engine.checkpoints import store as checkpoint
 from distcls.engine.checkpoints.store import CheckpointError, CheckpointStore, SaveFailed
+from tests.engine.launching import HANGS_S
 
 FORK = multiprocessing.get_context("fork")
 
@@ -35,7 +36,7 @@ def on_two_ranks(folder, work):
     processes = [FORK.Process(target=run, args=(rank,)) for rank in range(2)]
     for process in processes:
         process.start()
-    got = [reader.recv() if reader.poll(20) else "HANGS" for reader, _ in answers]
+    got = [reader.recv() if reader.poll(HANGS_S) else "HANGS" for reader, _ in answers]
     for process in processes:
         process.join(5)
         process.kill()
@@ -155,7 +156,7 @@ def test_a_killed_rank_leaves_the_last_commit(tmp_path):
     for end in ends:
         end.close()
     for process in processes:
-        process.join(20)
+        process.join(HANGS_S)
     assert [process.exitcode for process in processes] == [42, -signal.SIGKILL]
     on_two_ranks(tmp_path, CheckpointStore.latest)
     assert names(tmp_path) == ["step_00000001"]

@@ -7,6 +7,7 @@ import torch
 
 from distcls.data.loader import TrainLoader
 from distcls.engine.checkpoints.snapshot import Snapshots
+from distcls.engine.evaluate import evaluate
 from distcls.engine.performance.bottleneck import Settings, verdict
 from distcls.engine.performance.phases import PHASES, Exchange, Phases
 from distcls.engine.preemption import StopRequest
@@ -150,6 +151,8 @@ def trained(tiny_recipe, *overrides):
 def test_a_run_knows_what_holds_it_up(tiny_recipe, monkeypatch, capsys, cause, overrides, advice):
     if cause == "data":
         monkeypatch.setattr(TrainLoader, "_decode_part", slowed(TrainLoader._decode_part, 0.6))
+    if cause == "evaluation":
+        monkeypatch.setattr("distcls.engine.trainer.evaluate", slowed(evaluate, 0.6))
     if cause == "checkpoint":
         monkeypatch.setattr(Snapshots, "save", slowed(Snapshots.save, 0.6))
     found, said = trained(tiny_recipe, *overrides)
