@@ -37,6 +37,10 @@ learning rate and schedule are the same on 1 GPU and on 64. If memory does not s
 `train.accumulation_steps`. If you change the batch, change `optimizer.lr` as the header's line `Batch` says: by the
 same factor, with LAMB by its square root.
 
+Accuracies of others are what the source named on the card states. Two things differ from most sources throughout: half
+precision is bf16 (ffcv-imagenet's: fp16), and crops are resized bilinearly with antialiasing where timm's recipes (RSB,
+DeiT, Swin, ConvNeXt) resize bicubically.
+
 ## Is my run on course?
 
     distcls recipe check-run runs/fashion_mnist_quick

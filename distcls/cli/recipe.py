@@ -10,7 +10,7 @@ from distcls.cli import recipe_runs
 from distcls.recipe.errors import RecipeError
 from distcls.recipe.source import Source, read
 
-app = typer.Typer(no_args_is_help=True, help=__doc__)
+app = typer.Typer(no_args_is_help=True, help="Check recipes and their runs, and show what they say.")
 app.command()(recipe_runs.record)
 app.command(name="check-run")(recipe_runs.check_run)
 RecipePath = Annotated[Path, typer.Argument(metavar="RECIPE", help="The recipe's YAML file.")]
@@ -54,7 +54,7 @@ def show(
 @app.command(name="schema")
 def write_schema(
     recipe: Annotated[
-        Path | None, typer.Argument(metavar="[RECIPE]", help="A recipe whose plug-ins the schema is to know.")
+        Path | None, typer.Argument(metavar="RECIPE", help="A recipe whose plug-ins the schema is to know.")
     ] = None,
     output: Annotated[
         Path | None, typer.Option("-o", "--output", help="The file to write; else it is printed.")
@@ -75,6 +75,7 @@ def write_schema(
     if output is None:
         print(text, end="")
     else:
+        output.parent.mkdir(parents=True, exist_ok=True)
         output.write_text(text, encoding="utf-8")
 
 

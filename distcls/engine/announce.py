@@ -48,7 +48,7 @@ def announce(
         job.console.note(f"attempt {start.attempt}: going on from {where}")
         job.trackers.event("resumed", step=progress.step, changed=start.changed, allowed=start.allowed)
         for line in start.notes():
-            job.console.note(line)
+            job.console.note(f"from step {progress.step + 1} on: {line}")
     job.console.start(job.total_steps, job.steps_per_epoch, progress.step)
 
 

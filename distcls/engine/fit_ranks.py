@@ -23,7 +23,7 @@ def check_ranks(recipe: Recipe, source: Source, ranks: int, *, gpu: bool) -> Non
     Raises:
         RecipeError: with all that does not fit.
     """
-    found = [*_batch(recipe, ranks), *_strategy(recipe), *_sync_bn(recipe, ranks, gpu)]
+    found = [*_batch(recipe, ranks), *_strategy(recipe), *_gpus_only(recipe, ranks, gpu)]
     if found:
         raise RecipeError(source.recipe, [Problem(source.at(path), path, text) for path, text in found])
 
@@ -72,7 +72,9 @@ def _strategy(recipe: Recipe) -> Iterator[tuple[KeyPath, str]]:
         yield ("optimizer", "type"), text
 
 
-def _sync_bn(recipe: Recipe, ranks: int, gpu: bool) -> Iterator[tuple[KeyPath, str]]:
+def _gpus_only(recipe: Recipe, ranks: int, gpu: bool) -> Iterator[tuple[KeyPath, str]]:
+    if recipe.train.precision == "fp16" and not gpu:  # accelerate would compute in fp32, without a word
+        yield ("train", "precision"), "fp16 is for GPUs only: expected fp32 or bf16 on CPUs"
     if recipe.distributed.sync_bn and ranks > 1 and not gpu:
         yield ("distributed", "sync_bn"), "torch has SyncBatchNorm for GPUs only: expected false on CPUs"
 

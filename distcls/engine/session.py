@@ -18,6 +18,7 @@ from distcls.engine.checkpoints.store import CheckpointStore
 from distcls.engine.ending import draw_report, end_lost, end_run, finish_save
 from distcls.engine.fit_ranks import check_device, check_ranks
 from distcls.engine.initial_weights import InitialWeights
+from distcls.engine.located import located
 from distcls.engine.metrics import Totals
 from distcls.engine.outcome import Outcome
 from distcls.engine.plugins import Plugin, import_parts
@@ -169,7 +170,7 @@ def _attempt(plan: Plan, accelerator: Accelerator, local_world_size: int, stop: 
         store = CheckpointStore(folder.checkpoints, recipe.checkpoint.keep, rank, ranks, gather=gather)
         found = store.latest()
         heart.beat(0, "building")
-        with collectives.together(rank, ranks):
+        with collectives.together(rank, ranks), located(plan.source):
             if rank == 0:
                 environments = record(folder.path, start.attempt, facts, _code_folders(plan))
                 fingerprints = plan.fingerprints()
@@ -190,7 +191,7 @@ def _attempt(plan: Plan, accelerator: Accelerator, local_world_size: int, stop: 
         window = Totals(job.device, ranks)
         snapshots = Snapshots(job, store, folder.weights, _identity(plan, start))
         heart.beat(0, "restoring")
-        progress = snapshots.restore(found, window, start.changed) if found else Progress()
+        progress = snapshots.restore(found, window) if found else Progress()
         if recipe.tracking.batches:
             record_batches(job, folder.path, progress.step, start.attempt)
         sizes = len(plan.datasets.train), len(plan.datasets.val)

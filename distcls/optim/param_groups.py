@@ -57,10 +57,12 @@ def param_groups(
     _check_keys(custom, [name for name, _ in model.named_parameters()])
     layer_scale = _layer_scale(model, rules.get("layer_decay_rate", 1.0))
     groups: dict[tuple[float, float], dict[str, Any]] = {}
+    known: set[int] = set()  # one that several modules share is updated once, under its first name
     for module_name, module in model.named_modules():
         for own_name, parameter in module.named_parameters(recurse=False):
-            if not parameter.requires_grad:
+            if not parameter.requires_grad or id(parameter) in known:
                 continue
+            known.add(id(parameter))
             name = f"{module_name}.{own_name}" if module_name else own_name
             key = next((key for key in _longest_first(custom) if key in name), None)
             multipliers = custom[key] if key is not None else {"decay_mult": _decay(module, own_name, parameter, rules)}

@@ -47,6 +47,7 @@ def export(checkpoint: Path, target: Path, *, raw: bool) -> int:
     except Damaged as damage:
         raise CheckpointError(f"checkpoint {checkpoint} cannot be exported: {damage}") from damage
     tensors |= {name: buffers[f"{BUFFER}{name}"] for name in state["persistent"]}
+    tensors |= {name: tensors[kept] for name, kept in state.get("other_names", {}).items() if kept in tensors}
     identity = {key: state[key] for key in IDENTITY}
     save_weights(target, tensors, metadata(identity, manifest["step"], state["progress"]["last"]))
     return len(tensors)

@@ -6,7 +6,6 @@ any number of ranks, under any strategy, can read them: see reshard.py.
 
 import json
 import time
-from collections.abc import Collection
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -22,8 +21,10 @@ from distcls.engine.checkpoints.store import CheckpointStore, SaveFailed, flatte
 from distcls.engine.job import Job
 from distcls.engine.metrics import Totals
 from distcls.engine.records.durable_file import replace_file
+from distcls.engine.records.run_folder import differences
 from distcls.engine.strategies.buffers import averaged_buffers
-from distcls.engine.strategies.optimizer_state import groups_entries, once, restore_state, shards_of_state
+from distcls.engine.strategies.optimizer_state import once, restore_state, shards_of_state
+from distcls.engine.strategies.shards import other_names
 from distcls.errors import UserError
 
 
@@ -149,6 +150,7 @@ class Snapshots:
             "progress": asdict(progress),
             "window": names,
             "optimizer": optimizer_tree,
+            "other_names": other_names(job.classifier),
             "persistent": [name for name, _ in job.classifier.named_buffers() if name in exported],
             "shapes": {run.name: list(run.shape) for _, run in job.strategy.weights()},
             "world_size": job.world_size,
@@ -170,15 +172,15 @@ class Snapshots:
             files["optimizer"] = {shard_name(run, key): values for run, key, values in shards_of_state(strategy)}
         return files
 
-    def restore(self, path: Path, window: Totals, changed: Collection[str] = ()) -> Progress:
+    def restore(self, path: Path, window: Totals) -> Progress:
         """Load the checkpoint at `path` into the job and `window`; nothing is touched before all of it is read.
 
         On as many ranks as wrote it each gets back what was its own. On another number, BatchNorm buffers are averaged
         over the ranks that wrote them and the open sums are added up; shards are cut anew.
 
-        Args:
-            changed: recipe keys that are not what they were. Of the optimizer they count for the groups, in place of
-                what was saved; another type of optimizer begins without state, an average that is new at the weights.
+        What the recipe says of the optimizer now counts, in place of what was saved; another type of optimizer begins
+        without state, an average that is new at the weights. The recipe is held against the one in the checkpoint: that
+        of the attempt before may have changed already, without having come to a checkpoint.
 
         Raises:
             UserError: the model has other weights than the checkpoint.
@@ -204,9 +206,10 @@ class Snapshots:
             strategy.weights_changed()
             for name, buffer in job.classifier.named_buffers():
                 buffer.copy_(own[f"{BUFFER}{name}"])
-            if "optimizer.type" not in changed:
-                kept = unflatten_state(first["once"], state["optimizer"])
-                restore_state(strategy, kept, moments, given_anew=groups_entries(changed))
+            before, now = state["recipe"]["optimizer"], self._identity["recipe"]["optimizer"]
+            changed = {key for key, *_ in differences(before, now)}
+            if "type" not in changed:
+                restore_state(strategy, unflatten_state(first["once"], state["optimizer"]), moments, changed)
             if job.ema is not None:
                 job.ema.load(shards.get("ema") or shards["model"])
         if state["scaler"] is not None and job.accelerator.scaler is not None:
@@ -245,6 +248,8 @@ class Snapshots:
             if job.rank == 0:
                 persistent = job.classifier.state_dict()
                 tensors |= {name: b for name, b in job.classifier.named_buffers() if name in persistent}
+                shared = other_names(job.classifier)
+                tensors |= {name: tensors[kept] for name, kept in shared.items() if kept in tensors}
                 about = metadata(self._identity, progress.step, progress.last)
                 try:
                     save_weights(self._weights / f"{name}.safetensors", tensors, about)

@@ -98,7 +98,7 @@ class RunFolder:
 
         Args:
             recipe: the resolved recipe, JSON-able.
-            recipe_yaml: the same as text, for `recipe.yaml`; written by the first attempt only.
+            recipe_yaml: the same as text, for `recipe.yaml`; written at first, and when it changes.
             fingerprints: of the data sets: `{"data.train": ..., "data.val": ...}`.
             world_size: ranks. threads: per rank.
             versions: recorded beside those of packages.
@@ -188,6 +188,9 @@ class RunFolder:
             )
         allowed: dict[str, list[Any]] = {}
         if run is not None:
+            rows = self.path / "metrics.jsonl"
+            if not has_checkpoint and not (rows.exists() and rows.stat().st_size):
+                allow_changes = SECTIONS  # it ended before its first row: nothing of another recipe is here
             allowed = self._allowed_changes(run, recipe, fingerprints, allow_changes)
             if run["status"] == "finished" and not allowed:
                 text = f"the run in {self.path} is finished; to train again, give another output_dir"
@@ -210,7 +213,7 @@ class RunFolder:
             changed = {key: [_plain(was), _plain(now)] for key, was, now in differences(old, new)} | allowed
         run |= {"status": "running", "fingerprints": fingerprints, "recipe": recipe}
         run["attempts"].append(attempt)
-        if not (self.path / "recipe.yaml").exists():
+        if allowed or not (self.path / "recipe.yaml").exists():
             replace_file(self.path / "recipe.yaml", recipe_yaml.encode())
         self._write(run)
         return Start(run["run_id"], len(run["attempts"]), changed=changed, allowed=list(allowed))
@@ -235,10 +238,11 @@ class RunFolder:
         lines = [f"  {key}: {_show(was)} there, {_show(now)} here" for key, was, now in strict if key not in allowed]
         lines += [f"  {key}: {was} there, {now} here" for key, was, now in content if key not in allowed]
         if lines:
+            named = [key.split()[0] for key, *_ in strict + content]
             raise UserError(
                 "\n".join([f"output_dir {self.path} holds the run of another recipe:", *lines])
-                + "\nGive another output_dir, or put these back to go on with that run. "
-                "What shall change in it all the same is named in checkpoint.allow_changes."
+                + "\nGive another output_dir, or put these back to go on with that run; to go on with what is here all "
+                f"the same, from its last checkpoint on: checkpoint.allow_changes=[{','.join(named)}]"
             )
         return allowed
 

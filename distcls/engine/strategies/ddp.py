@@ -1,5 +1,6 @@
 """DistributedDataParallel: every rank holds everything and gradients are averaged. A single process is one rank."""
 
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -10,6 +11,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from distcls.engine.strategies.shards import Run, whole_run
 from distcls.engine.strategies.strategy import TorchStrategy
+from distcls.errors import UserError
 
 
 class DDP(TorchStrategy):
@@ -28,6 +30,8 @@ class DDP(TorchStrategy):
     ) -> None:
         super().__init__(accelerator, classifier, clip_grad_norm)
         self.torch_optimizer = build_optimizer()
+        # torch 2.14's new name for it still gives all ranks rank 0's buffers at the start
+        warnings.filterwarnings("ignore", message="`broadcast_buffers` is deprecated", category=FutureWarning)
         self.model, self.optimizer = accelerator.prepare(classifier, self.torch_optimizer)
 
     @contextmanager
@@ -37,6 +41,25 @@ class DDP(TorchStrategy):
         else:
             with self.accelerator.no_sync(self.model):
                 yield
+
+    def update(self, *, measure: bool) -> Tensor | None:
+        """See `Strategy.update`.
+
+        Raises:
+            UserError: on several ranks, a parameter that is trained had no part in the loss. torch would wait for its
+                gradient for ever, or fail in the next step.
+        """
+        if isinstance(self.model, DistributedDataParallel):
+            parameters = self.classifier.named_parameters()
+            idle = [name for name, parameter in parameters if parameter.requires_grad and parameter.grad is None]
+            if idle:
+                names = ", ".join(idle[:4]) + (", ..." if len(idle) > 4 else "")
+                raise UserError(
+                    f"{len(idle)} parameters had no part in the loss: {names}. On several ranks every parameter that "
+                    "is trained must have one in every step: take out the layers that are not used, or name them in "
+                    "model.freeze"
+                )
+        return super().update(measure=measure)
 
     def weights(self) -> list[tuple[Tensor, Run]]:
         return [(parameter, whole_run(name, parameter)) for name, parameter in self.classifier.named_parameters()]

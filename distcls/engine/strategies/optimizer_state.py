@@ -16,6 +16,8 @@ from distcls.engine.strategies.strategy import Strategy
 
 # of a group: objects, and which of torch's implementations runs, which the device decides
 NOT_STATE = ("params", "names", "fused", "foreach", "capturable", "differentiable")
+NOTHING: dict[str, Any] = {"cut": {}, "alone": {}}  # the state of a parameter that was not updated yet
+OF_RECIPE = {"lr", "initial_lr", "weight_decay"}  # of a group: what the recipe gives it in every attempt
 
 
 def shards_of_state(strategy: Strategy) -> list[tuple[Run, str, Tensor]]:
@@ -49,29 +51,27 @@ def once(strategy: Strategy) -> dict[str, Any]:
     return {"state": kept, "groups": groups}
 
 
-def groups_entries(changed: Collection[str]) -> set[str]:
-    """The entries of an optimizer's groups that recipe keys such as `optimizer.lr` decide."""
-    entries = {key.split(".")[1] for key in changed if key.startswith("optimizer.")}
-    if "paramwise_cfg" in entries:
-        entries |= {"lr", "weight_decay"}
-    return entries | ({"initial_lr"} if "lr" in entries else set())
-
-
 def restore_state(
-    strategy: Strategy, kept: Mapping[str, Any], runs: Mapping[str, Tensor], given_anew: Collection[str] = ()
+    strategy: Strategy, kept: Mapping[str, Any], runs: Mapping[str, Tensor], changed: Collection[str] = ()
 ) -> None:
     """Give the optimizer back what `once` took (`kept`), and `runs`: ``name/state`` -> this rank's elements of it.
 
-    `given_anew`: entries of the groups that stay what the recipe says now.
+    A parameter that was frozen then begins without state.
+
+    Args:
+        changed: arguments of the optimizer, such as `momentum`, that the recipe gives other values than it had then.
+            They stay what the recipe says now; so do all groups, where they are others (another `paramwise_cfg`).
     """
     optimizer = strategy.torch_optimizer
-    for group, saved in zip(optimizer.param_groups, kept["groups"], strict=True):
-        group.update({key: value for key, value in saved.items() if key not in given_anew})
+    if len(optimizer.param_groups) == len(kept["groups"]):
+        for group, saved in zip(optimizer.param_groups, kept["groups"], strict=True):
+            group.update({key: value for key, value in saved.items() if key not in {*OF_RECIPE, *changed}})
     on_device = any(group.get("fused") or group.get("capturable") for group in optimizer.param_groups)
     for held in strategy.held():
-        saved = kept["state"][held.names[0]]
-        if not saved["cut"] and not saved["alone"]:
-            continue  # saved before its first update
+        states = (kept["state"].get(name, NOTHING) for name in held.names)
+        saved = next((one for one in states if one != NOTHING), NOTHING)  # saved before its first update, or frozen
+        if saved == NOTHING:
+            continue
         state = optimizer.state[held.tensor]
         for key, value in saved["alone"].items():
             # torch keeps Adam's step on the CPU unless the kernel reads it; each parameter has its own
@@ -80,7 +80,7 @@ def restore_state(
         for key, dtype in saved["cut"].items():
             state[key] = torch.zeros_like(held.tensor, dtype=getattr(torch, dtype))
             for run in held.runs:
-                if run.length:
+                if run.length and f"{run.name}/{key}" in runs:
                     own = run.within(state[key])
                     own.copy_(runs[f"{run.name}/{key}"].view(own.shape))
 

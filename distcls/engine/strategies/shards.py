@@ -8,7 +8,7 @@ and any number of ranks reads them.
 import math
 from dataclasses import dataclass
 
-from torch import Tensor
+from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
 
@@ -47,6 +47,14 @@ class Held:
     tensor: Tensor
     runs: list[Run]
     names: list[str]
+
+
+def other_names(model: nn.Module) -> dict[str, str]:
+    """Of weights and buffers that several modules share: every further name -> the first, under which it is kept."""
+    first: dict[int, str] = {}
+    everything = [*model.named_parameters(remove_duplicate=False), *model.named_buffers(remove_duplicate=False)]
+    names = {name: first.setdefault(id(tensor), name) for name, tensor in everything}
+    return {name: kept for name, kept in names.items() if name != kept}
 
 
 def whole_run(name: str, parameter: Tensor) -> Run:

@@ -131,10 +131,27 @@ def test_another_recipe_is_refused_key_by_key(used):
         "  train.epochs: 3 there, null here\n"
         "  train.max_steps: null there, not set here\n"
         "  data.val (content): f2 there, other here\n"
-        "Give another output_dir, or put these back to go on with that run. "
-        "What shall change in it all the same is named in checkpoint.allow_changes."
+        "Give another output_dir, or put these back to go on with that run; "
+        "to go on with what is here all the same, from its last checkpoint on: "
+        "checkpoint.allow_changes=[model.backbone.depth,model.backbone.style,model.neck,data.val.crop_ratio,optimizer.lr,"
+        "train.epochs,train.max_steps,data.val]"
     )
     assert len(run_json(used)["attempts"]) == 1
+
+
+def test_a_run_that_failed_before_its_first_row_may_become_another(tmp_path):
+    folder = RunFolder(tmp_path / "run")
+    begin(folder)
+    folder.end("failed", "UserError: LinearClsHead.topk: ...")
+    folder.close()
+    mended = changed(model__backbone={"type": "ResNet", "depth": 50})
+    start = begin(folder, mended, recipe_yaml="mended")
+    folder.close()
+    assert start.notes() == ["model.backbone.depth: was 18, is 50"]
+    assert (folder.path / "recipe.yaml").read_text() == "mended", "what is trained from here on"
+
+    (folder.path / "metrics.jsonl").write_text('{"step": 1}\n')
+    assert "model.backbone.depth: 50 there, 18 here" in refusal(folder.path)
 
 
 def test_what_may_change_is_recorded(used):
@@ -177,8 +194,10 @@ def test_what_is_named_may_change_and_the_rest_may_not(used):
     ]
     assert "optimizer.lr" in refusal(used, recipe, allow_changes=["train.epochs", "data", "optimizer.l"])
     folder = RunFolder(used)
-    start = begin(folder, recipe, allow_changes=["optimizer.lr", "train", "data.val"], fingerprints=prints)
+    allowed = ["optimizer.lr", "train", "data.val"]
+    start = begin(folder, recipe, allow_changes=allowed, fingerprints=prints, recipe_yaml="changed")
     folder.close()
+    assert (used / "recipe.yaml").read_text() == "changed"
     assert start.changed == {
         "optimizer.lr": [0.5, 0.1],
         "train.epochs": [3, 5],

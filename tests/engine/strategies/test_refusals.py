@@ -26,6 +26,14 @@ def test_every_strategy_fits(strategy, tiny_recipe):
     assert mistakes(tiny_recipe, f"distributed.strategy={strategy}", "train.precision=bf16") == []
 
 
+def test_what_is_for_gpus_only_fits_on_gpus(tiny_recipe):
+    assert mistakes(tiny_recipe, "train.precision=fp16", "distributed.sync_bn=true", gpu=True) == []
+    assert mistakes(tiny_recipe, "train.precision=fp16", "distributed.strategy=zero1", gpu=True) == [
+        "command line: train.precision: zero1 computes in fp32 or bf16: got fp16; "
+        "set one of them, or the strategy ddp or fsdp2"
+    ]
+
+
 def test_a_place_in_the_file(tiny_recipe):
     text = (
         tiny_recipe.read_text() + "distributed:\n  strategy: zero2\n  deepspeed_overrides: {gradient_clipping: 1.0}\n"
@@ -41,10 +49,6 @@ def test_a_place_in_the_file(tiny_recipe):
 @pytest.mark.parametrize(
     ("overrides", "text"),
     [
-        (
-            ["distributed.strategy=zero1", "train.precision=fp16"],
-            "train.precision: zero1 computes in fp32 or bf16: got fp16; set one of them, or the strategy ddp or fsdp2",
-        ),
         (
             ["distributed.strategy=fsdp2", "distributed.deepspeed_overrides={zero_optimization: {overlap_comm: true}}"],
             "distributed.deepspeed_overrides: for zero1, zero2 and zero3 only: got the strategy fsdp2",
@@ -66,6 +70,7 @@ def test_a_place_in_the_file(tiny_recipe):
             ["distributed.sync_bn=true"],
             "distributed.sync_bn: torch has SyncBatchNorm for GPUs only: expected false on CPUs",
         ),
+        (["train.precision=fp16"], "train.precision: fp16 is for GPUs only: expected fp32 or bf16 on CPUs"),
     ],
 )
 def test_what_does_not_go_together(overrides, text, tiny_recipe):

@@ -1,0 +1,136 @@
+"""What `checkpoint.allow_changes` lets change counts from the next step on, and stays so whatever happens then."""
+
+import os
+import shutil
+
+import pytest
+
+import distcls
+from distcls.engine.checkpoints.snapshot import Snapshots
+from distcls.engine.checkpoints.store import load_weights
+from distcls.engine.preemption import StopRequest
+from distcls.engine.run import train
+from distcls.tracking.jsonl import read_rows
+from tests.engine.launching import TORCHRUN, launch
+
+SHORT = ["train.epochs=null", "train.log_every_steps=1", "checkpoint.every_steps=4", "eval.every_epochs=100.0"]
+PLUGIN = """
+from torch import nn
+from distcls.registry import BACKBONES
+
+class Body(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.first = nn.Conv2d(3, 8, 3)
+        self.second = nn.Conv2d(8, 8, 3)
+    def forward(self, x):
+        return self.second(self.first(x).relu())
+
+@BACKBONES.register
+class Idle(Body):
+    def __init__(self):
+        super().__init__()
+        self.idle = nn.Conv2d(8, 8, 3)
+
+@BACKBONES.register
+class Tied(Body):
+    def __init__(self):
+        super().__init__()
+        self.third = nn.Conv2d(8, 8, 3)
+        self.third.weight = self.second.weight
+    def forward(self, x):
+        return self.third(super().forward(x).relu())
+"""
+
+
+def trained(recipe, folder, *overrides):
+    stop = StopRequest()
+    try:
+        return train(recipe, [*SHORT, f"output_dir={folder}", *overrides], stop=stop).folder
+    finally:
+        stop.uninstall()
+
+
+@pytest.fixture(scope="module")
+def plugin(tmp_path_factory):
+    """A file of its own: a class is registered once in a process."""
+    file = tmp_path_factory.mktemp("plugin") / "bodies.py"
+    file.write_text(PLUGIN)
+    return f"plugins=[{file}]"
+
+
+def weights(run):
+    return load_weights(run / "weights/last.safetensors")[0]
+
+
+@pytest.fixture
+def begun(tiny_recipe, tmp_path):
+    """A run of eight steps, and a copy of it."""
+    run = trained(tiny_recipe, tmp_path / "begun", "train.max_steps=8")
+    return run, shutil.copytree(run, tmp_path / "copy")
+
+
+def test_a_changed_rate_holds_though_the_first_attempt_with_it_saved_nothing(tiny_recipe, begun, monkeypatch, capsys):
+    changes = ["train.max_steps=12", "optimizer.lr=0.02", "optimizer.momentum=0.5", "optimizer.weight_decay=0.0"]
+    allowed = "checkpoint.allow_changes=[optimizer,train.max_steps]"
+    whole, hurt = begun
+    trained(tiny_recipe, whole, *changes, allowed)
+    out = capsys.readouterr().out
+    assert "from step 9 on: optimizer.lr: was 0.2, is 0.02\n" in out
+    rows = [row for row in read_rows(whole) if "optim/lr" in row]
+    assert max(row["optim/lr"] for row in rows if row["step"] > 8) < 0.02 < max(row["optim/lr"] for row in rows)
+
+    def fall(self):
+        raise OSError("killed")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Snapshots, "poll", fall)
+        with pytest.raises(OSError, match="killed"):
+            trained(tiny_recipe, hurt, *changes, allowed)
+    trained(tiny_recipe, hurt, *changes)
+    ours, theirs = weights(hurt), weights(whole)
+    assert [name for name in theirs if not ours[name].equal(theirs[name])] == []
+
+
+def test_layers_may_freeze_and_thaw_and_groups_may_be_others(tiny_recipe, begun):
+    run, _ = begun
+    stages = [
+        ["train.max_steps=9", "model.freeze=[backbone.layer1]"],
+        ["train.max_steps=10", "optimizer.paramwise_cfg={norm_decay_mult: 0.0}"],
+        ["train.max_steps=11", "optimizer.paramwise_cfg={norm_decay_mult: 0.0}", "optimizer.weight_decay=0.0"],
+        ["train.max_steps=12", "optimizer.type=AdamW", "optimizer.lr=0.01", "model.freeze=[head]"],
+    ]
+    before = weights(run)
+    for changes in stages:
+        trained(tiny_recipe, run, *changes, "checkpoint.allow_changes=[model.freeze,optimizer,train.max_steps]")
+        after = weights(run)
+        frozen = {name for name in before if "weight" in name and before[name].equal(after[name])}
+        assert bool([name for name in frozen if "layer1" in name]) == ("[backbone.layer1]" in changes[-1])
+        assert ("head.fc.weight" in frozen) == ("[head]" in changes[-1])
+        before = after
+    assert [row["step"] for row in read_rows(run) if "optim/lr" in row] == list(range(1, 13))
+
+
+def test_a_weight_that_two_layers_share_is_updated_once_and_exported_under_both_names(
+    tiny_recipe, tmp_path, plugin, recwarn
+):
+    block = [plugin, "model.backbone={type: Tied}", "train.max_steps=4"]
+    run = trained(tiny_recipe, tmp_path / "tied", *block)
+    assert not [warning for warning in recwarn if "duplicate parameters" in str(warning.message)]
+    model = distcls.load(run)
+    assert model.backbone.third.weight.equal(model.backbone.second.weight)
+    assert {"backbone.second.weight", "backbone.third.weight"} <= set(weights(run))
+
+
+@pytest.mark.slow
+def test_on_two_ranks_layers_without_a_part_in_the_loss_are_named(tiny_recipe, tmp_path, plugin):
+    block = [plugin, "model.backbone={type: Idle}", "train.max_steps=4"]
+    trained(tiny_recipe, tmp_path / "alone", *block)
+    code, output = launch(TORCHRUN, tiny_recipe, *SHORT, *block)
+    assert code == 1
+    assert (
+        f"error: rank 0 on {os.uname().nodename}: 2 parameters had no part in the loss: backbone.idle.weight, "
+        "backbone.idle.bias. On several ranks every parameter that is trained must have one in every step: take out the "
+        "layers that are not used, or name them in model.freeze\n"
+    ) in output
+    assert 'launch/train.py", line' not in output, "no traceback of ours"
