@@ -27,7 +27,7 @@ for suite in "${suites[@]}"; do
     echo "== tests${suite:+: $suite}"
     code=0 side_by_side=()
     # Fast tests keep one core busy, slow ones (two ranks, a cluster) the machine; a GPU is for one test at a time.
-    [[ $suite != "not slow" || -e /dev/nvidia0 ]] || side_by_side=(-n 2 --dist loadfile)
+    [[ $suite != "not slow" || -e /dev/nvidia0 ]] || side_by_side=(-n 2 --dist loadfile --no-loadscope-reorder)
     .venv/bin/python -m pytest "${side_by_side[@]}" -m "$suite" --durations 5 \
         --junit-xml "$results/tests $suite.xml" "$@" || code=$?
     # 5: no test in this selection. Whether there was none at all, the sum tells.
