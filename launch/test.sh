@@ -9,6 +9,8 @@ cd -P "$here/.."
 
 results=$(mktemp -d)
 trap 'rm -rf "$results"' EXIT
+# What torchrun, wandb and compilers leave in the folder for temporary files goes with it; pytest's own folders stay, to look at.
+export PYTEST_DEBUG_TEMPROOT="${TMPDIR:-/tmp}" TMPDIR="$results"
 
 # Nothing of the caller's account, launcher or cluster job reaches a test.
 unset "${!WANDB_@}" "${!ACCELERATE_@}" "${!SLURM_@}" "${!PET_@}" RANK LOCAL_RANK WORLD_SIZE LOCAL_WORLD_SIZE MASTER_ADDR MASTER_PORT

@@ -7,7 +7,7 @@ import typer
 
 from distcls.errors import UserError
 
-app = typer.Typer(no_args_is_help=True, help=__doc__)
+app = typer.Typer(no_args_is_help=True, help="Look at what a run has saved; export it.")
 Source = Annotated[Path, typer.Argument(metavar="RUN_OR_CHECKPOINT", help="A run folder, or checkpoints/step_N in it.")]
 
 

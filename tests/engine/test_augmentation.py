@@ -1,8 +1,11 @@
 """A whole run with everything that happens to pixels, labels and order: the same run after a kill."""
 
+import pytest
 import torch
 
 import distcls
+from distcls.engine.session import prepare
+from distcls.errors import UserError
 from tests.engine.launching import PLAIN, finish, held, launch, start
 from tests.engine.test_resume import assert_same_run, wait_for_step
 
@@ -31,9 +34,9 @@ def test_an_augmented_run_goes_on_after_a_kill_as_if_nothing_had_happened(tiny_r
 
 
 def test_what_cannot_be_paired_is_refused_before_anything_starts(tiny_recipe):
-    code, output = launch(PLAIN, tiny_recipe, "data.mix=[{type: Mixup}]", "train.accumulation_steps=32")
-    assert code != 0
+    with pytest.raises(UserError) as refused:
+        prepare(tiny_recipe, ["data.mix=[{type: Mixup}]", "train.accumulation_steps=32"], world_size=1)
     assert (
         "command line: data.mix: images are mixed in pairs: got micro-batches of 1 images "
-        "(1 ranks x 32 accumulation steps), expected an even number" in output
-    )
+        "(1 ranks x 32 accumulation steps), expected an even number"
+    ) in str(refused.value)

@@ -9,11 +9,14 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 from tests.engine.launching import ENVIRONMENT, ROOT
 
 TRAIN = str(ROOT / "launch" / "train.py")
+# Where distcls keeps what numba has compiled: on a disk of a test's own it would be compiled again for each test.
+COMPILED = os.environ.get("NUMBA_CACHE_DIR") or f"{tempfile.gettempdir()}/distcls-numba-{os.getuid()}"
 
 
 def why_not() -> str | None:
@@ -75,7 +78,7 @@ class Node:
     def start(self, *command: str, **environment: str) -> subprocess.Popen[str]:
         return subprocess.Popen(
             self._inside(*command),
-            env={**ENVIRONMENT, "TMPDIR": str(self.local), **environment},
+            env={**ENVIRONMENT, "TMPDIR": str(self.local), "NUMBA_CACHE_DIR": COMPILED, **environment},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,

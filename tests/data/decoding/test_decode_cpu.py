@@ -1,8 +1,3 @@
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
@@ -14,6 +9,8 @@ from distcls.data.beton.file_format import JPEG, RAW
 from distcls.data.converting.convert import convert
 from distcls.data.dataset import BetonDataset
 from distcls.data.decoding.decode_cpu import decode_windows
+from distcls.data.decoding.ffcv_library import ffcv_library
+from distcls.data.errors import DataError
 from tests.data.conftest import Arrays
 
 
@@ -77,33 +74,15 @@ def test_no_sample_is_black(raw):
     assert not decode(raw, [-1, -1], [(0, 0, 28, 28, 0)] * 2, 28).any()
 
 
-SECOND_PROCESS = """
-import sys
-from numba.core import event
-from distcls.data.augmenting.augment import RandomHorizontalFlip, RandomResizedCrop
-from distcls.data.dataset import BetonDataset
-from distcls.data.loader import TrainLoader
-dataset = BetonDataset(sys.argv[1])
-compilations = event.RecordingListener()
-event.register("numba:compile", compilations)
-loader = TrainLoader(dataset, resolution=int(sys.argv[2]), transforms=[RandomResizedCrop(), RandomHorizontalFlip()],
-                     global_batch_size=16, seed=0, workers=2, device="cpu")
-with loader.stream(0, 2) as stream:
-    next(stream)
-print(sum(found.is_start for _, found in compilations.buffer))
-"""
-
-
-def test_a_second_process_finds_the_compiled_kernel(jpeg_beton, tmp_path):
-    """Also at another resolution, for which nothing is compiled anew."""
-    environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path), "PYTHONPATH": str(Path(__file__).parents[3])}
-
-    def compilations(resolution):
-        command = [sys.executable, "-c", SECOND_PROCESS, str(jpeg_beton), str(resolution)]
-        return int(subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout)
-
-    assert compilations(32) > 0
-    assert compilations(48) == 0
+def test_without_ffcv_the_error_says_how_to_get_it(monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(DataError) as caught:
+        ffcv_library()
+    assert str(caught.value) == (
+        "FFCV is not installed, or without its native library _libffcv: "
+        "`apt install libopencv-dev libturbojpeg0-dev pkg-config g++`, then `pip install ffcv`; "
+        "without root install a wheel that launch/ffcv_wheel.sh made on another machine"
+    )
 
 
 @pytest.mark.parametrize(("resolution", "denominator"), [(50, 1), (40, 2), (20, 4), (10, 8), (5, 8)])

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.engine.launching import HANGS_S
+
 SCRIPTS = sorted((Path(__file__).resolve().parents[3] / "launch/slurm").glob("*.sbatch"))
 SRUN = """#!/bin/sh
 echo "srun $*"
@@ -56,7 +58,7 @@ def after(job: str = "scontrol --oneliner show job 7") -> str:
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.name)
 def test_it_asks_and_requeues(cluster, script):
-    output, error = (process := start(cluster, script, 75)).communicate(timeout=20)
+    output, error = (process := start(cluster, script, 75)).communicate(timeout=HANGS_S)
     module = "" if script.name == "train.sbatch" else "-m distcls.engine.slurm.accelerate_launch "
     assert output.splitlines() == [
         f"srun --kill-on-bad-exit=1 python {module}launch/train.py a recipe.yaml train.seed=",
@@ -68,14 +70,14 @@ def test_it_asks_and_requeues(cluster, script):
 
 @pytest.mark.parametrize("verdict", [0, 1, 76])
 def test_every_other_verdict_is_its_status(cluster, verdict):
-    output, _ = (process := start(cluster, SCRIPTS[0], verdict, SLURM_ARRAY_TASK_ID="4")).communicate(timeout=20)
+    output, _ = (process := start(cluster, SCRIPTS[0], verdict, SLURM_ARRAY_TASK_ID="4")).communicate(timeout=HANGS_S)
     assert output.splitlines()[-1] == after() + "4"
     assert process.returncode == verdict
 
 
 def test_without_scontrol_it_says_what_to_do(cluster):
     (cluster / "bin/scontrol").unlink()
-    output, error = (process := start(cluster, SCRIPTS[0], 75)).communicate(timeout=20)
+    output, error = (process := start(cluster, SCRIPTS[0], 75)).communicate(timeout=HANGS_S)
     assert output.splitlines()[-1] == after(job="")
     assert error.splitlines()[-1] == (
         "slurm job 7 could not be requeued from here: start it again with sbatch, or set RequeueExit=75 in slurm.conf"
@@ -85,13 +87,15 @@ def test_without_scontrol_it_says_what_to_do(cluster):
 
 def test_the_warning_goes_on_to_srun_and_the_end_is_waited_for(cluster):
     process = start(cluster, SCRIPTS[0], 0, WAITS="1")
-    deadline = time.monotonic() + 20
-    while not (cluster / "started").exists() and time.monotonic() < deadline:
+    deadline = time.monotonic() + HANGS_S
+    while not (cluster / "started").exists():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
         time.sleep(0.05)
     os.kill(process.pid, signal.SIGTERM)  # SLURM's to the tasks as well: the script only outlives it
     time.sleep(0.2)
     os.kill(process.pid, signal.SIGUSR2)
-    output, _ = process.communicate(timeout=20)
+    output, _ = process.communicate(timeout=HANGS_S)
     assert output.splitlines()[1:] == ["heard", after()]
 
 

@@ -1,0 +1,255 @@
+"""The compiled functions of decode_cpu.py: decode, crop, resize and mirror images.
+
+Single-threaded; threads are the loader's. The arithmetic is IEEE float32 without contraction: the pixels are the same
+on every machine and any number of threads. Nothing is allocated and nothing raised, see compiled.py.
+"""
+
+# numba's types inside compiled functions are not Python's.
+# mypy: ignore-errors
+
+import numba
+import numpy as np
+from llvmlite import ir
+from numba import types
+from numba.extending import intrinsic
+
+from distcls.data.beton.file_format import JPEG, SAMPLE
+
+_compiled = numba.njit(error_model="numpy")
+
+# int imdecode(source, size, height, width, out, crop_height, crop_width, x, y, scale_num, scale_denom, crop, flip)
+_imdecode = types.ExternalFunction(
+    "imdecode",
+    types.int32(types.uintp, types.uint64, *[types.uint32] * 2, types.uintp, *[types.uint32] * 6, *[types.boolean] * 2),
+)
+
+
+@intrinsic
+def _pointer(typing_context, address):
+    """An address as void *."""
+
+    def generate(context, builder, signature, arguments):
+        return builder.inttoptr(arguments[0], context.get_value_type(signature.return_type))
+
+    return types.voidptr(types.uint64), generate
+
+
+# void resize(_, source, height, width, first row, end row, first column, end column, out, rows, cols, interpolation):
+# OpenCV's. FFCV 1.0.2 has no last argument and always takes INTER_AREA, which its later sources take as the number 3.
+_resize_by_ffcv = types.ExternalFunction("resize", types.void(*[types.int64] * 12))
+_INTER_AREA = 3
+
+
+@intrinsic
+def _decode_window(typing_context, function, source, size, height, width, denominator, top, left, rows, cols, out):
+    """Call jpeg_window.c's decode_window at address `function`."""
+    kinds = [types.uint64, types.uint64, types.uint64, *[types.uint32] * 7, types.uint64]
+
+    def generate(context, builder, signature, arguments):
+        function, source, *numbers, out = arguments
+        byte = ir.IntType(8).as_pointer()
+        kind = ir.FunctionType(ir.IntType(32), [byte, ir.IntType(64), *[ir.IntType(32)] * 7, byte])
+        pointers = [builder.inttoptr(address, byte) for address in (source, out)]
+        return builder.call(builder.inttoptr(function, kind.as_pointer()), [pointers[0], *numbers, pointers[1]])
+
+    return types.int32(*kinds), generate
+
+
+@_compiled
+def _copy_window(source, height, width, top, left, flip, out):
+    """out (R, R, 3) = the R x R window of source (height * width * 3,) at (top, left); 0 outside of the image."""
+    size = out.shape[0]
+    for row in range(size):
+        y = top + row
+        for col in range(size):
+            x = left + (size - 1 - col if flip else col)
+            if 0 <= y < height and 0 <= x < width:
+                at = (y * width + x) * 3
+                out[row, col, 0] = source[at]
+                out[row, col, 1] = source[at + 1]
+                out[row, col, 2] = source[at + 2]
+            else:
+                out[row, col, 0] = out[row, col, 1] = out[row, col, 2] = 0
+
+
+@_compiled
+def _triangle(length, size, first, count, weights):
+    """Antialiased bilinear filter along one axis, `length` pixels -> `size`, as in Pillow and torchvision.
+
+    Fills first (size,), count (size,) and weights (size, taps): output i = sum over t < count[i] of weights[i, t] *
+    input[first[i] + t].
+    """
+    scale = length / size
+    support = max(scale, 1.0)
+    for i in range(size):
+        centre = (i + 0.5) * scale
+        low = max(int(centre - support + 0.5), 0)
+        high = min(int(centre + support + 0.5), length)
+        total = 0.0
+        for t in range(low, high):
+            total += max(1.0 - abs((t - centre + 0.5) / support), 0.0)
+        for t in range(low, high):
+            weights[i, t - low] = max(1.0 - abs((t - centre + 0.5) / support), 0.0) / total
+        first[i] = low
+        count[i] = high - low
+
+
+@_compiled
+def _resize_window(source, width, top, left, rows, cols, flip, out, weights, places, line):
+    """out (R, R, 3) = the (rows, cols) window of source (height * width * 3,) at (top, left), resized.
+
+    `weights`, `places` and `line` are room to work in, see `decode_windows`.
+    """
+    size = out.shape[0]
+    row_weights, col_weights = weights[0], weights[1]
+    first_row, row_count, first_col, col_count = places[0], places[1], places[2], places[3]
+    _triangle(rows, size, first_row, row_count, row_weights)
+    _triangle(cols, size, first_col, col_count, col_weights)
+    for i in range(size):
+        for t in range(row_count[i]):
+            weight = row_weights[i, t]
+            start = ((top + first_row[i] + t) * width + left) * 3
+            pixels = source[start : start + cols * 3]
+            if t == 0:
+                for k in range(cols * 3):
+                    line[k] = weight * np.float32(pixels[k])
+            else:
+                for k in range(cols * 3):
+                    line[k] += weight * np.float32(pixels[k])
+        for j in range(size):
+            red = green = blue = np.float32(0.5)  # rounds to nearest
+            at = first_col[j] * 3
+            for t in range(col_count[j]):
+                weight = col_weights[j, t]
+                red += weight * line[at]
+                green += weight * line[at + 1]
+                blue += weight * line[at + 2]
+                at += 3
+            col = size - 1 - j if flip else j
+            out[i, col, 0] = np.uint8(red)
+            out[i, col, 1] = np.uint8(green)
+            out[i, col, 2] = np.uint8(blue)
+
+
+@_compiled
+def _shrunk(length, denominator):
+    """How TurboJPEG rounds."""
+    return (np.int64(length) + denominator - 1) // denominator
+
+
+@_compiled
+def _inside(sample, window):
+    """Whether the window lies in the image, as it does except beside a crop's black frame."""
+    top, left, rows, cols, denominator = window[0], window[1], window[2], window[3], window[5]
+    height, width = _shrunk(sample.height, denominator), _shrunk(sample.width, denominator)
+    return top >= 0 and left >= 0 and top + rows <= height and left + cols <= width
+
+
+@_compiled
+def _pixels(sample, window, window_decoder, scratch):
+    """Where the image's pixels are, and the window in them: (status, address, height, width, top, left).
+
+    Those of a JPEG are in `scratch`, and there nothing but the window where `window_decoder` decodes that alone.
+    """
+    top, left, rows, cols, denominator = window[0], window[1], window[2], window[3], window[5]
+    height, width = _shrunk(sample.height, denominator), _shrunk(sample.width, denominator)
+    if sample.mode != JPEG:
+        return 0, sample.address, height, width, top, left
+    if window_decoder != 0 and _inside(sample, window):
+        status = _decode_window(
+            window_decoder,
+            sample.address,
+            sample.size,
+            sample.height,
+            sample.width,
+            denominator,
+            top,
+            left,
+            rows,
+            cols,
+            scratch,
+        )
+        return status, scratch, np.int64(rows), np.int64(cols), 0, 0
+    whole = (sample.height, sample.width)
+    status = _imdecode(sample.address, sample.size, *whole, scratch, *whole, 0, 0, 1, denominator, False, False)
+    return status, scratch, height, width, top, left
+
+
+@_compiled
+def _resize_area(source, height, width, top, left, rows, cols, flip, out):
+    """As `_resize_window`, with FFCV's own filter."""
+    size = out.shape[0]
+    window = (top, top + rows, left, left + cols)
+    _resize_by_ffcv(0, source.ctypes.data, height, width, *window, out.ctypes.data, size, size, _INTER_AREA)
+    if flip:
+        for row in range(size):
+            for col in range(size // 2):
+                for channel in range(3):
+                    kept = out[row, col, channel]
+                    out[row, col, channel] = out[row, size - 1 - col, channel]
+                    out[row, size - 1 - col, channel] = kept
+
+
+def _decode_windows(
+    samples, indices, windows, window_decoder, area, scratch, weights, taps, places, line, out, number, size, status
+):
+    samples, indices = numba.carray(samples, 1 << 40, SAMPLE), numba.carray(indices, number, np.int64)
+    windows, status = numba.carray(windows, (number, 6), np.int32), numba.carray(status, number, np.int32)
+    weights, places = numba.carray(weights, (2, size, taps), np.float32), numba.carray(places, (4, size), np.int64)
+    line, out = numba.carray(line, 1 << 40, np.float32), numba.carray(out, (number, size, size, 3), np.uint8)
+    for i in range(number):
+        status[i] = 0
+        if indices[i] < 0:
+            out[i] = 0
+            continue
+        rows, cols, flip = windows[i, 2], windows[i, 3], windows[i, 4] != 0
+        status[i], address, height, width, top, left = _pixels(samples[indices[i]], windows[i], window_decoder, scratch)
+        if status[i] != 0:
+            continue
+        source = numba.carray(_pointer(address), height * width * 3, np.uint8)
+        if rows == size and cols == size:
+            _copy_window(source, height, width, top, left, flip, out[i])
+        elif area:
+            _resize_area(source, height, width, top, left, rows, cols, flip, out[i])
+        else:
+            _resize_window(source, width, top, left, rows, cols, flip, out[i], weights, places, line)
+
+
+def _pack_windows(samples, indices, windows, window_decoder, scratch, offsets, packed, number, status):
+    samples, indices = numba.carray(samples, 1 << 40, SAMPLE), numba.carray(indices, number, np.int64)
+    windows, status = numba.carray(windows, (number, 6), np.int32), numba.carray(status, number, np.int32)
+    offsets = numba.carray(offsets, number, np.int64)
+    for i in range(number):
+        status[i] = 0
+        rows, cols = np.int64(windows[i, 2]), np.int64(windows[i, 3])
+        place = packed + np.uint64(offsets[i])
+        out = numba.carray(_pointer(place), (rows, cols, 3), np.uint8)
+        if indices[i] < 0:
+            out[:] = 0
+            continue
+        sample = samples[indices[i]]
+        alone = window_decoder != 0 and sample.mode == JPEG and _inside(sample, windows[i])
+        found = _pixels(sample, windows[i], window_decoder, place if alone else scratch)
+        status[i], address, height, width, top, left = found
+        if status[i] != 0 or alone:
+            continue
+        source = numba.carray(_pointer(address), height * width * 3, np.uint8)
+        if _inside(sample, windows[i]):
+            line = cols * 3
+            for row in range(rows):
+                start = ((top + row) * width + left) * 3
+                target = numba.carray(_pointer(place + np.uint64(row * line)), line, np.uint8)
+                for k in range(line):
+                    target[k] = source[start + k]
+        else:
+            _copy_window(source, height, width, top, left, False, out)
+
+
+# Arrays are addresses: a pointer where the function itself reads or writes them, a number where it hands them on.
+_array, _address, _number = types.voidptr, types.uint64, types.int64
+_decode = (*[_array] * 3, _address, types.boolean, _address, _array, _number, *[_array] * 3, *[_number] * 2, _array)
+_pack = (*[_array] * 3, *[_address] * 2, _array, _address, _number, _array)
+C_FUNCTIONS = {
+    "decode_windows": (types.void(*_decode), _decode_windows),
+    "pack_windows": (types.void(*_pack), _pack_windows),
+}

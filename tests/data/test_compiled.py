@@ -1,0 +1,120 @@
+"""Compiled functions kept on disk: whoever comes later needs neither numba nor seconds."""
+
+import ctypes
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from distcls.data import compiled
+
+KERNELS = """
+from numba import types
+
+from distcls.data.beton.file_format import RAW
+
+
+def _add(one, other):
+    return one + other + RAW
+
+
+C_FUNCTIONS = {"add": (types.int64(types.int64, types.int64), _add)}
+"""
+NAME = "kernels_of_a_test"
+BATCH = """
+import hashlib, sys
+from distcls.data.augmenting.augment import RandomHorizontalFlip, RandomResizedCrop
+from distcls.data.dataset import BetonDataset
+from distcls.data.loader import TrainLoader
+loader = TrainLoader(BetonDataset(sys.argv[1]), resolution=int(sys.argv[2]), global_batch_size=16, seed=0, workers=2,
+                     transforms=[RandomResizedCrop(), RandomHorizontalFlip()], device="cpu")
+with loader.stream(0, 2) as stream:
+    print(hashlib.sha256(next(stream).images.numpy().tobytes()).hexdigest(), "numba" in sys.modules)
+"""
+
+
+@pytest.fixture
+def compilations(tmp_path, monkeypatch):
+    """Of a module of one function, with a cache of its own: the modules that were compiled, one after the other."""
+    (tmp_path / f"{NAME}.py").write_text(KERNELS)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, NAME, raising=False)
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path / "cache"))
+    done, compile_ = [], compiled._compile
+
+    def counted(module):
+        done.append(module)
+        return compile_(module)
+
+    monkeypatch.setattr(compiled, "_compile", counted)
+    return done
+
+
+def add(one, other):
+    """As a process that has not loaded the function yet."""
+    compiled._loaded.pop(NAME, None)
+    address = compiled.addresses(NAME)["add"]
+    return ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_int64, ctypes.c_int64)(address)(one, other)
+
+
+def test_a_function_is_compiled_once(compilations):
+    assert [add(40, 1), add(-3, 1)] == [42, -1]
+    assert compilations == [NAME]
+
+
+def test_a_damaged_file_is_made_anew(compilations, tmp_path):
+    add(1, 1)
+    (file,) = (tmp_path / "cache").iterdir()
+    whole = file.read_bytes()
+    for damaged in (b"", whole[:20], whole[: len(whole) // 2], whole[:100] + b"?" + whole[101:]):
+        file.write_bytes(damaged)
+        assert add(40, 1) == 42
+    assert len(compilations) == 5
+    assert add(40, 1) == 42
+    assert len(compilations) == 5
+
+
+def test_another_source_is_another_function(compilations, tmp_path, monkeypatch):
+    """Also where the change is in a module that constants come from: numba's own cache looks at a function's file alone."""
+    before = compiled._version(NAME)
+    read = compiled._source
+    monkeypatch.setattr(compiled, "_source", lambda module: read(module) + "#" * module.endswith(".file_format"))
+    constant = compiled._version(NAME)
+    monkeypatch.setattr(compiled, "_source", lambda module: read(module) + "#" * (module == NAME))
+    assert len({before, constant, compiled._version(NAME)}) == 3
+
+
+def test_without_a_folder_of_ones_own_nothing_is_kept(compilations, tmp_path, monkeypatch):
+    monkeypatch.setattr(compiled, "cache_folder", lambda: None)
+    assert [add(40, 1), add(40, 1)] == [42, 42]
+    assert compilations == [NAME, NAME]
+    assert not (tmp_path / "cache").exists()
+
+
+def test_a_folder_of_somebody_else_is_not_used(tmp_path, monkeypatch):
+    monkeypatch.delenv("NUMBA_CACHE_DIR", raising=False)
+    monkeypatch.setattr("tempfile.gettempdir", lambda: str(tmp_path))
+    own = tmp_path / f"distcls-numba-{os.getuid()}"
+    assert compiled.cache_folder() == own
+    assert own.stat().st_mode & 0o777 == 0o700
+    other = os.getuid() + 1
+    (tmp_path / f"distcls-numba-{other}").symlink_to(own)
+    monkeypatch.setattr("os.getuid", lambda: other)
+    assert compiled.cache_folder() is None
+
+
+@pytest.mark.slow
+def test_a_later_process_does_without_numba_and_makes_the_same_pixels(jpeg_beton, tmp_path):
+    """Also at another resolution, for which nothing is compiled anew."""
+    environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path), "PYTHONPATH": str(Path(__file__).parents[2])}
+
+    def batch(resolution):
+        command = [sys.executable, "-c", BATCH, str(jpeg_beton), str(resolution)]
+        return subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout.split()
+
+    pixels, compiles = batch(32)
+    assert compiles == "True"
+    assert batch(32) == [pixels, "False"]
+    assert batch(48)[1] == "False"
