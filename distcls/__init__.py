@@ -34,8 +34,9 @@ def build_model(block: Mapping[str, Any], *, image_size: tuple[int, int] = (224,
 def load(run_or_weights: str | Path) -> "ImageClassifier":
     """The classifier of a run folder (its best weights, else its last) or of one of its weight files, in eval mode.
 
-    Its `mean` and `std` attributes, per channel on the scale 0 to 255, are what images are to be normalised with; its
-    `class_names` name the logits.
+    Its `mean` and `std` attributes, per RGB channel on the scale 0 to 1, are what images are to be normalised with; its
+    `class_names` name the logits. Plug-ins of the run are imported from where they lay, unless their classes are
+    registered already.
 
     Raises:
         UserError: nothing there, or a file that is damaged or not one of ours.

@@ -15,15 +15,17 @@ class Registry:
     Args:
         role: the word for error messages, e.g. ``"backbone"``.
         given: constructor arguments that the builder supplies and a recipe may not.
+        found: those that it finds out where a recipe leaves them out.
 
     A registered class's constructor signature is its schema: annotated keyword arguments, defaults once, there. An
     argument that is itself a block of another role is annotated with that role's registry:
     ``loss: Annotated[dict, LOSSES]`` is one block, ``Annotated[list, LOSSES]`` a list of them.
     """
 
-    def __init__(self, role: str, given: tuple[str, ...] = ()) -> None:
+    def __init__(self, role: str, given: tuple[str, ...] = (), found: tuple[str, ...] = ()) -> None:
         self.role = role
         self.given = given
+        self.found = found
         self._classes: dict[str, type] = {}
 
     def register(self, cls: Class) -> Class:
@@ -81,7 +83,7 @@ def nearest(word: str, known: Iterable[str]) -> str | None:
 
 BACKBONES = Registry("backbone")
 NECKS = Registry("neck")
-HEADS = Registry("head")
+HEADS = Registry("head", found=("in_channels",))
 LOSSES = Registry("loss")
 TRANSFORMS = Registry("augmentation")
 MIXES = Registry("mixing")

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-app = typer.Typer(no_args_is_help=True, help=__doc__)
+app = typer.Typer(no_args_is_help=True, help="Measure on this machine.")
 
 
 @app.callback()
@@ -29,6 +29,7 @@ def data(
     from distcls.data.inspecting import bench as run
     from distcls.data.loader import TrainLoader
     from distcls.engine.build import open_datasets
+    from distcls.engine.located import located
     from distcls.engine.plugins import import_parts
     from distcls.engine.ranks.topology import cores_per_rank
     from distcls.engine.sampling import resolution_of
@@ -43,7 +44,8 @@ def data(
     _, size = resolution_of(checked.data.resolution)
     workers = checked.data.workers or cores_per_rank(1)
     batch = checked.train.global_batch_size // checked.train.accumulation_steps
-    own = [TRANSFORMS.build(block) for block in checked.data.augment]
+    with located(source):
+        own = [TRANSFORMS.build(block) for block in checked.data.augment]
 
     def loader(transforms: list) -> run.Rate:
         ours = TrainLoader(

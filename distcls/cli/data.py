@@ -16,7 +16,7 @@ for command in (convert, check, describe, browse):
 
 
 @app.command()
-def info(path: Annotated[Path, typer.Argument(help="A .beton.")]) -> None:
+def info(path: Annotated[Path, typer.Argument(metavar="PATH", help="A .beton.")]) -> None:
     """Check a .beton's structure and print what it holds."""
     from distcls.data.dataset import BetonDataset
 

@@ -28,6 +28,7 @@ def browse(
     from distcls.data.inspecting.contact_sheet import page, picture
     from distcls.data.loader import TrainLoader
     from distcls.engine.build import cores_per_rank, open_datasets, resolution_of
+    from distcls.engine.located import located
     from distcls.engine.plugins import import_parts
     from distcls.engine.sampling import sampling_of
     from distcls.recipe.schema import check
@@ -37,8 +38,6 @@ def browse(
     output = output or Path(f"{recipe.stem}_data.png")
     if output.suffix not in (".png", ".html"):
         raise UserError(f"{output}: expected a name that ends in .png or .html")
-    if not output.parent.is_dir():
-        raise UserError(f"{output.parent}: no such folder: make it first")
     source = read(recipe, overrides or [])
     import_parts(source)
     checked = check(source)
@@ -62,16 +61,18 @@ def browse(
             **sampling_of(data),
         )
 
-    rows = rows_of(
-        loader,
-        [TRANSFORMS.build(block) for block in data.augment],
-        [MIXES.build(block) for block in data.mix],
-        [title_of(block) for block in (*data.augment, *data.mix)],
-        epoch=epoch,
-        images=images,
-    )
+    with located(source):
+        rows = rows_of(
+            loader,
+            [TRANSFORMS.build(block) for block in data.augment],
+            [MIXES.build(block) for block in data.mix],
+            [title_of(block) for block in (*data.augment, *data.mix)],
+            epoch=epoch,
+            images=images,
+        )
+    output.parent.mkdir(parents=True, exist_ok=True)
     if output.suffix == ".html":
-        output.write_text(page(rows, f"{recipe.name}, epoch {epoch}: {dataset.paths[0]}"))
+        output.write_text(page(rows, f"{recipe.name}, epoch {epoch}: {dataset.paths[0]}"), encoding="utf-8")
     else:
         picture(rows).save(output)
     print(f"{output}: {len(rows[0].pairs)} images of {dataset.paths[0]}, as stored and as trained on")

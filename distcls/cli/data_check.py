@@ -10,8 +10,10 @@ from distcls.cli.progress import progress_bar
 
 
 def check(
-    path: Annotated[Path, typer.Argument(help="A .beton.")],
-    other: Annotated[Path | None, typer.Argument(help="A second one that may share no image with it.")] = None,
+    path: Annotated[Path, typer.Argument(metavar="PATH", help="A .beton.")],
+    other: Annotated[
+        Path | None, typer.Argument(metavar="OTHER", help="A second one that may share no image with it.")
+    ] = None,
     workers: Annotated[int | None, typer.Option(help="Threads. Default: the cores this process may use.")] = None,
 ) -> None:
     """Check structure, sidecar, labels and every image; of two files also what they share. Status 1 on a fault."""

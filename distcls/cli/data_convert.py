@@ -13,9 +13,12 @@ from distcls.errors import UserError
 def convert(
     source: Annotated[
         Path,
-        typer.Argument(help="Folder with one sub-folder per class or a known set's files, or a list: .csv or .txt."),
+        typer.Argument(
+            metavar="SOURCE",
+            help="Folder with one sub-folder per class or a known set's files, or a list: .csv or .txt.",
+        ),
     ],
-    out: Annotated[Path, typer.Argument(help="The .beton to write; OUT.json is written beside it.")],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="The .beton to write; OUT.json is written beside it.")],
     source_type: Annotated[
         str, typer.Option(help="auto, folder, csv, list, fashion-mnist, mnist or torchvision.")
     ] = "auto",

@@ -10,7 +10,9 @@ from distcls.cli.progress import progress_bar
 
 
 def describe(
-    path: Annotated[Path, typer.Argument(help="A .beton with an RGB image and an int label, e.g. ffcv-imagenet's.")],
+    path: Annotated[
+        Path, typer.Argument(metavar="PATH", help="A .beton with an RGB image and an int label, e.g. ffcv-imagenet's.")
+    ],
     class_names: Annotated[
         Path, typer.Option(help="The names in the labels' order: one a line, or a JSON list.", show_default=False)
     ],

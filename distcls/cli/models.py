@@ -27,7 +27,7 @@ WRAPPERS = ("TimmBackbone", "TorchvisionBackbone")
 def models(
     pattern: Annotated[
         str,
-        typer.Argument(metavar="[PATTERN]", help="Part of a name, or a pattern with * and ?. Capitals do not matter."),
+        typer.Argument(metavar="PATTERN", help="Part of a name, or a pattern with * and ?. Capitals do not matter."),
     ] = "*",
     library: Annotated[
         str | None, typer.Option("--library", help="Only those of distcls, timm or torchvision.")

@@ -9,7 +9,7 @@ import typer
 from distcls.recipe.errors import RecipeError
 from distcls.recipe.source import Source, read
 
-app = typer.Typer(no_args_is_help=True, help=__doc__)
+app = typer.Typer(no_args_is_help=True, help="Check recipes, and show what they say.")
 RecipePath = Annotated[Path, typer.Argument(metavar="RECIPE", help="The recipe's YAML file.")]
 Overrides = Annotated[
     list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Changes, for example optimizer.lr=0.5")
@@ -51,7 +51,7 @@ def show(
 @app.command(name="schema")
 def write_schema(
     recipe: Annotated[
-        Path | None, typer.Argument(metavar="[RECIPE]", help="A recipe whose plug-ins the schema is to know.")
+        Path | None, typer.Argument(metavar="RECIPE", help="A recipe whose plug-ins the schema is to know.")
     ] = None,
     output: Annotated[
         Path | None, typer.Option("-o", "--output", help="The file to write; else it is printed.")
@@ -72,6 +72,7 @@ def write_schema(
     if output is None:
         print(text, end="")
     else:
+        output.parent.mkdir(parents=True, exist_ok=True)
         output.write_text(text, encoding="utf-8")
 
 

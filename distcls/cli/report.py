@@ -10,7 +10,7 @@ from distcls.errors import UserError
 
 
 def report(
-    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run folders; several are compared.")],
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN", help="Run folders; several are compared.")],
     output: Annotated[Path | None, typer.Option("-o", "--output", help="The file; default RUN/report.html.")] = None,
     watch: Annotated[
         int | None,
@@ -26,6 +26,7 @@ def report(
         if len(runs) > 1:
             raise UserError("several runs: say with -o FILE where their comparison goes")
         output = runs[0] / "report.html"
+    output.parent.mkdir(parents=True, exist_ok=True)
     going_on = watch is not None and _any_runs(runs)
     write_report(runs, output, reload_s=watch if going_on else None)
     print(output, flush=True)

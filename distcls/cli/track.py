@@ -13,8 +13,8 @@ import typer
 from distcls.errors import UserError
 from distcls.tracking.tracker import Status
 
-app = typer.Typer(no_args_is_help=True, help=__doc__)
-Runs = Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run folders.")]
+app = typer.Typer(no_args_is_help=True, help="A run's numbers on Weights & Biases.")
+Runs = Annotated[list[Path], typer.Argument(metavar="RUN", help="Run folders.")]
 
 
 @app.command()

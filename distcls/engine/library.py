@@ -7,9 +7,11 @@ from typing import Any
 
 from distcls.engine.checkpoints.store import load_weights
 from distcls.engine.initial_weights import weights_file
-from distcls.engine.plugins import import_parts
+from distcls.engine.located import blocks
+from distcls.engine.plugins import import_parts, import_plugin
 from distcls.errors import UserError
 from distcls.models.classifier import ImageClassifier, build_classifier
+from distcls.registry import ROLES
 
 
 def build_model(block: Mapping[str, Any], *, image_size: tuple[int, int]) -> ImageClassifier:
@@ -28,8 +30,22 @@ def load(path: Path) -> ImageClassifier:
     resolution = recipe["data"]["resolution"]
     size = resolution["end"] if isinstance(resolution, dict) else resolution
     import_parts()
+    _import_plugins(file, recipe)
     model = build_classifier(recipe["model"], image_size=(size, size), init_weights=False)
     model.load_state_dict(tensors)
     model.mean, model.std = json.loads(metadata["mean"]), json.loads(metadata["std"])
     model.class_names = json.loads(metadata["class_names"])
     return model.eval()
+
+
+def _import_plugins(file: Path, recipe: Mapping[str, Any]) -> None:
+    """Those of the run, where its model has a class that nobody has registered."""
+    types = [block["type"] for _, block in blocks(recipe["model"])]
+    if all(any(name in role for role in ROLES) for name in types):
+        return
+    for name in recipe["plugins"]:
+        try:
+            import_plugin(name)
+        except UserError as error:
+            text = f"{file}: its run's plug-in {error}: put it back, or import its classes before distcls.load"
+            raise UserError(text) from error

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from distcls.engine.build import build_model
+from distcls.engine.located import located
 from distcls.recipe.schema import Recipe
 from distcls.recipe.source import Source
 from distcls.registry import OPTIMIZERS
@@ -16,8 +17,9 @@ def parameter_table(recipe: Recipe, source: Source) -> list[str]:
     Raises:
         UserError: a part refuses its arguments.
     """
-    model, _ = build_model(recipe, source, resuming=True)  # no weights are looked for: the names are enough
-    optimizer = OPTIMIZERS.build(recipe.optimizer, model=model)
+    with located(source):
+        model, _ = build_model(recipe, source, resuming=True)  # no weights are looked for: the names are enough
+        optimizer = OPTIMIZERS.build(recipe.optimizer, model=model)
     sizes = {name: parameter.numel() for name, parameter in model.named_parameters()}
     lines = [COLUMNS.format("lr", "weight_decay", "tensors", "parameters", "names")]
     for group in optimizer.param_groups:

@@ -34,11 +34,20 @@ def import_parts(source: Source | None = None) -> list[Plugin]:
         return plugins
     for index, name in enumerate(source.plugins):
         try:
-            plugins.append(_import_file(Path(name)) if name.endswith(".py") else _import_module(name))
+            plugins.append(import_plugin(name))
         except UserError as error:
             path: KeyPath = ("plugins", index)
             source.problems.append(Problem(source.at(path), path, str(error)))
     return plugins
+
+
+def import_plugin(name: str) -> Plugin:
+    """Import one plug-in: a path that ends in .py, or a module's name.
+
+    Raises:
+        UserError: it is not there, or fails.
+    """
+    return _import_file(Path(name)) if name.endswith(".py") else _import_module(name)
 
 
 def _import_file(file: Path) -> Plugin:

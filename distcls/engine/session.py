@@ -18,6 +18,7 @@ from distcls.engine.checkpoints.store import CheckpointStore
 from distcls.engine.ending import draw_report, end_lost, end_run, finish_save
 from distcls.engine.fit_ranks import check_device, check_ranks
 from distcls.engine.initial_weights import InitialWeights
+from distcls.engine.located import located
 from distcls.engine.metrics import Totals
 from distcls.engine.outcome import Outcome
 from distcls.engine.plugins import Plugin, import_parts
@@ -169,7 +170,7 @@ def _attempt(plan: Plan, accelerator: Accelerator, local_world_size: int, stop: 
         store = CheckpointStore(folder.checkpoints, recipe.checkpoint.keep, rank, ranks, gather=gather)
         found = store.latest()
         heart.beat(0, "building")
-        with collectives.together(rank, ranks):
+        with collectives.together(rank, ranks), located(plan.source):
             if rank == 0:
                 environments = record(folder.path, start.attempt, facts, _code_folders(plan))
                 fingerprints = plan.fingerprints()

@@ -16,7 +16,7 @@ from distcls.recipe.signature import (
     Key,
     Keys,
     accepts_null,
-    keys_of_class,
+    keys_of_block,
     keys_of_part,
     nested,
     part_among,
@@ -116,7 +116,7 @@ class Checker:
                     f"not for the recipe: distcls supplies {supplied!r} of {article(registry.role)}; remove the key",
                 )
                 del arguments[supplied]
-            return {"type": name, **self.mapping(keys_of_class(registry[name], registry.given), arguments, path)}
+            return {"type": name, **self.mapping(keys_of_block(registry, name), arguments, path)}
         return block
 
     def example(self, registry: Registry, name: Any = None) -> str:
@@ -156,7 +156,7 @@ def _filled_block(registry: Registry, block: Mapping[str, Any], registries: Mapp
     arguments = {key: value for key, value in block.items() if key != "type"}
     return {
         "type": block["type"],
-        **filled(keys_of_class(registry[block["type"]], registry.given), arguments, registries),
+        **filled(keys_of_block(registry, block["type"]), arguments, registries),
     }
 
 

@@ -12,7 +12,7 @@ from distcls.recipe.signature import (
     Key,
     Keys,
     accepts_null,
-    keys_of_class,
+    keys_of_block,
     keys_of_part,
     nested,
     part_of,
@@ -99,7 +99,7 @@ class _Schema:
 
     def block(self, registry: Registry, name: str) -> dict[str, Any]:
         cls = registry[name]
-        schema = self.mapping(keys_of_class(cls, registry.given))
+        schema = self.mapping(keys_of_block(registry, name))
         words = (cls.__doc__ or "").strip().partition("\n\n")[0]
         schema["properties"] = {"type": {"const": name, "description": " ".join(words.split())}, **schema["properties"]}
         return {"title": name, "description": " ".join(words.split()), **schema, "required": ["type"]}

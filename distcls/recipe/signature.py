@@ -7,7 +7,7 @@ import textwrap
 import types
 import typing
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Any, Union
 
 import pydantic
@@ -40,6 +40,17 @@ class Keys:
 
     named: Mapping[str, Key]
     open: bool = False
+
+
+def keys_of_block(registry: Registry, name: str) -> Keys:
+    """The keys beside `type` of a block ``{type: NAME, ...}`` of that role."""
+    keys = keys_of_class(registry[name], registry.given)
+    found = {key: replace(keys.named[key], default=ABSENT) for key in registry.found if _is_required(keys, key)}
+    return Keys({**keys.named, **found}, keys.open)
+
+
+def _is_required(keys: Keys, key: str) -> bool:
+    return key in keys.named and keys.named[key].default is REQUIRED
 
 
 def keys_of_class(cls: type, given: Sequence[str] = ()) -> Keys:

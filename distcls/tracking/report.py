@@ -60,7 +60,7 @@ def write_report(run_folders: Sequence[Path], file: Path, reload_s: int | None =
     """Write `render`'s page whole, so that a browser never loads half of it."""
     page = render(run_folders, reload_s)
     beside = file.with_name(f".{file.name}.{os.getpid()}")
-    beside.write_text(page)
+    beside.write_text(page, encoding="utf-8")
     beside.replace(file)
 
 

@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 
+import distcls
 from distcls.engine.session import prepare
 from distcls.errors import UserError
+from distcls.registry import NECKS
 from distcls.tracking.jsonl import read_events
 from tests.engine.launching import ACCELERATE_TWO, PLAIN, launch
 
@@ -70,6 +72,18 @@ def test_a_plugin_trains_and_is_kept_with_the_run(tiny_recipe, tmp_path):
     assert code == 0, output
     (copy,) = (tmp_path / "run" / "plugins").iterdir()
     assert copy.read_text() == (tmp_path / "half.py").read_text()
+
+    try:
+        assert type(distcls.load(tmp_path / "run").neck).__name__ == "Half", "load imports the plug-ins of the run"
+    finally:
+        NECKS._classes.pop("Half", None)
+    (tmp_path / "half.py").unlink()
+    with pytest.raises(UserError) as caught:
+        distcls.load(tmp_path / "run")
+    assert str(caught.value) == (
+        f"{tmp_path}/run/weights/best.safetensors: its run's plug-in {tmp_path}/half.py: no such file: "
+        "put it back, or import its classes before distcls.load"
+    )
 
 
 def test_a_loss_that_is_not_finite_stops_the_run(tiny_recipe, tmp_path):

@@ -10,6 +10,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 HEIGHT = {
+    "__main__": 5,  # `python -m distcls`, which is the command
     "launch": 4,
     "cli": 4,
     "engine": 3,

@@ -11,6 +11,8 @@ import torch
 import yaml
 
 from distcls.models import build_classifier
+from distcls.recipe.schema import check
+from distcls.recipe.source import read
 from distcls.registry import ROLES
 
 PAGE = Path(__file__).parents[2] / "docs" / "add_modules.md"
@@ -64,6 +66,14 @@ def step(block: dict) -> tuple[float, float]:
 def test_the_recipe_names_the_pages_files(plugins: list[str], recipe: dict) -> None:
     named = [Path(path).stem for path in recipe["plugins"]]
     assert set(named) <= set(plugins)
+
+
+def test_the_recipe_is_checked_without_a_mistake(recipe: dict, tiny_recipe: Path) -> None:
+    rest = yaml.safe_load(tiny_recipe.read_text())
+    tiny_recipe.write_text(yaml.safe_dump({**rest, "model": recipe["model"]}))
+    head = check(read(tiny_recipe)).model.head
+    assert head["type"] == "MyLinearClsHead"
+    assert "in_channels" not in head, "it is found out: the page says so, though the class has no default for it"
 
 
 def test_the_recipes_model_learns(recipe: dict) -> None:

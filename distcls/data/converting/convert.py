@@ -98,13 +98,15 @@ def report_path(out: Path) -> Path:
 
 
 def check_target(out: Path, on_error: str) -> None:
-    """What can be known before the work begins."""
+    """What can be known before the work begins; and makes the folder."""
     if out.suffix != ".beton":
         raise DataError(f"{out}: expected a name that ends in .beton")
-    if not out.parent.is_dir():
-        raise DataError(f"{out.parent}: no such folder: make it first")
     if on_error not in ON_ERROR:
         raise DataError(f"--on-error: got {on_error!r}, expected one of {', '.join(ON_ERROR)}")
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DataError(f"{out}: cannot be written: {error.strerror}") from error
 
 
 def _page_size(source: Source, max_resolution: int | None, skip: bool) -> int:

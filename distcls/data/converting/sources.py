@@ -77,7 +77,7 @@ def open_source(
                 f"{option}: goes with a list of images, --source-type csv or list, but {path} is read as {kind}"
             )
     if kind == "folder":
-        return FolderSource(path / split if split and (path / split).is_dir() else path)
+        return FolderSource(_folder_of(path, split))
     if kind in ("fashion-mnist", "mnist"):
         return IdxSource(path, split or "train", _FASHION if kind == "fashion-mnist" else _DIGITS)
     if kind == "torchvision":
@@ -101,6 +101,18 @@ def _recognise(path: Path, dataset: str | None) -> tuple[str, str | None]:
         # MNIST's files have the same names.
         return ("fashion-mnist" if "fashion" in str(path.resolve()).lower() else "mnist"), None
     return "folder", None
+
+
+def _folder_of(path: Path, split: str | None) -> Path:
+    """Where the classes' folders are: the images of train and val must not become one set, or two classes."""
+    if split is not None:
+        if not (path / split).is_dir():
+            raise DataError(f"--split {split}: {path} has no folder {split}: name the folder of the classes' folders")
+        return path / split
+    splits = sorted(entry.name for entry in path.iterdir() if entry.is_dir() and entry.name[0] != ".")
+    if splits and set(splits) <= {"train", "val", "test"}:
+        raise DataError(f"{path}: holds the folders {', '.join(splits)}, not classes: add --split {splits[-1]}")
+    return path
 
 
 class IdxSource:

@@ -8,6 +8,7 @@ from torch import nn
 
 from distcls.engine.build import build_model, open_datasets, resolution_of
 from distcls.engine.fit_ranks import check_ranks
+from distcls.engine.located import located
 from distcls.engine.plan.activations import estimate_activations
 from distcls.engine.plan.memory import GIB, Need, Sizes, need
 from distcls.engine.plan.missing import missing
@@ -62,7 +63,8 @@ def make_plan(recipe: Recipe, source: Source, *, gpus: int, memory_gib: float) -
         RecipeError: the batch does not divide by the GPUs; the recipe does not fit its data, where it is there.
     """
     check_ranks(recipe, source, gpus, gpu=True)
-    model, _ = build_model(recipe, source, resuming=True)
+    with located(source):
+        model, _ = build_model(recipe, source, resuming=True)
     train, distributed = recipe.train, recipe.distributed
     blocks = find_blocks(model, distributed.wrap)
     sizes = measure(model, recipe, blocks)

@@ -98,7 +98,7 @@ class RunFolder:
 
         Args:
             recipe: the resolved recipe, JSON-able.
-            recipe_yaml: the same as text, for `recipe.yaml`; written by the first attempt only.
+            recipe_yaml: the same as text, for `recipe.yaml`; written at first, and when it changes.
             fingerprints: of the data sets: `{"data.train": ..., "data.val": ...}`.
             world_size: ranks. threads: per rank.
             versions: recorded beside those of packages.
@@ -188,6 +188,9 @@ class RunFolder:
             )
         allowed: dict[str, list[Any]] = {}
         if run is not None:
+            rows = self.path / "metrics.jsonl"
+            if not has_checkpoint and not (rows.exists() and rows.stat().st_size):
+                allow_changes = SECTIONS  # it ended before its first row: nothing of another recipe is here
             allowed = self._allowed_changes(run, recipe, fingerprints, allow_changes)
             if run["status"] == "finished" and not allowed:
                 text = f"the run in {self.path} is finished; to train again, give another output_dir"
@@ -210,7 +213,7 @@ class RunFolder:
             changed = {key: [_plain(was), _plain(now)] for key, was, now in differences(old, new)} | allowed
         run |= {"status": "running", "fingerprints": fingerprints, "recipe": recipe}
         run["attempts"].append(attempt)
-        if not (self.path / "recipe.yaml").exists():
+        if allowed or not (self.path / "recipe.yaml").exists():
             replace_file(self.path / "recipe.yaml", recipe_yaml.encode())
         self._write(run)
         return Start(run["run_id"], len(run["attempts"]), changed=changed, allowed=list(allowed))

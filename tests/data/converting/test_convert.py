@@ -61,6 +61,20 @@ def test_a_folder_with_splits(folder, tmp_path):
     (tmp_path / "set").mkdir()
     folder.rename(tmp_path / "set" / "val")
     assert len(open_source(tmp_path / "set", split="val")) == 5
+    with pytest.raises(DataError) as caught:
+        open_source(tmp_path / "set", split="train")
+    assert str(caught.value) == (
+        f"--split train: {tmp_path / 'set'} has no folder train: name the folder of the classes' folders"
+    )
+    with pytest.raises(DataError) as caught:
+        open_source(tmp_path / "set")
+    assert str(caught.value) == f"{tmp_path / 'set'}: holds the folders val, not classes: add --split val"
+
+
+def test_the_folder_to_write_into_is_made(folder, tmp_path):
+    result = CliRunner().invoke(app, ["convert", str(folder), str(tmp_path / "new/data/out.beton")])
+    assert result.exit_code == 0, result.output
+    assert len(BetonDataset(tmp_path / "new/data/out.beton")) == 5
 
 
 def test_max_resolution_and_jpeg(folder, tmp_path):

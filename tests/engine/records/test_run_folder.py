@@ -139,6 +139,21 @@ def test_another_recipe_is_refused_key_by_key(used):
     assert len(run_json(used)["attempts"]) == 1
 
 
+def test_a_run_that_failed_before_its_first_row_may_become_another(tmp_path):
+    folder = RunFolder(tmp_path / "run")
+    begin(folder)
+    folder.end("failed", "UserError: LinearClsHead.topk: ...")
+    folder.close()
+    mended = changed(model__backbone={"type": "ResNet", "depth": 50})
+    start = begin(folder, mended, recipe_yaml="mended")
+    folder.close()
+    assert start.notes() == ["model.backbone.depth: was 18, is 50"]
+    assert (folder.path / "recipe.yaml").read_text() == "mended", "what is trained from here on"
+
+    (folder.path / "metrics.jsonl").write_text('{"step": 1}\n')
+    assert "model.backbone.depth: 50 there, 18 here" in refusal(folder.path)
+
+
 def test_what_may_change_is_recorded(used):
     recipe = changed(tracking__tags=["a", "b"], data__workers=4, data__train__path=["moved.beton"])
     folder = RunFolder(used)
@@ -179,8 +194,10 @@ def test_what_is_named_may_change_and_the_rest_may_not(used):
     ]
     assert "optimizer.lr" in refusal(used, recipe, allow_changes=["train.epochs", "data", "optimizer.l"])
     folder = RunFolder(used)
-    start = begin(folder, recipe, allow_changes=["optimizer.lr", "train", "data.val"], fingerprints=prints)
+    allowed = ["optimizer.lr", "train", "data.val"]
+    start = begin(folder, recipe, allow_changes=allowed, fingerprints=prints, recipe_yaml="changed")
     folder.close()
+    assert (used / "recipe.yaml").read_text() == "changed"
     assert start.changed == {
         "optimizer.lr": [0.5, 0.1],
         "train.epochs": [3, 5],
