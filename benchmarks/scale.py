@@ -1,6 +1,6 @@
 """What an index and an epoch's order cost where samples and ranks are many, and how well blocks are shuffled.
 
-    python benchmarks/scale.py [--samples 100000000 1000000000] [--ranks 1024]
+    python benchmarks/scale.py [--samples 100000000 1000000000] [--ranks 1024] [--only-memory]
 
 Every figure is taken in a process of its own, of one rank: private memory (RssAnon) and its peak, before and after.
 Writes benchmarks/results/scale.json and prints the tables of docs/data.md.
@@ -85,9 +85,15 @@ def synthetic(path, samples):
     sidecar_path(path).write_text(sidecar.model_dump_json())
 
 
-def index(path):
+def opened(path, sampler):
+    """A data set, and an epoch's order of it as one of 8 ranks begins it."""
     dataset = BetonDataset(path)
-    return dataset, {"samples": len(dataset)}
+    blocks = BlockOrder(len(dataset), 1024, 1, **BLOCKS) if sampler == "block_shuffle" else None
+    balance = dataset.samples["label"] if sampler == "balanced" else None
+    order = GlobalOrder(len(dataset), 1024, 1, balance, blocks=blocks) if sampler != "none" else None
+    if order:
+        order.part(5, 3, 8)
+    return (dataset, order), {"samples": len(dataset)}
 
 
 def first_batch(samples, ranks, batch, blocks):
@@ -133,12 +139,18 @@ def main():
     parser.add_argument("--samples", type=int, nargs="*", default=[100_000_000, 1_000_000_000])
     parser.add_argument("--ranks", type=int, default=1024)
     parser.add_argument("--batch", type=int, default=32768)
+    parser.add_argument("--only-memory", action="store_true", help="the other results stay what they were")
     options = parser.parse_args()
     result = {"machine": platform.processor() or platform.machine(), "numpy": np.__version__, "ranks": options.ranks}
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "million.beton"
-        synthetic(path, 1_000_000)
-        result["index"] = apart(index, path)
+        path = Path(folder) / "millions.beton"
+        synthetic(path, 4_000_000)
+        samplers = ("none", "shuffle", "balanced", "block_shuffle")
+        result["memory"] = {sampler: apart(opened, path, sampler) for sampler in samplers}
+    if options.only_memory:
+        RESULT.write_text(json.dumps({**json.loads(RESULT.read_text()), **result}, indent=1) + "\n")
+        memory_table(result)
+        return
     result["orders"] = {
         f"{samples} {'block_shuffle' if blocks else 'shuffle'}": apart(
             first_batch, samples, options.ranks, options.batch, blocks
@@ -153,10 +165,16 @@ def main():
     tables(result, options)
 
 
+def memory_table(result):
+    """Per million samples."""
+    print("| sampler | private memory | at its peak, with the file's pages that are mapped |\n|---|---:|---:|")
+    for sampler, row in result["memory"].items():
+        kept, peak = (row[key] / row["samples"] for key in ("bytes", "peak"))
+        print(f"| {sampler} | {kept:.1f} MB | {peak:.1f} MB |")
+
+
 def tables(result, options):
-    index = result["index"]
-    print(f"\nindex of 1 M samples: {index['bytes'] / 1e6:.1f} MB, at its peak {index['peak'] / 1e6:.1f} MB; "
-          f"{index['seconds']:.2f} s to open and check\n")  # fmt: skip
+    memory_table(result)
     head = (
         f"samples, sampler | order per rank | at its peak | to begin anywhere, one of {options.ranks} ranks | each step"
     )

@@ -2,6 +2,7 @@
 
 import mmap
 import os
+import resource
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,6 +14,8 @@ from distcls.data.beton.multi_hot import pack, unpack, words_for
 from distcls.data.beton.shard_names import expanded
 from distcls.data.beton.sidecar import fingerprint_of, read_sidecar, sidecar_path
 from distcls.data.errors import DataError
+
+_OTHER_FILES = 200  # that a run opens besides: sockets, checkpoints, libraries
 
 
 class BetonDataset:
@@ -40,6 +43,7 @@ class BetonDataset:
         self.paths = [file for path in named for file in expanded(path)]
         if not self.paths:
             raise DataError("a data set needs one .beton file at least, got an empty list of paths")
+        _allow_open_files(self.paths)
         self._identities = [_identity(path) for path in self.paths]
         self._checked = time.monotonic()
         self._guards: list[int] = []
@@ -149,6 +153,21 @@ class BetonDataset:
         """For messages: ``FILE: sample NUMBER`` with the number in that file."""
         shard = int(np.searchsorted(self._ends, index, side="right"))
         return f"{self.paths[shard]}: sample {index - (self._ends[shard - 1] if shard else 0)}"
+
+
+def _allow_open_files(paths: list[Path]) -> None:
+    """Each mapped file keeps one open: raise this process's soft limit, often 1024, where all of them pass it."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    needed = len(os.listdir("/proc/self/fd")) + len(paths) + _OTHER_FILES
+    if resource.RLIM_INFINITY in (soft, hard) or needed <= soft:
+        return
+    if needed > hard:
+        raise DataError(
+            f"{paths[0]} and {len(paths) - 1} other shards: got a limit of {hard} open files, expected {needed} or "
+            "more: each shard is kept open. Raise the limit (`ulimit -Hn`, LimitNOFILE), or convert to fewer, larger "
+            "shards."
+        )
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def _identity(path: Path) -> tuple[int, int, int, int] | None:

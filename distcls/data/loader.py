@@ -92,7 +92,7 @@ class TrainLoader(Loader):
                 f"data.mix: got micro-batches of {global_batch_size // self.parts} images, expected an even number: "
                 "images are mixed in pairs"
             )
-        balance = dataset.labels if balanced else None
+        balance = dataset.samples["label"] if balanced else None
         blocks = None
         if block_size is not None:
             blocks = BlockOrder(len(dataset), global_batch_size, seed, block_size=block_size, window=block_window)

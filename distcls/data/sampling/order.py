@@ -1,5 +1,6 @@
 """Which samples make which batch: a function of seed and step alone, whatever the ranks, workers or interruptions."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,12 +11,22 @@ from distcls.data.sampling.block_order import BlockOrder
 # Recorded with a run: a change of the functions below changes what a resumed run would see.
 ORDER_VERSION = 1
 
+_LOOKS = 32  # at all labels, to balance an epoch
+_PART = 1 << 16  # labels at a time
+
 
 def permutation(samples: int, seed: int, epoch: int) -> np.ndarray:
     """The epoch's order of all samples, (samples,) uint32, or uint64 where that is too small."""
-    kind = np.uint32 if samples < 2**32 else np.uint64
-    order = np.arange(samples, dtype=kind)
-    np.random.Generator(np.random.Philox(key=[seed, epoch])).shuffle(order)  # as .permutation(order), without its copy
+    return _shuffled(np.arange(samples, dtype=_kind(samples)), seed, epoch)
+
+
+def _kind(samples: int) -> type[np.unsignedinteger]:
+    return np.uint32 if samples < 2**32 else np.uint64
+
+
+def _shuffled(order: np.ndarray, seed: int, epoch: int) -> np.ndarray:
+    """`order` itself, shuffled: order[permutation] without a copy."""
+    np.random.Generator(np.random.Philox(key=[seed, epoch])).shuffle(order)
     return order
 
 
@@ -28,31 +39,65 @@ class BalancedOrder:
     positions, its classes' shares differ by one at most, and over a run all samples of a class are seen equally often,
     give or take one. The epoch's positions are then shuffled as `permutation` does: a function of (seed, epoch).
 
+    Nothing of the size of the data set is kept: which samples a class has is looked up again in each epoch, for some
+    classes at a time.
+
     Args:
-        labels: (S,) class numbers.
+        labels: (S,) class numbers, which are not copied.
         seed: of the run.
     """
 
     def __init__(self, labels: np.ndarray, seed: int) -> None:
         self.seed = seed
         self.samples = len(labels)
-        by_class = np.argsort(labels, kind="stable").astype(np.uint32 if len(labels) < 2**32 else np.uint64)
-        counts = np.bincount(labels)
-        ends = np.cumsum(counts)
-        self._members = {int(c): by_class[ends[c] - counts[c] : ends[c]] for c in np.flatnonzero(counts)}
+        self._labels = labels
+        self._counts = np.zeros(int(labels.max()) + 1, np.int64)
+        for _, part in self._parts():
+            self._counts += np.bincount(part, minlength=len(self._counts))
 
     def __call__(self, epoch: int) -> np.ndarray:
         """(S,) indices."""
-        classes = len(self._members)
-        parts = []
-        for number, (label, members) in enumerate(self._members.items()):
+        classes = int((self._counts > 0).sum())
+        order = np.empty(self.samples, _kind(self.samples))
+        filled = 0
+        for number, (label, members) in enumerate(self._classes()):
             first, last = ((e * self.samples + number) // classes for e in (epoch, epoch + 1))
             for cycle in range(first // len(members), -(-last // len(members))):
                 bits = np.random.Philox(key=[self.seed, cycle], counter=[0, 0, 0, label + 1])
                 start = cycle * len(members)
-                order = np.random.Generator(bits).permutation(members)
-                parts.append(order[max(first - start, 0) : last - start])
-        return np.concatenate(parts)[permutation(self.samples, self.seed, epoch)]
+                part = np.random.Generator(bits).permutation(members)[max(first - start, 0) : last - start]
+                order[filled : filled + len(part)] = part
+                filled += len(part)
+        assert filled == self.samples
+        return _shuffled(order, self.seed, epoch)
+
+    def _classes(self) -> Iterator[tuple[int, np.ndarray]]:
+        """Each class that has samples, and these, in the data set's order."""
+        # Each look at all labels finds about a part in _LOOKS of the samples: little memory, and still few looks.
+        ends = np.cumsum(self._counts)
+        of_group = (ends - self._counts) * _LOOKS // self.samples
+        for group in np.unique(of_group):
+            (labels,) = np.nonzero(of_group == group)
+            found = self._members(labels[0], labels[-1])
+            cuts = np.cumsum(self._counts[labels])
+            for label, members in zip(labels, np.split(found, cuts[:-1]), strict=True):
+                if len(members):
+                    yield int(label), members
+
+    def _members(self, first: int, last: int) -> np.ndarray:
+        """The samples of classes first..last, class after class."""
+        found = np.empty(self._counts[first : last + 1].sum(), _kind(self.samples))
+        filled = 0
+        for start, part in self._parts():
+            here = np.flatnonzero((part >= first) & (part <= last))
+            found[filled : filled + len(here)] = here + start
+            filled += len(here)
+        return found if first == last else found[np.argsort(self._labels[found], kind="stable")]
+
+    def _parts(self) -> Iterator[tuple[int, np.ndarray]]:
+        """The labels in parts, each with its beginning: what is computed of all would be as large as the index."""
+        for start in range(0, self.samples, _PART):
+            yield start, self._labels[start : start + _PART]
 
 
 @dataclass(frozen=True)

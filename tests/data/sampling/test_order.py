@@ -1,3 +1,6 @@
+import hashlib
+import tracemalloc
+
 import numpy as np
 import pytest
 
@@ -103,6 +106,33 @@ def test_a_balanced_epoch_follows_from_seed_and_epoch_alone():
 def test_the_balanced_order_is_what_it_was():
     """As above: then ORDER_VERSION has to change."""
     assert BalancedOrder(np.array([0, 0, 0, 0, 1, 1]), seed=1)(2).tolist() == [5, 2, 5, 1, 4, 1]
+
+
+def test_many_classes_of_many_sizes_are_balanced_too():
+    """More than are looked up at a time, in more labels than are looked at a time; the first and the last one are rare."""
+    sizes = np.random.default_rng(3).integers(1, 3000, 100)
+    sizes[[0, 40, 99]] = 1, 60_000, 2
+    labels = np.random.default_rng(4).permutation(np.repeat(np.arange(100), sizes))
+    indices = BalancedOrder(labels, seed=5)(3)
+    assert np.ptp(np.bincount(labels[indices])) <= 1
+    assert hashlib.sha256(indices.astype("<u4").tobytes()).hexdigest() == (
+        "e96666784e56c279562517dfeb6b827c360cde229dd56f16b47ad0de0cce99dd"
+    ), "ORDER_VERSION has to change"
+
+
+def test_a_balanced_epoch_takes_little_more_memory_than_its_order():
+    """The order's 4 bytes a sample, and what is looked up at a time."""
+    labels = (np.arange(1_000_000) % 1000).astype(np.int32)
+    tracemalloc.start()
+    try:
+        order = BalancedOrder(labels, seed=5)
+        kept = tracemalloc.get_traced_memory()[0]
+        indices = order(0)
+        assert tracemalloc.get_traced_memory()[1] < 5.5e6
+    finally:
+        tracemalloc.stop()
+    assert kept < 1e5
+    assert indices.nbytes == 4e6
 
 
 def test_balanced_parts_make_the_global_batch():
