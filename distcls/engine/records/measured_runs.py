@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any, Self
 
 from distcls.engine.records.durable_file import replace_file
-from distcls.engine.records.run_folder import FREE, MISSING, SECTIONS, RunFolder, differences
+from distcls.engine.records.run_folder import RunFolder
+from distcls.engine.records.same_run import FREE, SECTIONS, differences, show
 from distcls.errors import UserError
 from distcls.recipe.refill import refilled
 from distcls.tracking.jsonl import read_rows
@@ -105,7 +106,7 @@ class MeasuredRuns:
         UserError: the run of `recipe` learned something else.
         """
         lines = [
-            f"  {key}: {_show(was)} measured, {_show(is_)} in the run"
+            f"  {key}: {show(was)} measured, {show(is_)} in the run"
             for key, was, is_ in differences(sections(refilled(self.recipe)), sections(refilled(recipe)))
             if key not in OPEN
         ]
@@ -181,7 +182,3 @@ def _measured(folder: Path, record: Mapping[str, Any]) -> MeasuredRun:
         commit=next((one["commit"] for one in place.get("code", [])), None),
         curves=read_curves(folder),
     )
-
-
-def _show(value: Any) -> str:
-    return "not set" if value is MISSING else json.dumps(value)
