@@ -5,7 +5,7 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from distcls.engine.checkpoints.snapshot import Progress, criterion
+from distcls.engine.checkpoints.progress import Progress, criterion
 from distcls.engine.job import Job
 from distcls.engine.ranks.topology import cores_per_rank
 from distcls.engine.records.run_folder import RunFolder, Start

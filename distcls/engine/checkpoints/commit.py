@@ -1,5 +1,5 @@
 """The folder of checkpoints as one process sees it: begin, commit, scan, verify, prune. What ranks do together is in
-checkpoint.py.
+store.py.
 
 checkpoints/step_00001234/                  committed: MANIFEST.json and the files it lists
 checkpoints/step_00001234.corrupt/          did not verify; never deleted by us

@@ -2,7 +2,7 @@
 
 data: waiting for decoded images. copy: the batch's way onto the device, and what the device does to its pixels.
 compute: forward, backward and update, with whatever the interpreter needs in between. evaluation and checkpoint: what
-training stands still for; evaluation includes writing the best weights. communication: the part of compute that no
+training stands still for; evaluation includes copying the best weights. communication: the part of compute that no
 computation hides.
 """
 
