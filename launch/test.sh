@@ -18,15 +18,18 @@ export NETRC="$results/no_netrc" HF_HOME="$results/huggingface"
 export WANDB_DIR="$results/wandb" WANDB_DATA_DIR="$results/wandb" WANDB_CACHE_DIR="$results/wandb" WANDB_CONFIG_DIR="$results/wandb"
 mkdir "$WANDB_DIR"
 # Several processes of a test share few cores: a thread that has nothing to do sleeps instead of spinning on the others' core.
-export OMP_WAIT_POLICY=PASSIVE
+export OMP_WAIT_POLICY=PASSIVE OMP_NUM_THREADS=1
 
 suites=("not slow" "slow")
 [[ " $* " != *" -m "* ]] || suites=("") # the caller chooses by marker: one run
 status=0
 for suite in "${suites[@]}"; do
     echo "== tests${suite:+: $suite}"
-    code=0
-    .venv/bin/python -m pytest -m "$suite" --durations 5 --junit-xml "$results/tests $suite.xml" "$@" || code=$?
+    code=0 side_by_side=()
+    # Fast tests keep one core busy, slow ones (two ranks, a cluster) the machine; a GPU is for one test at a time.
+    [[ $suite != "not slow" || -e /dev/nvidia0 ]] || side_by_side=(-n 2 --dist loadfile --no-loadscope-reorder)
+    .venv/bin/python -m pytest "${side_by_side[@]}" -m "$suite" --durations 5 \
+        --junit-xml "$results/tests $suite.xml" "$@" || code=$?
     # 5: no test in this selection. Whether there was none at all, the sum tells.
     ((code == 0 || code == 5)) || status=$code
 done

@@ -86,18 +86,21 @@ def convert(
     from distcls.engine.checkpoints.convert import convert as write
 
     whole = _newest_whole(source)
-    if output.resolve() == whole.parent.resolve():
-        raise UserError(f"-o {output}: {whole.name} is in it: give another folder")
+    if (output / whole.name).exists():  # this one, an earlier conversion, or another run's
+        raise UserError(f"-o {output}: {whole.name} is in it already: give another folder")
     print(f"{write(whole, output, world_size)}: for {world_size} process{'es' if world_size > 1 else ''}")
 
 
 def _newest_whole(source: Path) -> Path:
     from distcls.engine.checkpoints.inventory import checkpoints_of, harm_of
 
-    whole = next((path for path in checkpoints_of(source) if harm_of(path) is None), None)
-    if whole is None:
-        raise UserError(f"{source}: no whole checkpoint in it: `distcls checkpoint verify` says why")
-    return whole
+    harms = []
+    for path in checkpoints_of(source):
+        harm = harm_of(path)
+        if harm is None:
+            return path
+        harms.append(f"{path.name}: {harm}")
+    raise UserError("; ".join([f"{source}: no whole checkpoint", *harms]))
 
 
 def _figure(value: float | None) -> str:

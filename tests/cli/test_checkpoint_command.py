@@ -92,5 +92,12 @@ def test_a_damaged_checkpoint_is_not_exported(run, tmp_path):
     os.truncate(run / "checkpoints/step_00000030/model.rank00000.safetensors", 7)
     path = run / "checkpoints" / "step_00000030"
     assert str(call("export", path).exception) == (
-        f"{path}: no whole checkpoint in it: `distcls checkpoint verify` says why"
+        f"{path}: no whole checkpoint; step_00000030: model.rank00000.safetensors has 7 bytes, 1272 were written"
     )
+
+
+def test_a_conversion_replaces_nothing(run, tmp_path):
+    (tmp_path / "another_run" / "step_00000030").mkdir(parents=True)
+    for folder in (tmp_path / "another_run", run / "checkpoints"):
+        text = str(call("convert", run, "-o", folder).exception)
+        assert text == f"-o {folder}: step_00000030 is in it already: give another folder"

@@ -15,7 +15,8 @@ def averaged_buffers(model: nn.Module, world_size: int) -> Iterator[None]:
     """Float buffers (BatchNorm's running statistics) averaged over ranks for the time of the block, each rank's own
     after it.
 
-    The same as timm's `distribute_bn` with reduce, but on a copy.
+    The same as timm's `distribute_bn` with reduce, but on a copy, and summed in float64: what is equal on all ranks,
+    such as a frozen layer's statistics, stays what it is on any number of them.
     """
     if world_size == 1:
         yield
@@ -23,8 +24,9 @@ def averaged_buffers(model: nn.Module, world_size: int) -> Iterator[None]:
     buffers = [buffer for buffer in model.buffers() if buffer.is_floating_point()]
     own = [buffer.clone() for buffer in buffers]
     for buffer in buffers:
-        torch.distributed.all_reduce(buffer)
-        buffer /= world_size
+        total = buffer.double()
+        torch.distributed.all_reduce(total)
+        buffer.copy_(total / world_size)
     try:
         yield
     finally:

@@ -1,6 +1,7 @@
 """A run as processes of this machine, which can be killed, asked to stop and started again."""
 
 import json
+import math
 import os
 import random
 import signal
@@ -12,6 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from distcls.engine.preemption import StopRequest
 from distcls.errors import UserError
 
 START = "import sys; from distcls.engine.run import main; sys.exit(main(sys.argv[1:]))"
@@ -20,6 +22,7 @@ FOREIGN = ("ACCELERATE_", "TORCHELASTIC_", "PET_", "SLURM_", "PMI", "OMPI_")
 TOPOLOGY = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 LOG = "verify.log"
 LAST_LINES = 12
+GRACE_S = 60.0
 
 
 class Ranks:
@@ -42,6 +45,7 @@ class Ranks:
         kept["OMP_NUM_THREADS"] = str(threads)
         if cpu:
             kept["CUDA_VISIBLE_DEVICES"] = ""
+        self._logged = last_step(run)
         self._processes: list[subprocess.Popen] = []
         port = str(_free_port())
         with open(run / LOG, "ab") as log:
@@ -65,9 +69,12 @@ class Ranks:
         return any(process.poll() is None for process in self._processes)
 
     def wait_for_step(self, step: int) -> bool:
-        """Whether the run has logged `step` while it was running."""
+        """Whether the run has logged `step`, and one more than the attempts before, while this one was running.
+
+        So all of them train by then: a signal that finds a process whose handlers are not installed yet ends it.
+        """
         while self.running:
-            if last_step(self.run) >= step:
+            if last_step(self.run) >= max(step, self._logged + 1):
                 return True
             time.sleep(0.002)
         return False
@@ -84,13 +91,17 @@ class Ranks:
         dice.choice(self._processes).send_signal(signal.SIGUSR2)
 
     def end(self, *expected: str) -> None:
-        """Wait for all of them.
+        """Wait for all of them; if one of them fails, the others have `GRACE_S` to end, as under a launcher.
 
         Raises:
             UserError: the run's status is none of `expected`; with the last lines that were printed.
         """
-        for process in self._processes:
-            process.wait()
+        deadline = math.inf
+        while self.running and time.monotonic() < deadline:
+            if any(process.poll() not in (None, 0, StopRequest.exit_code) for process in self._processes):
+                deadline = min(deadline, time.monotonic() + GRACE_S)
+            time.sleep(0.01)
+        self.kill()
         status = run_state(self.run).get("status", "not begun")
         if status not in expected:
             lines = (self.run / LOG).read_text(errors="replace").splitlines()[-LAST_LINES:]

@@ -84,8 +84,9 @@ class Trials:
     def moved(self, counts: Sequence[int]) -> Trial:
         """A run that is preempted and goes on with another number of processes, through all of `counts`."""
         run = self.folder / f"moved_{'_'.join(map(str, counts))}"
-        for processes, moment in zip(counts, self._moments(len(counts) - 1), strict=False):
-            self._until(run, processes, moment)
+        share = self.steps / len(counts)  # each of them gets to train a part: it stops some steps after it is asked to
+        for part, processes in enumerate(counts[:-1]):
+            self._until(run, processes, round((part + self.dice.uniform(0.1, 0.5)) * share))
         with self._start(run, counts[-1]) as ranks:
             ranks.end("finished")
         seen = [one["world_size"] for one in run_state(run)["attempts"]]

@@ -9,6 +9,7 @@ from distcls.engine.checkpoints.commit import CheckpointError, read_manifest
 from distcls.engine.checkpoints.convert import convert
 from distcls.engine.checkpoints.export import entries_of, rank_shares
 from distcls.engine.checkpoints.inventory import harm_of
+from distcls.engine.checkpoints.rank_share import merged
 from distcls.engine.checkpoints.reshard import read_runs
 from distcls.engine.strategies.shards import Run
 from tests.engine.checkpoints.test_ranks import on_two_ranks
@@ -54,6 +55,16 @@ def test_for_another_number_of_ranks(checkpoint, tmp_path, ranks):
     shares = rank_shares(path, manifest)
     assert [share["buffer.mean"].item() for share in shares] == [2.0] * ranks
     assert [share["window"].item() for share in shares] == [3.0] + [0.0] * (ranks - 1)
+
+
+def test_what_is_equal_on_all_ranks_stays_what_it_is():
+    """A frozen layer's statistics, a table of positions: a mean in float32 would change every seventh of them."""
+    constant = torch.rand(1000, generator=torch.Generator().manual_seed(0))
+    for ranks in (2, 3, 5, 24):
+        own = {"window": torch.ones(1, dtype=torch.float64), "buffer.table": constant}
+        whole = merged([own] * ranks)
+        assert whole["buffer.table"].equal(constant), ranks
+        assert whole["window"].item() == ranks
 
 
 def test_a_damaged_one_is_refused(checkpoint, tmp_path):
