@@ -165,11 +165,10 @@ class Snapshots:
         of the attempt before may have changed already, without having come to a checkpoint.
 
         Raises:
-            UserError: the model has other weights than the checkpoint.
+            UserError: the model has other weights or buffers than the checkpoint.
         """
         job, store, strategy = self._job, self._store, self._job.strategy
         state, first = store.load(path, rank=0, stems=["rank", "once"])
-        _refuse_other_weights(state["shapes"], {run.name: list(run.shape) for _, run in strategy.weights()}, path)
         writers = state["world_size"]
         if writers == job.world_size:
             own = store.load(path, stems=["rank"])[1]["rank"]
@@ -178,6 +177,13 @@ class Snapshots:
             if job.rank != 0:
                 own["window"].zero_()
         runs = [run for _, run in strategy.weights()]
+        buffers = {name: own[name] for name in own if name.startswith(BUFFER)}
+        _refuse_other_model(
+            state["shapes"] | {name.removeprefix(BUFFER): list(buffer.shape) for name, buffer in buffers.items()},
+            {run.name: list(run.shape) for run in runs}
+            | {name: list(buffer.shape) for name, buffer in job.classifier.named_buffers()},
+            path,
+        )
         shards = store.load_runs(path, ["model", "ema"], runs)
         updated = [run for held in strategy.held() for run in held.runs]
         moments = store.load_runs(path, ["optimizer"], updated)["optimizer"]
@@ -187,7 +193,7 @@ class Snapshots:
                     weight.copy_(shards["model"][name].view(weight.shape))
             strategy.weights_changed()
             for name, buffer in job.classifier.named_buffers():
-                buffer.copy_(own[f"{BUFFER}{name}"])
+                buffer.copy_(buffers[f"{BUFFER}{name}"])
             before, now = state["recipe"]["optimizer"], self._identity["recipe"]["optimizer"]
             changed = {key for key, *_ in differences(before, now)}
             if "type" not in changed:
@@ -204,7 +210,7 @@ class Snapshots:
         self._writer.write(name, progress)
 
 
-def _refuse_other_weights(saved: dict[str, list[int]], own: dict[str, list[int]], path: Path) -> None:
+def _refuse_other_model(saved: dict[str, list[int]], own: dict[str, list[int]], path: Path) -> None:
     for name in [*saved, *(name for name in own if name not in saved)]:
         if saved.get(name) != own.get(name):
             raise UserError(
