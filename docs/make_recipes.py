@@ -6,6 +6,7 @@ A card has what the header says and the values that the recipe resolves to; para
 import re
 import sys
 from pathlib import Path
+from statistics import mean, stdev
 from typing import Any
 
 import torch
@@ -14,6 +15,7 @@ from distcls.engine.plan.activations import estimate_activations
 from distcls.engine.plan.memory import need
 from distcls.engine.plan.plan import ORDER, measure
 from distcls.engine.plugins import import_parts
+from distcls.engine.records.measured_runs import MeasuredRuns
 from distcls.engine.strategies.blocks import checkpoint_activations, find_blocks
 from distcls.models import build_classifier
 from distcls.models.classifier import ImageClassifier
@@ -34,6 +36,22 @@ Number of GPUs: `train.global_batch_size` counts the images of one update over a
 learning rate and schedule are the same on 1 GPU and on 64. If memory does not suffice, raise
 `train.accumulation_steps`. If you change the batch, change `optimizer.lr` as the header's line `Batch` says: by the
 same factor, with LAMB by its square root.
+
+Accuracies of others are what the source named on the card states. Two things differ from most sources throughout: half
+precision is bf16 (ffcv-imagenet's: fp16), and crops are resized bilinearly with antialiasing where timm's recipes (RSB,
+DeiT, Swin, ConvNeXt) resize bicubically.
+
+## Is my run on course?
+
+    distcls recipe check-run runs/fashion_mnist_quick
+
+holds each evaluation of a run, finished or going on, against the runs of its recipe that were measured
+(`recipes/results/NAME.json`, the row "Course" of a card), and ends with status 1 if one lies outside the band. The band
+is where 99 of 100 further runs lie, if runs scatter normally: mean +- t s sqrt(1 + 1/n), with Student's t for the n
+seeds that were run, so a few seeds make it wide. A run with other settings is refused; seed, paths, workers and what
+only changes speed may differ. For recipes of your own:
+
+    distcls recipe record runs/mine_seed0 runs/mine_seed1 runs/mine_seed2
 """
 
 
@@ -59,6 +77,7 @@ def card(path: Path) -> str:
         "Source": said.get("Source", "our own."),
         "Run": f"`{said['Run']}`",
         "Result": said["Result"],
+        **measured(path.with_name("results") / f"{path.stem}.json"),
     }
     table = "\n".join(f"| {key} | {value.replace('|', chr(92) + '|')} |" for key, value in rows.items())
     return f"## {path.stem}\n\n{said['']}\n\n| | |\n|---|---|\n{table}\n" + memory(recipe)
@@ -74,6 +93,29 @@ def header(path: Path) -> dict[str, str]:
         key, words = begins.groups() if begins else (key, line.removeprefix("#").strip())
         said[key] = f"{said.get(key, '')} {words}".strip()
     return said
+
+
+def measured(path: Path) -> dict[str, str]:
+    """Rows with what runs reached, if any are recorded."""
+    if not path.exists():
+        return {}
+    found = MeasuredRuns.read(path)
+    ends = [curve[-1][1] for run in found.runs for name, curve in run.curves.items() if name == "val/top1"]
+    spread = f"mean {mean(ends):.2%}, standard deviation {100 * stdev(ends):.2f} points"
+    minutes = [f"{run.seconds / 60:.1f}" for run in found.runs if run.seconds]
+    places = dict.fromkeys(
+        f"{run.hardware}, torch {run.versions['torch']}, commit {(run.commit or 'unknown')[:8]}, {run.date}"
+        for run in found.runs
+    )
+    return {
+        "Runs": f"seeds {', '.join(str(run.seed) for run in found.runs)}: "
+        + f"{', '.join(f'{end:.2%}' for end in ends)}; {spread}",
+        "Where": "; ".join(places) + (f"; minutes: {', '.join(minutes)}" if minutes else ""),
+        "Course": ", ".join(
+            f"{band.metric} {band.mean:.2%} at epoch {band.epoch:g} ({band.low:.2%} to {band.high:.2%})"
+            for band in found.bands()
+        ),
+    }
 
 
 def model_name(recipe: Recipe) -> str:

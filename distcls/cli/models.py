@@ -38,7 +38,12 @@ def models(
         raise UserError(f"--library: got {library!r}, expected {', '.join(LIBRARIES)}")
     wanted = pattern.lower() if any(sign in pattern for sign in "*?[") else f"*{pattern.lower()}*"
     named = [(source, name) for source in LIBRARIES if library in (None, source) for name in names(source)]
-    found = [(source, name) for source, name in named if fnmatch.fnmatchcase(name.lower(), wanted)]
+    family = pattern.lower().rstrip("0123456789")  # resnet50 is our ResNet with depth 50
+    found = [
+        (source, name)
+        for source, name in named
+        if fnmatch.fnmatchcase(name.lower(), wanted) or (source == "distcls" and name.lower() == family)
+    ]
     if not found:
         raise UserError(f"no backbone's name matches {pattern!r}.{did_you_mean(pattern, [name for _, name in named])}")
     for source, name in found:

@@ -6,10 +6,13 @@ from typing import Annotated
 
 import typer
 
+from distcls.cli import recipe_runs
 from distcls.recipe.errors import RecipeError
 from distcls.recipe.source import Source, read
 
-app = typer.Typer(no_args_is_help=True, help="Check recipes, and show what they say.")
+app = typer.Typer(no_args_is_help=True, help="Check recipes and their runs, and show what they say.")
+app.command()(recipe_runs.record)
+app.command(name="check-run")(recipe_runs.check_run)
 RecipePath = Annotated[Path, typer.Argument(metavar="RECIPE", help="The recipe's YAML file.")]
 Overrides = Annotated[
     list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Changes, for example optimizer.lr=0.5")

@@ -6,7 +6,7 @@ import os
 import secrets
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -88,30 +88,15 @@ def require_server() -> None:
 
 def reopened(run: Path, anew: bool = False) -> None:
     """Go on with a run on W&B, so that it gets the rows that it lacks, and close it as it ended."""
+    from distcls.tracking.labels import run_labels
     from distcls.tracking.wandb import WandbTracker
 
     state = json.loads((run / "run.json").read_text())
     status: Status = state["status"] if state["status"] in ("finished", "preempted") else "failed"
     run_id = f"{state['run_id']}-{secrets.token_hex(2)}" if anew else state["run_id"]
-    files = sorted(run.glob("code*.diff")) if state["recipe"]["tracking"].get("code", True) else []
-    tracker = WandbTracker(run, run_id, mode="online", required=True, anew=anew, files=files, **labels(run, state))
+    recipe, environments = state["recipe"], run / "environment.json"
+    first = next(iter(json.loads(environments.read_text()).values())) if environments.exists() else {}
+    labels = run_labels(recipe["name"], recipe["tracking"], first.get("slurm", {}))
+    files = sorted(run.glob("code*.diff")) if recipe["tracking"].get("code", True) else []
+    tracker = WandbTracker(run, run_id, mode="online", required=True, anew=anew, config=recipe, files=files, **labels)
     tracker.finish(status, state["attempts"][-1].get("message"))
-
-
-def labels(run: Path, state: dict[str, Any]) -> dict[str, Any]:
-    """What the run is called, from its recipe and its first attempt."""
-    from distcls.tracking.labels import default_labels
-
-    recipe, file = state["recipe"], run / "environment.json"
-    first = next(iter(json.loads(file.read_text()).values())) if file.exists() else {}
-    tracking = recipe["tracking"]
-    name, group = default_labels(recipe["name"], first.get("slurm", {}))
-    return {
-        "project": tracking["project"],
-        "entity": tracking["entity"],
-        "name": tracking["name"] or name,
-        "group": tracking["group"] or group,
-        "tags": tracking["tags"],
-        "notes": tracking["notes"],
-        "config": recipe,
-    }

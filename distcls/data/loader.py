@@ -50,7 +50,6 @@ class TrainLoader(Loader):
 
     Attributes:
         steps_per_epoch: whole global batches in the data set.
-        wait_seconds: how long the consumer has waited for batches in all.
 
     Raises:
         UserError: the global batch cannot be dealt evenly (with mixing, into even micro-batches), or is larger than

@@ -5,7 +5,6 @@ batches are always being decoded. Threads and slots live as long as the loader; 
 had asked for.
 """
 
-import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
@@ -74,14 +73,12 @@ class Stream:
             self.close()
             raise StopIteration
         slot, plan, futures = self._ready[0]
-        start = time.perf_counter()
         self._loader.mark("data")
         try:
             self._loader.dataset.check_unchanged()
             for future in futures:
                 future.result()
             self._loader.dataset.check_readable()
-            self._loader.wait_seconds += time.perf_counter() - start
             self._loader.mark("copy")
             images, target = slot.deliver()
             if plan.finish is not None:
@@ -141,7 +138,6 @@ class Loader:
         self.dataset = dataset
         self.resolution = resolution
         self.batch_size = batch_size
-        self.wait_seconds = 0.0
         #: called with what begins: "data" (the consumer waits for a batch), "copy" (onto the device), "compute"
         self.mark: Callable[[str], None] = lambda phase: None
         self.workers = workers

@@ -5,7 +5,7 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from distcls.engine.checkpoints.snapshot import Progress, criterion
+from distcls.engine.checkpoints.progress import Progress, criterion
 from distcls.engine.job import Job
 from distcls.engine.ranks.topology import cores_per_rank
 from distcls.engine.records.run_folder import RunFolder, Start
@@ -80,6 +80,7 @@ def launched_with() -> dict[str, str]:
 
 
 def last_words(status: str, folder: RunFolder, progress: Progress) -> list[str]:
+    """The lines that end an attempt on the terminal: what it reached, and where to find it."""
     if status == "preempted":
         return [f"preempted at step {progress.step}, saved in {folder.path}: start the same command again to go on"]
     figures = " ".join(

@@ -10,7 +10,7 @@ from distcls.recipe.schema import Recipe
 from distcls.registry import TRACKERS
 from distcls.tracking.console import Console
 from distcls.tracking.jsonl import MetricsLog
-from distcls.tracking.labels import default_labels
+from distcls.tracking.labels import run_labels
 from distcls.tracking.live_report import LiveReport
 from distcls.tracking.redact import redact
 from distcls.tracking.tracker import Tracker
@@ -66,24 +66,18 @@ def _wandb(
             raise UserError("tracking.required: got true with tracking.mode: disabled, expected another mode")
         return None
     first, own = next(iter(environments.values())), environments[str(start.attempt)]
-    name, group = default_labels(recipe.name, first.get("slurm", {}))
     try:
         return WandbTracker(
             folder,
             run_id=start.run_id,
             mode=tracking.mode,
             required=tracking.required,
-            project=tracking.project,
-            entity=tracking.entity,
-            name=tracking.name or name,
-            group=tracking.group or group,
-            tags=tracking.tags,
-            notes=tracking.notes,
             config=config,
             tables=tracking.tables,
             artifact=None if tracking.artifacts == "none" else tracking.artifacts,
             files=[folder / own["diff"]] if tracking.code and "diff" in own else [],
             note=console.note,
+            **run_labels(recipe.name, tracking.model_dump(), first.get("slurm", {})),
         )
     except UserError:
         raise

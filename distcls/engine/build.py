@@ -16,7 +16,6 @@ from distcls.engine.fit import misfits, model_misfits
 from distcls.engine.fit_ranks import reported_at
 from distcls.engine.initial_weights import InitialWeights
 from distcls.engine.job import Job
-from distcls.engine.performance.bottleneck import Settings
 from distcls.engine.performance.device_facts import device_facts
 from distcls.engine.preemption import StopRequest
 from distcls.engine.ranks.heartbeat import Heartbeat
@@ -46,6 +45,8 @@ HALF = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 @dataclass
 class Datasets:
+    """Both splits, opened and checked."""
+
     train: BetonDataset
     val: BetonDataset
 
@@ -160,29 +161,7 @@ def build_job(
         deepspeed_overrides=recipe.distributed.deepspeed_overrides,
     )
 
-    shape = {"rank": accelerator.process_index, "world_size": ranks, "device": accelerator.device, "dtype": images}
-    shape["workers"] = recipe.data.workers or cores_per_rank(local_world_size)
-    shape["interpolation"] = recipe.data.interpolation
-    train_loader = TrainLoader(
-        datasets.train,
-        resolution=resolution,
-        transforms=[TRANSFORMS.build(block) for block in recipe.data.augment],
-        mixes=[MIXES.build(block) for block in recipe.data.mix],
-        global_batch_size=train.global_batch_size,
-        accumulation_steps=train.accumulation_steps,
-        seed=train.seed,
-        **sampling_of(recipe.data),
-        **shape,
-    )
-    val_loader = EvalLoader(
-        datasets.val,
-        resolution=recipe.data.val.resolution or size,
-        crop_ratio=recipe.data.val.crop_ratio,
-        batch_size=recipe.eval.batch_size or train.global_batch_size // (ranks * train.accumulation_steps),
-        mean=datasets.train.mean,
-        std=datasets.train.std,
-        **shape,
-    )
+    train_loader, val_loader = _loaders(recipe, datasets, accelerator, images, local_world_size)
     base_rate = strategy.torch_optimizer.defaults["lr"]
     steps_per_epoch = train_loader.steps_per_epoch
     total_steps = train.max_steps or round((train.epochs or 0) * steps_per_epoch)
@@ -218,18 +197,43 @@ def build_job(
         tta=recipe.eval.tta,
         learning_rates=learning_rates(strategy.torch_optimizer.param_groups, base_rate),
         device_facts=facts,
-        settings=Settings(
-            workers=shape["workers"],
-            cores=cores_per_rank(local_world_size),
-            precision=train.precision,
-            compiled=train.compile or train.cuda_graphs,
-            accumulation_steps=train.accumulation_steps,
-            global_batch_size=train.global_batch_size,
-            evaluate_every_epochs=recipe.eval.every_epochs,
-            checkpoint_every_steps=recipe.checkpoint.every_steps,
-            gpu=accelerator.device.type == "cuda",
-        ),
+        cores=cores_per_rank(local_world_size),
+        precision=train.precision,
+        compiled=train.compile or train.cuda_graphs,
     )
+
+
+def _loaders(
+    recipe: Recipe, datasets: Datasets, accelerator: Accelerator, images: torch.dtype, local_world_size: int
+) -> tuple[TrainLoader, EvalLoader]:
+    """This rank's, of training and of validation; `images` is the type of number that their images have."""
+    train, data = recipe.train, recipe.data
+    ranks = accelerator.num_processes
+    resolution, size = resolution_of(data.resolution)
+    shape = {"rank": accelerator.process_index, "world_size": ranks, "device": accelerator.device, "dtype": images}
+    shape["workers"] = data.workers or cores_per_rank(local_world_size)
+    shape["interpolation"] = data.interpolation
+    train_loader = TrainLoader(
+        datasets.train,
+        resolution=resolution,
+        transforms=[TRANSFORMS.build(block) for block in data.augment],
+        mixes=[MIXES.build(block) for block in data.mix],
+        global_batch_size=train.global_batch_size,
+        accumulation_steps=train.accumulation_steps,
+        seed=train.seed,
+        **sampling_of(data),
+        **shape,
+    )
+    val_loader = EvalLoader(
+        datasets.val,
+        resolution=data.val.resolution or size,
+        crop_ratio=data.val.crop_ratio,
+        batch_size=recipe.eval.batch_size or train.global_batch_size // (ranks * train.accumulation_steps),
+        mean=datasets.train.mean,
+        std=datasets.train.std,
+        **shape,
+    )
+    return train_loader, val_loader
 
 
 def _optimizer(recipe: Recipe, classifier: ImageClassifier) -> torch.optim.Optimizer:

@@ -50,7 +50,9 @@ class Job:
     tta: Literal["flip"] | None
     learning_rates: dict[str, float]
     device_facts: DeviceFacts
-    settings: Settings
+    cores: int
+    precision: str
+    compiled: bool
 
     @property
     def device(self) -> torch.device:
@@ -63,6 +65,21 @@ class Job:
     @property
     def world_size(self) -> int:
         return self.accelerator.num_processes
+
+    @property
+    def settings(self) -> Settings:
+        """What the advice on a bottleneck looks at."""
+        return Settings(
+            workers=self.train_loader.workers,
+            cores=self.cores,
+            precision=self.precision,
+            compiled=self.compiled,
+            accumulation_steps=self.accumulation_steps,
+            global_batch_size=self.global_batch_size,
+            evaluate_every_epochs=self.evaluate_every_epochs,
+            checkpoint_every_steps=self.checkpoint_every_steps,
+            gpu=self.device.type == "cuda",
+        )
 
     def position(self, step: int) -> dict[str, float]:
         """The counters of every logged row."""

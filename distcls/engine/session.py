@@ -9,11 +9,14 @@ from typing import Any, Literal
 import torch
 from accelerate import Accelerator
 
+from distcls.data.augmenting.augment import AUGMENT_VERSION
 from distcls.data.decoding.jpeg_window import window_decoder
+from distcls.data.sampling.order import ORDER_VERSION
 from distcls.engine.announce import announce, last_words
 from distcls.engine.backends import make_backends
 from distcls.engine.build import Datasets, build_job, open_datasets
-from distcls.engine.checkpoints.snapshot import Progress, Snapshots
+from distcls.engine.checkpoints.progress import Progress
+from distcls.engine.checkpoints.snapshot import Snapshots
 from distcls.engine.checkpoints.store import CheckpointStore
 from distcls.engine.ending import draw_report, end_lost, end_run, finish_save
 from distcls.engine.fit_ranks import check_device, check_ranks
@@ -200,6 +203,7 @@ def _attempt(plan: Plan, accelerator: Accelerator, local_world_size: int, stop: 
         status = train(job, snapshots, progress, window)
         if status == "finished":
             snapshots.export("last", progress)
+            snapshots.settle()
         else:
             message = stop.requested or "another rank was asked to stop"
     except BaseException as error:
@@ -238,7 +242,7 @@ def _begin(folder: RunFolder, plan: Plan, ranks: int) -> Start:
         fingerprints=plan.fingerprints(),
         world_size=ranks,
         threads=torch.get_num_threads(),
-        versions={"jpeg": window_decoder().name},
+        versions={"jpeg": window_decoder().name, "order": f"{ORDER_VERSION}", "augment": f"{AUGMENT_VERSION}"},
         resume=plan.recipe.checkpoint.resume,
         allow_changes=plan.recipe.checkpoint.allow_changes,
         refill=refilled,

@@ -8,8 +8,10 @@ import time
 from typing import Literal
 
 from distcls.engine.agreement import Agreement
-from distcls.engine.checkpoints.snapshot import Progress, Snapshots, criterion
+from distcls.engine.checkpoints.progress import Progress, criterion
+from distcls.engine.checkpoints.snapshot import Snapshots
 from distcls.engine.evaluate import evaluate
+from distcls.engine.evaluation.class_file import record_classes
 from distcls.engine.evaluation.prediction_files import record_predictions
 from distcls.engine.evaluation.predictions import Predictions
 from distcls.engine.job import Job
@@ -118,7 +120,7 @@ def _evaluated(job: Job, snapshots: Snapshots, progress: Progress) -> bool:
         progress.record(means)  # the average's, where one is kept: it is what "best" means and what is exported
         if progress.best["step"] == progress.step:
             snapshots.export("best", progress)
-        snapshots.write_classes(progress)
+        record_classes(job, snapshots.run_folder, progress.step, means)
     name = criterion(means)
     best = {"best/step": progress.best["step"], f"best/val_{name}": progress.best[name]}
     job.log({**job.position(progress.step), **values, **best, "perf/eval_s": time.perf_counter() - began})

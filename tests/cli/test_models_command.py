@@ -37,6 +37,7 @@ def test_search() -> None:
         "torchvision  {type: TorchvisionBackbone, model_name: convnext_tiny}",
     ]
     assert listed("ResNet*", "--library", "distcls")[0] == "distcls      {type: ResNet}"
+    assert listed("resnet50")[0] == "distcls      {type: ResNet}"
     assert len(listed()) > 1200
 
 

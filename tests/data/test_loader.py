@@ -255,10 +255,3 @@ def test_the_global_batch_must_be_dealt_evenly(raw):
     assert str(caught.value) == (
         "train.global_batch_size: got 25, expected a multiple of 4 (2 ranks x 2 accumulation steps)"
     )
-
-
-def test_waiting_is_counted(raw):
-    loader = train_loader(raw)
-    assert loader.wait_seconds == 0
-    hashes(loader, 0, 3)
-    assert loader.wait_seconds > 0

@@ -71,8 +71,9 @@ def test_a_run_that_requires_wandb_does_not_start_without(tiny_recipe):
     with pytest.raises(UserError) as caught:
         trained(tiny_recipe, "tracking.mode=auto", "tracking.required=true")
     assert str(caught.value) == (
-        "tracking.required: no W&B run: no API key. Mend that, or take tracking.mode=offline (files for a later "
-        "`distcls track sync`) or tracking.required=false"
+        f"1 mistake in {tiny_recipe}\n"
+        "command line: tracking.required: no W&B run: no API key. Mend that, or take tracking.mode=offline (files for a "
+        "later `distcls track sync`) or tracking.required=false"
     )
     with pytest.raises(UserError, match=r"tracking\.required: got true with tracking\.mode: disabled"):
         trained(tiny_recipe, "tracking.required=true", "checkpoint.resume=auto")

@@ -10,14 +10,17 @@ from distcls.engine.checkpoints.snapshot import Snapshots
 from distcls.engine.checkpoints.store import load_weights
 from distcls.engine.preemption import StopRequest
 from distcls.engine.run import train
+from distcls.errors import UserError
 from distcls.tracking.jsonl import read_rows
 from tests.engine.launching import TORCHRUN, launch
 
 SHORT = ["train.epochs=null", "train.log_every_steps=1", "checkpoint.every_steps=4", "eval.every_epochs=100.0"]
 PLUGIN = """
+import torch
 from torch import nn
 from distcls.registry import BACKBONES
 
+@BACKBONES.register
 class Body(nn.Module):
     def __init__(self):
         super().__init__()
@@ -31,6 +34,12 @@ class Idle(Body):
     def __init__(self):
         super().__init__()
         self.idle = nn.Conv2d(8, 8, 3)
+
+@BACKBONES.register
+class Table(Body):
+    def __init__(self, size: int):
+        super().__init__()
+        self.register_buffer("table", torch.zeros(size))
 
 @BACKBONES.register
 class Tied(Body):
@@ -109,6 +118,21 @@ def test_layers_may_freeze_and_thaw_and_groups_may_be_others(tiny_recipe, begun)
         assert ("head.fc.weight" in frozen) == ("[head]" in changes[-1])
         before = after
     assert [row["step"] for row in read_rows(run) if "optim/lr" in row] == list(range(1, 13))
+
+
+@pytest.mark.parametrize(
+    ("block", "harm"),
+    [
+        ("{type: Table, size: 5}", "backbone.table is [3] there and [5] here"),
+        ("{type: Body}", "backbone.table is [3] there and missing here"),
+    ],
+)
+def test_a_model_with_another_buffer_is_refused_by_name(block, harm, tiny_recipe, tmp_path, plugin):
+    run = trained(tiny_recipe, tmp_path / "run", plugin, "model.backbone={type: Table, size: 3}", "train.max_steps=4")
+    changes = [f"model.backbone={block}", "train.max_steps=5", "checkpoint.allow_changes=[model,train]"]
+    with pytest.raises(UserError) as caught:
+        trained(tiny_recipe, run, plugin, *changes)
+    assert f"step_00000004 is of another model: {harm}" in str(caught.value)
 
 
 def test_a_weight_that_two_layers_share_is_updated_once_and_exported_under_both_names(

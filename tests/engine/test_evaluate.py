@@ -7,9 +7,11 @@ from pathlib import Path
 import pytest
 import torch
 
+from distcls.data.augmenting.augment import AUGMENT_VERSION
 from distcls.data.dataset import BetonDataset
 from distcls.data.decoding.jpeg_window import window_decoder
 from distcls.data.loader import EvalLoader
+from distcls.data.sampling.order import ORDER_VERSION
 from distcls.engine.checkpoints.store import load_weights
 from distcls.engine.evaluate import evaluate
 from distcls.models import build_classifier
@@ -58,6 +60,7 @@ def test_a_run_says_how_it_was_evaluated(tiny_recipe: Path, tmp_path: Path) -> N
     run = tmp_path / "run"
     [attempt] = json.loads((run / "run.json").read_text())["attempts"]
     assert attempt["versions"]["jpeg"] == window_decoder().name
+    assert (attempt["versions"]["order"], attempt["versions"]["augment"]) == (f"{ORDER_VERSION}", f"{AUGMENT_VERSION}")
     row = read_rows(run)[-1]
     assert row["val/n"] == row["val_ema/n"] == 103
     protocol = {"resolution": 16, "crop_ratio": 1.0, "tta": "flip"}

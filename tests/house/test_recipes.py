@@ -1,10 +1,16 @@
 """A recipe's header says how it was run and what came out, or that nobody has measured it."""
 
+import json
 import re
 from pathlib import Path
 
 import pytest
 import yaml
+
+from distcls.engine.plugins import import_parts
+from distcls.engine.records.measured_runs import MeasuredRuns
+from distcls.recipe.schema import check
+from distcls.recipe.source import read
 
 ROOT = Path(__file__).resolve().parents[2]
 RECIPES = sorted((ROOT / "recipes").glob("*.yaml"))  # recipes/_base_ holds parts, which have no result of their own
@@ -43,3 +49,12 @@ def test_readme_explains_the_quick_recipe_as_it_is() -> None:
     [block] = re.findall(r"^```yaml\n(.*?)^```", (ROOT / "README.md").read_text(), re.DOTALL | re.MULTILINE)
     recipe = (ROOT / "recipes/fashion_mnist_quick.yaml").read_text()
     assert yaml.safe_load(block) == yaml.safe_load(recipe)
+
+
+@pytest.mark.parametrize("results", sorted((ROOT / "recipes/results").glob("*.json")), ids=lambda results: results.stem)
+def test_results_are_of_the_recipe_as_it_is(results: Path) -> None:
+    import_parts()
+    measured = MeasuredRuns.read(results)
+    recipe = check(read(ROOT / f"recipes/{measured.name}.yaml", [])).resolved()
+    measured.refuse_another_recipe(results, json.loads(json.dumps(recipe)))
+    assert measured.bands()

@@ -142,6 +142,19 @@ def test_no_neck() -> None:
         build_classifier({**block(), "neck": None}, (16, 16))
 
 
+def test_features_that_are_pooled_already_need_no_neck() -> None:
+    """torch's pooling would make one row of the whole batch, which a dry run with one image does not tell."""
+    block = {"backbone": {"type": "ConvNeXt", "arch": "atto"}, "neck": {"type": "GlobalAveragePooling"}}
+    block["head"] = {"type": "LinearClsHead", "num_classes": 5, "topk": [1], "loss": {"type": "CrossEntropyLoss"}}
+    with pytest.raises(UserError) as caught:
+        build_classifier(block, image_size=(32, 32))
+    assert str(caught.value) == (
+        "GlobalAveragePooling: got features of shape (1, 320), expected 4 dimensions, (N, C) and 2 of positions. "
+        "Features that are pooled already need no neck: model.neck=null"
+    )
+    build_classifier({**block, "neck": None}, image_size=(32, 32))
+
+
 def test_a_head_without_forward_is_told_what_its_output_should_be(registries) -> None:
     @HEADS.register
     class HeadWithoutForward(ClsHead):

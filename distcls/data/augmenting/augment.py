@@ -16,7 +16,7 @@ from distcls.data.errors import DataError
 from distcls.errors import UserError
 from distcls.registry import TRANSFORMS
 
-# Recorded with a run, as ORDER_VERSION.
+# Recorded with a run: a change of what a random number does to an image changes what a resumed run would see.
 AUGMENT_VERSION = 1
 
 # SplitMix64 (Steele, Lea, Flood 2014): its increment and the two multipliers of its finalizer.

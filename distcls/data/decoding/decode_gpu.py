@@ -125,5 +125,6 @@ def resize_windows(
     grid = (len(table), triton.cdiv(resolution * resolution, _BLOCK))
     means = [255 * value for value in mean]
     scales = [1 / (255 * value) for value in std]
-    _resize[grid](packed, table, out, resolution, *means, *scales, AREA=area, BLOCK=_BLOCK)
+    with torch.cuda.device_of(packed):  # Triton launches on the current device, which need not be the loader's
+        _resize[grid](packed, table, out, resolution, *means, *scales, AREA=area, BLOCK=_BLOCK)
     return out.permute(0, 3, 1, 2)

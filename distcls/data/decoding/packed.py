@@ -11,7 +11,7 @@ elsewhere in its memory, channel by channel, and are found in the same way.
 
 import ctypes
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -218,32 +218,22 @@ class PackedSlot:
         self._transfer.arrived()
         table = self._device[: self._table.nbytes].view(torch.int64).view(-1, _COLUMNS)
         target = self._device[self._table.nbytes : pixels_at].view(on_host.dtype).view(on_host.shape).clone()
-        resize = resize_on_gpu if self._device.is_cuda else resize_plainly
         shape = (self._plan.resolution, self._mean, self._std, self._dtype)
-        images = resize(self._device, table, *shape, area=self._area)
+        images = _resizer(self._device)(self._device, table, *shape, area=self._area)
         self._transfer.read()
         return images, target
+
+
+def _resizer(packed: torch.Tensor) -> Callable[..., torch.Tensor]:
+    """The kernel; for windows that lie on a CPU, as in tests, its plain twin."""
+    if not packed.is_cuda:
+        return resize_plainly
+    from distcls.data.decoding.decode_gpu import resize_windows  # imports Triton
+
+    return resize_windows
 
 
 def _bytes_of(sample: np.void) -> torch.Tensor:
     """The file of a sample, (bytes,) uint8, where it is mapped: nothing writes to it."""
     array = (ctypes.c_uint8 * int(sample["size"])).from_address(int(sample["address"]))
     return torch.from_numpy(np.ctypeslib.as_array(array))
-
-
-def resize_on_gpu(
-    packed: torch.Tensor,
-    table: torch.Tensor,
-    resolution: int,
-    mean: Sequence[float],
-    std: Sequence[float],
-    dtype: torch.dtype,
-    *,
-    area: bool = False,
-) -> torch.Tensor:
-    """As `resize_plainly`, by one kernel."""
-    from distcls.data.decoding.decode_gpu import resize_windows
-
-    # Triton launches on the current device, which need not be the loader's.
-    with torch.cuda.device_of(packed):
-        return resize_windows(packed, table, resolution, mean, std, dtype, area=area)

@@ -32,6 +32,7 @@ class Background(Generic[Result]):
         return self._thread is not None and not self._thread.is_alive()
 
     def start(self, work: Callable[[], Result]) -> None:
+        """Begin `work` in a thread of its own."""
         assert self.idle, "collect the work before this first"
 
         def run() -> None:
@@ -42,6 +43,10 @@ class Background(Generic[Result]):
 
         self._thread = threading.Thread(target=run, name="distcls-save", daemon=True)
         self._thread.start()
+
+    def end_of_work(self) -> Callable[[], None]:
+        """Waits, from whatever thread, until the work that is under way now has ended; it is still to be collected."""
+        return self._thread.join if self._thread is not None else lambda: None
 
     def collect(self, seconds: float | None = None) -> Result:
         """Wait for the work and give its result, or raise what it raised. Signals are heard while waiting.

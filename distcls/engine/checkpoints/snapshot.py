@@ -4,51 +4,25 @@ Of the model, its average and the optimizer every rank writes the shards that it
 any number of ranks, under any strategy, can read them: see reshard.py.
 """
 
-import json
 import time
-from contextlib import nullcontext
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from distcls.engine.checkpoints.background import Background, cpu_copies
-from distcls.engine.checkpoints.export import metadata
+from distcls.engine.checkpoints.progress import Progress
 from distcls.engine.checkpoints.rank_share import BUFFER, merged
 from distcls.engine.checkpoints.reshard import shard_name
-from distcls.engine.checkpoints.store import CheckpointStore, SaveFailed, flatten_state, save_weights, unflatten_state
+from distcls.engine.checkpoints.store import CheckpointStore, SaveFailed, flatten_state, unflatten_state
+from distcls.engine.checkpoints.weights_writer import WeightsWriter
 from distcls.engine.job import Job
 from distcls.engine.metrics import Totals
-from distcls.engine.records.durable_file import replace_file
-from distcls.engine.records.run_folder import differences
-from distcls.engine.strategies.buffers import averaged_buffers
+from distcls.engine.records.same_run import differences
 from distcls.engine.strategies.optimizer_state import once, restore_state, shards_of_state
 from distcls.engine.strategies.shards import other_names
 from distcls.errors import UserError
-
-
-@dataclass
-class Progress:
-    """Where a run is.
-
-    step: optimizer updates attempted. evaluated: the last step at which an evaluation was completed. best: its means
-    and step, by `criterion`. last: the means of the last evaluation.
-    """
-
-    step: int = 0
-    evaluated: int = 0
-    best: dict[str, float] = field(default_factory=dict)
-    last: dict[str, float] = field(default_factory=dict)
-
-    def record(self, means: dict[str, float]) -> None:
-        """Take in an evaluation at the present step; an earlier one wins a tie."""
-        self.evaluated = self.step
-        self.last = dict(means)
-        name = criterion(means)
-        sign = -1 if name == "loss" else 1
-        if name not in self.best or sign * means[name] > sign * self.best[name]:
-            self.best = {**means, "step": self.step}
 
 
 class Snapshots:
@@ -66,6 +40,7 @@ class Snapshots:
         self._store = store
         self._weights = weights
         self._identity = {**identity, "evaluation": {**job.val_loader.protocol, "tta": job.tta}}
+        self._writer = WeightsWriter(job, weights, self._identity)
         self._background: Background[Path] = Background()
         self._pending = (0, 0.0, 0.0)  # of the save under way: its step, when it began, how long its copy took
 
@@ -92,11 +67,13 @@ class Snapshots:
             SaveFailed: a required one could not be written.
         """
         began = time.perf_counter()
-        self.settle()
+        self._settle_save()
         files, state = self._state(progress, window)
         step, best = progress.step, progress.best.get("step") == progress.step
+        weights_written = self._writer.end_of_work()
 
         def commit() -> Path:
+            weights_written()  # no checkpoint may know of better weights than those in weights/
             self._job.trackers.sync()  # no checkpoint may be ahead of the rows that led to it
             return self._store.save(step, files, state, best=best)
 
@@ -107,17 +84,22 @@ class Snapshots:
         return time.perf_counter() - began
 
     def poll(self) -> None:
-        """Say what became of a save, if it has ended since; cheap enough for every step."""
+        """Say what became of a save and of weights, if they are written since; cheap enough for every step."""
+        self._writer.poll()
         if self._background.done:
-            self.settle()
+            self._settle_save()
 
     def settle(self, *, required: bool = False, seconds: float | None = None) -> None:
-        """Wait for the save under way, if there is one, and say what became of it.
+        """Wait for the weights and the save under way, if there are any, and say what became of them.
 
         Raises:
-            SaveFailed: it was a required one.
-            TimeoutError: it takes longer than `seconds`.
+            SaveFailed: it was a required save.
+            TimeoutError: one of them takes longer than `seconds`.
         """
+        self._writer.settle(seconds)
+        self._settle_save(required=required, seconds=seconds)
+
+    def _settle_save(self, *, required: bool = False, seconds: float | None = None) -> None:
         if self._background.idle:
             return
         step, began, stall = self._pending
@@ -183,11 +165,10 @@ class Snapshots:
         of the attempt before may have changed already, without having come to a checkpoint.
 
         Raises:
-            UserError: the model has other weights than the checkpoint.
+            UserError: the model has other weights or buffers than the checkpoint.
         """
         job, store, strategy = self._job, self._store, self._job.strategy
         state, first = store.load(path, rank=0, stems=["rank", "once"])
-        _refuse_other_weights(state["shapes"], {run.name: list(run.shape) for _, run in strategy.weights()}, path)
         writers = state["world_size"]
         if writers == job.world_size:
             own = store.load(path, stems=["rank"])[1]["rank"]
@@ -196,6 +177,13 @@ class Snapshots:
             if job.rank != 0:
                 own["window"].zero_()
         runs = [run for _, run in strategy.weights()]
+        buffers = {name: own[name] for name in own if name.startswith(BUFFER)}
+        _refuse_other_model(
+            state["shapes"] | {name.removeprefix(BUFFER): list(buffer.shape) for name, buffer in buffers.items()},
+            {run.name: list(run.shape) for run in runs}
+            | {name: list(buffer.shape) for name, buffer in job.classifier.named_buffers()},
+            path,
+        )
         shards = store.load_runs(path, ["model", "ema"], runs)
         updated = [run for held in strategy.held() for run in held.runs]
         moments = store.load_runs(path, ["optimizer"], updated)["optimizer"]
@@ -205,7 +193,7 @@ class Snapshots:
                     weight.copy_(shards["model"][name].view(weight.shape))
             strategy.weights_changed()
             for name, buffer in job.classifier.named_buffers():
-                buffer.copy_(own[f"{BUFFER}{name}"])
+                buffer.copy_(buffers[f"{BUFFER}{name}"])
             before, now = state["recipe"]["optimizer"], self._identity["recipe"]["optimizer"]
             changed = {key for key, *_ in differences(before, now)}
             if "type" not in changed:
@@ -217,52 +205,12 @@ class Snapshots:
         window.load(state["window"], own["window"])
         return Progress(**state["progress"])
 
-    def write_classes(self, progress: Progress) -> None:
-        """Write ``val_per_class.json`` beside the weights: the last evaluation's means, classes, confusion matrix."""
-        job = self._job
-        if job.metrics is None or job.rank != 0:
-            return
-        path = self.run_folder / "val_per_class.json"
-        whole = {"step": progress.step, **progress.last, **job.metrics.per_class}
-        try:
-            replace_file(path, json.dumps(whole, indent=1).encode() + b"\n")
-        except OSError as error:
-            job.trackers.warn(f"{path} cannot be written: {error.strerror}")
-        if progress.step == job.total_steps:
-            job.trackers.event("val_per_class", step=progress.step, path=str(path))
-
     def export(self, name: str, progress: Progress) -> None:
-        """Write ``weights/<name>.safetensors``: the weights, or their moving average where one is kept.
-
-        BatchNorm buffers are averaged over the ranks.
-        """
-        job = self._job
-        average = job.ema.applied() if job.ema is not None else nullcontext()
-        with average, averaged_buffers(job.classifier, job.world_size):
-            tensors = {}
-            for parameter_name, parameter in job.strategy.gathered():
-                if job.rank == 0:
-                    tensors[parameter_name] = (
-                        parameter.detach() if job.strategy.replicated else parameter.detach().cpu()
-                    )
-            if job.rank == 0:
-                persistent = job.classifier.state_dict()
-                tensors |= {name: b for name, b in job.classifier.named_buffers() if name in persistent}
-                shared = other_names(job.classifier)
-                tensors |= {name: tensors[kept] for name, kept in shared.items() if kept in tensors}
-                about = metadata(self._identity, progress.step, progress.last)
-                try:
-                    save_weights(self._weights / f"{name}.safetensors", tensors, about)
-                except SaveFailed as error:  # on this rank alone, and the checkpoints hold the weights too
-                    job.trackers.warn(str(error))
+        """Write ``weights/<name>.safetensors``, beside the training: see WeightsWriter.write."""
+        self._writer.write(name, progress)
 
 
-def criterion(means: dict[str, float]) -> str:
-    """What "best" goes by: top-1; of a head that counts none mAP, if it is measured; else the loss."""
-    return next(name for name in ("top1", "map", "loss") if name in means)
-
-
-def _refuse_other_weights(saved: dict[str, list[int]], own: dict[str, list[int]], path: Path) -> None:
+def _refuse_other_model(saved: dict[str, list[int]], own: dict[str, list[int]], path: Path) -> None:
     for name in [*saved, *(name for name in own if name not in saved)]:
         if saved.get(name) != own.get(name):
             raise UserError(

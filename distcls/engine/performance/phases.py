@@ -2,7 +2,7 @@
 
 data: waiting for decoded images. copy: the batch's way onto the device, and what the device does to its pixels.
 compute: forward, backward and update, with whatever the interpreter needs in between. evaluation and checkpoint: what
-training stands still for; evaluation includes writing the best weights. communication: the part of compute that no
+training stands still for; evaluation includes copying the best weights. communication: the part of compute that no
 computation hides.
 """
 
@@ -88,6 +88,7 @@ class Exchange:
 
     @property
     def known(self) -> bool:
+        """Whether the model says anything about its exchange at all."""
         return self._ask is not None
 
     def look(self) -> None:

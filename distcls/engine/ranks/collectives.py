@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from accelerate.utils import broadcast_object_list, gather_object
 
-from distcls.engine.records.run_folder import MISSING, differences
+from distcls.engine.records.same_run import MISSING, differences
 from distcls.errors import UserError
 
 

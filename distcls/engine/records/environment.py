@@ -13,7 +13,7 @@ import torch
 
 from distcls.engine.records.code_record import code_record
 from distcls.engine.records.durable_file import replace_file
-from distcls.engine.records.run_folder import installed_versions
+from distcls.engine.records.versions import installed_versions
 from distcls.tracking.redact import redact
 
 SLURM = ("JOB_ID", "ARRAY_JOB_ID", "ARRAY_TASK_ID", "JOB_NAME", "JOB_PARTITION", "JOB_NODELIST", "RESTART_COUNT")

@@ -6,32 +6,24 @@ behind a free lock.
 """
 
 import contextlib
-import importlib.metadata
 import json
 import os
-import platform
 import re
 import secrets
 import socket
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from distcls import __version__
 from distcls.engine.records.durable_file import replace_file
 from distcls.engine.records.run_lock import RunLock
+from distcls.engine.records.same_run import SECTIONS, allowed_changes, differences, plain, show
+from distcls.engine.records.versions import installed_versions
 from distcls.errors import UserError
 
 Status = Literal["running", "preempted", "finished", "failed", "killed", "cancelled"]
-
-SECTIONS = ("model", "data", "optimizer", "schedule", "train")  # what makes two runs the same run
-# May change between attempts: data is compared by content; workers and rows change no number; accumulation changes how
-# the same global batch is cut, and with it only what belongs to a micro-batch (BatchNorm's statistics, dropout).
-FREE = {"data.workers", "data.train.path", "data.val.path", "train.log_every_steps", "train.accumulation_steps"}
-PACKAGES = ("torch", "torchvision", "accelerate", "deepspeed", "ffcv", "numpy", "safetensors", "wandb")
-MISSING = object()
 
 
 @dataclass(frozen=True)
@@ -56,7 +48,7 @@ class Start:
 
     def notes(self) -> list[str]:
         """What a person should know about the changes."""
-        lines = [f"{key}: was {_show(self.changed[key][0])}, is {_show(self.changed[key][1])}" for key in self.allowed]
+        lines = [f"{key}: was {show(self.changed[key][0])}, is {show(self.changed[key][1])}" for key in self.allowed]
         if "train.accumulation_steps" in self.changed:
             was, now = self.changed["train.accumulation_steps"]
             lines.append(
@@ -117,11 +109,11 @@ class RunFolder:
                 "threads": threads,
                 "versions": installed_versions() | dict(versions or {}),
             }
-            plain = json.loads(json.dumps(recipe))
+            new = json.loads(json.dumps(recipe))
             run = self.read()
             if run is not None:
                 run["recipe"] = json.loads(json.dumps(refill(run["recipe"])))
-            return self._begin(run, plain, recipe_yaml, dict(fingerprints), facts, resume, allow_changes)
+            return self._begin(run, new, recipe_yaml, dict(fingerprints), facts, resume, allow_changes)
         except OSError as error:
             self.close()
             raise UserError(f"output_dir {self.path} cannot be used: {error.strerror} ({error.filename})") from error
@@ -191,7 +183,7 @@ class RunFolder:
             rows = self.path / "metrics.jsonl"
             if not has_checkpoint and not (rows.exists() and rows.stat().st_size):
                 allow_changes = SECTIONS  # it ended before its first row: nothing of another recipe is here
-            allowed = self._allowed_changes(run, recipe, fingerprints, allow_changes)
+            allowed = allowed_changes(self.path, run, recipe, fingerprints, allow_changes)
             if run["status"] == "finished" and not allowed:
                 text = f"the run in {self.path} is finished; to train again, give another output_dir"
                 return Start(run["run_id"], len(run["attempts"]), finished=True, message=text)
@@ -210,41 +202,13 @@ class RunFolder:
                 before["status"] = "killed"
             old = {**run["recipe"], **{key: before[key] for key in facts}}
             new = {**recipe, **facts}
-            changed = {key: [_plain(was), _plain(now)] for key, was, now in differences(old, new)} | allowed
+            changed = {key: plain(was, now) for key, was, now in differences(old, new)} | allowed
         run |= {"status": "running", "fingerprints": fingerprints, "recipe": recipe}
         run["attempts"].append(attempt)
         if allowed or not (self.path / "recipe.yaml").exists():
             replace_file(self.path / "recipe.yaml", recipe_yaml.encode())
         self._write(run)
         return Start(run["run_id"], len(run["attempts"]), changed=changed, allowed=list(allowed))
-
-    def _allowed_changes(
-        self, run: dict[str, Any], recipe: dict[str, Any], fingerprints: dict[str, str], allow_changes: Sequence[str]
-    ) -> dict[str, list[Any]]:
-        """What makes this another run and is allowed all the same: key -> [before, now]."""
-        old = run["recipe"]
-        strict = [
-            (key, was, now)
-            for section in SECTIONS
-            for key, was, now in differences(old.get(section), recipe.get(section), section)
-            if key not in FREE
-        ]
-        content = [(f"{key} (content)", was, now) for key, was, now in differences(run["fingerprints"], fingerprints)]
-        allowed = {
-            key: [_plain(was), _plain(now)]
-            for key, was, now in strict + content
-            if any(f"{key.split()[0]}.".startswith(f"{one}.") for one in allow_changes)
-        }
-        lines = [f"  {key}: {_show(was)} there, {_show(now)} here" for key, was, now in strict if key not in allowed]
-        lines += [f"  {key}: {was} there, {now} here" for key, was, now in content if key not in allowed]
-        if lines:
-            named = [key.split()[0] for key, *_ in strict + content]
-            raise UserError(
-                "\n".join([f"output_dir {self.path} holds the run of another recipe:", *lines])
-                + "\nGive another output_dir, or put these back to go on with that run; to go on with what is here all "
-                f"the same, from its last checkpoint on: checkpoint.allow_changes=[{','.join(named)}]"
-            )
-        return allowed
 
     def read(self) -> dict[str, Any] | None:
         """What run.json says; None if there is none yet."""
@@ -259,23 +223,6 @@ class RunFolder:
         replace_file(self._run_file, json.dumps(run, indent=1).encode() + b"\n")
 
 
-def differences(old: Any, new: Any, key: str = "") -> Iterator[tuple[str, Any, Any]]:
-    """The dotted keys in which two trees of mappings differ, with both values; MISSING where a side lacks the key."""
-    if isinstance(old, dict) and isinstance(new, dict):
-        for name in [*old, *(name for name in new if name not in old)]:
-            yield from differences(old.get(name, MISSING), new.get(name, MISSING), f"{key}.{name}" if key else name)
-    elif old != new:
-        yield key, old, new
-
-
-def _show(value: Any) -> str:
-    return "not set" if value is MISSING else json.dumps(value)
-
-
-def _plain(value: Any) -> Any:
-    return None if value is MISSING else value
-
-
 def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
@@ -284,11 +231,3 @@ def _slurm_job() -> dict[str, Any]:
     if "SLURM_JOB_ID" not in os.environ:
         return {}
     return {"job": os.environ["SLURM_JOB_ID"], "restart": int(os.environ.get("SLURM_RESTART_COUNT") or 0)}
-
-
-def installed_versions() -> dict[str, str]:
-    versions = {"distcls": __version__, "python": platform.python_version()}
-    for name in PACKAGES:
-        with contextlib.suppress(importlib.metadata.PackageNotFoundError):  # an extra that is not installed
-            versions[name] = importlib.metadata.version(name)
-    return versions

@@ -1,6 +1,6 @@
 """Position embeddings and relative position biases at another resolution than they were learned at."""
 
-from collections.abc import Callable, MutableMapping
+from collections.abc import MutableMapping
 from typing import Any
 
 import torch
@@ -8,9 +8,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from distcls.errors import UserError
-
-#: A method of a module: changes the entries under a prefix of a state_dict to the shapes that the module has.
-Fit = Callable[[Any, MutableMapping[str, Tensor], str], None]
 
 
 def fit_before_loading(module: nn.Module) -> None:

@@ -4,6 +4,7 @@ from typing import Literal
 
 from torch import Tensor, nn
 
+from distcls.errors import UserError
 from distcls.registry import NECKS
 
 
@@ -13,14 +14,26 @@ class GlobalAveragePooling(nn.Module):
 
     Args:
         dim: 1 for (N, C, L), 2 for (N, C, H, W), 3 for (N, C, D, H, W).
+
+    Raises:
+        UserError: in `forward`, for features without positions, of which torch's pooling makes a single row.
     """
 
     def __init__(self, dim: Literal[1, 2, 3] = 2) -> None:
         super().__init__()
         pools = {1: nn.AdaptiveAvgPool1d, 2: nn.AdaptiveAvgPool2d, 3: nn.AdaptiveAvgPool3d}
         self.gap = pools[dim](1)
+        self.dim = dim
 
     def forward(self, inputs: Tensor | tuple[Tensor, ...]) -> Tensor | tuple[Tensor, ...]:
         if isinstance(inputs, tuple):
-            return tuple(self.gap(x).flatten(1) for x in inputs)
-        return self.gap(inputs).flatten(1)
+            return tuple(self._pooled(x) for x in inputs)
+        return self._pooled(inputs)
+
+    def _pooled(self, x: Tensor) -> Tensor:
+        if x.ndim != self.dim + 2:
+            raise UserError(
+                f"GlobalAveragePooling: got features of shape {tuple(x.shape)}, expected {self.dim + 2} dimensions, "
+                f"(N, C) and {self.dim} of positions. Features that are pooled already need no neck: model.neck=null"
+            )
+        return self.gap(x).flatten(1)

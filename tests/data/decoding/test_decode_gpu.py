@@ -8,7 +8,6 @@ from distcls.data.augmenting.augment import RandomCrop, RandomHorizontalFlip, Ra
 from distcls.data.beton.file_format import JPEG
 from distcls.data.converting.convert import convert
 from distcls.data.dataset import BetonDataset
-from distcls.data.decoding.packed import resize_on_gpu
 from distcls.data.decoding.resize_plain import resize_plainly
 from distcls.data.errors import DataError
 from distcls.data.loader import EvalLoader, TrainLoader
@@ -46,8 +45,10 @@ def levels(images, dataset):
 @pytest.mark.parametrize("resolution", [7, 20, 224])
 @pytest.mark.parametrize("area", [False, True])
 def test_the_kernel_computes_what_its_plain_twin_does(dtype, tolerance, resolution, area):
+    from distcls.data.decoding.decode_gpu import resize_windows
+
     packed, table = (tensor.cuda() for tensor in example())
-    kernel = resize_on_gpu(packed, table, resolution, *NORMAL, dtype, area=area)
+    kernel = resize_windows(packed, table, resolution, *NORMAL, dtype, area=area)
     plain = resize_plainly(packed, table, resolution, *NORMAL, dtype, area=area)
     assert kernel.stride() == plain.stride()
     assert kernel.dtype == dtype

@@ -7,7 +7,6 @@ import pytest
 
 from distcls.engine.records.code_record import code_record
 from distcls.engine.records.environment import environment, record
-from distcls.tracking.labels import default_labels
 
 
 @pytest.fixture
@@ -61,15 +60,3 @@ def test_command_and_variables_without_secrets(monkeypatch):
     assert (facts["hosts"], facts["slurm"]) == (["a", "b"], {"job_id": "77"})
     assert facts["variables"]["NCCL_DEBUG"] == "INFO"
     assert "hf_0123456789" not in json.dumps(facts)
-
-
-@pytest.mark.parametrize(
-    ("slurm", "name", "group"),
-    [
-        ({}, "r50", "r50"),
-        ({"job_id": "77"}, "r50-77", "r50"),
-        ({"job_id": "80", "array_job_id": "78", "array_task_id": "2"}, "r50-78_2", "r50-78"),
-    ],
-)
-def test_names_and_groups_come_from_the_first_attempts_job(slurm, name, group):
-    assert default_labels("r50", slurm) == (name, group)

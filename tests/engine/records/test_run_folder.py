@@ -11,7 +11,8 @@ import sys
 
 import pytest
 
-from distcls.engine.records.run_folder import RunFolder, differences
+from distcls.engine.records.run_folder import RunFolder
+from distcls.engine.records.same_run import differences
 from distcls.errors import UserError
 
 RECIPE = {

@@ -83,6 +83,9 @@ def test_a_bare_backbone_and_torchvision_s_names() -> None:
     assert report.source == "torchvision"
     assert not report.missing
     assert report.renamed[0] == ("conv1.weight", "backbone.conv1.weight")
+    report = load(resnet(seed=1), {**bare, "fc.weight": torch.zeros(7, 512), "fc.bias": torch.zeros(7)})
+    assert report.source == "torchvision", "also with a classifier that does not fit"
+    assert [name for name, *_ in report.dropped] == ["head.fc.weight", "head.fc.bias"]
 
 
 def test_too_little_matches() -> None:
