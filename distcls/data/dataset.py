@@ -12,7 +12,7 @@ import numpy as np
 from distcls.data.beton.file_format import read_samples, read_words
 from distcls.data.beton.multi_hot import pack, unpack, words_for
 from distcls.data.beton.shard_names import expanded
-from distcls.data.beton.sidecar import fingerprint_of, read_sidecar, sidecar_path
+from distcls.data.beton.sidecar import deviation, fingerprint_of, read_sidecar, sidecar_path
 from distcls.data.errors import DataError
 
 _OTHER_FILES = 200  # that a run opens besides: sockets, checkpoints, libraries
@@ -78,7 +78,7 @@ class BetonDataset:
         square = np.array([sidecar.std for sidecar in sidecars]) ** 2 + mean**2
         overall = weights @ mean
         self.mean = tuple(overall.tolist())
-        self.std = tuple(np.sqrt(weights @ square - overall**2).tolist())
+        self.std = tuple(deviation(overall, weights @ square))
         self.fingerprint = "+".join(sidecar.fingerprint for sidecar in sidecars)
 
     def __len__(self) -> int:

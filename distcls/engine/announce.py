@@ -80,6 +80,7 @@ def launched_with() -> dict[str, str]:
 
 
 def last_words(status: str, folder: RunFolder, progress: Progress) -> list[str]:
+    """The lines that end an attempt on the terminal: what it reached, and where to find it."""
     if status == "preempted":
         return [f"preempted at step {progress.step}, saved in {folder.path}: start the same command again to go on"]
     figures = " ".join(

@@ -45,6 +45,8 @@ HALF = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 @dataclass
 class Datasets:
+    """Both splits, opened and checked."""
+
     train: BetonDataset
     val: BetonDataset
 

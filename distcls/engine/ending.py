@@ -18,6 +18,7 @@ def finish_save(snapshots: Snapshots, console: Console, seconds: float) -> None:
 
 
 def end_run(folder: RunFolder, status: Status, message: str | None, exit_code: int | None, console: Console) -> None:
+    """Write how the attempt ended into run.json, and give the folder free."""
     try:
         folder.end(status, message, exit_code)
     except OSError as error:  # a full disk must not hide what ended the run

@@ -44,6 +44,7 @@ class Totals:
         return list(self.names), self.sums.clone()
 
     def load(self, names: list[str], sums: torch.Tensor) -> None:
+        """Go on from what `state` gave."""
         self.names = list(names)
         self.sums = sums.to(self.device)
 
@@ -56,5 +57,6 @@ class Means:
         self._sums = sums
 
     def read(self) -> dict[str, float]:
+        """The means and ``n``; waits for what has not arrived."""
         *sums, count = self._sums.result().tolist()
         return {**{name: total / count for name, total in zip(self._names, sums, strict=True)}, "n": int(count)}

@@ -73,6 +73,14 @@ def fingerprint_of(file: np.ndarray, data_at: int) -> str:
     return f"sha256-sampled:{digest.hexdigest()}"
 
 
+def deviation(mean: np.ndarray, square: np.ndarray) -> list[float]:
+    """Standard deviations from means and mean squares on the scale 0..1.
+
+    One grey level at least: images of one colour are divided by it, and rounding could make their variance negative.
+    """
+    return np.sqrt(np.maximum(square - mean**2, 1 / 255**2)).tolist()
+
+
 def read_sidecar(beton: Path) -> Sidecar:
     """The sidecar of `beton`.
 

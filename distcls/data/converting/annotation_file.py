@@ -2,8 +2,10 @@
 
 from pathlib import Path
 
-from distcls.data.converting.image_files import ImageFiles, read_lines
+from distcls.data.converting.image_files import ImageFiles, read_lines, text_of
 from distcls.data.errors import DataError
+
+_MOST_CLASSES = 1_000_000  # each up to the largest number gets a name: beyond, it is an identifier or a slip
 
 
 class AnnotationSource(ImageFiles):
@@ -18,12 +20,17 @@ class AnnotationSource(ImageFiles):
 
     def __init__(self, path: Path, image_root: Path | None = None, classes: Path | None = None) -> None:
         super().__init__(image_root or path.parent)
-        for number, line in enumerate(path.read_text(encoding="utf-8-sig").splitlines(), 1):
+        for number, line in enumerate(text_of(path).splitlines(), 1):
             file, _, label = line.strip().rpartition(" ")
             if not line.strip():
                 continue
             if not file or not label.isdecimal():
                 raise DataError(f"{path}:{number}: got {line!r}, expected the path of an image and its class number")
+            if int(label) >= _MOST_CLASSES:
+                raise DataError(
+                    f"{path}:{number}: got class number {label}, expected one below {_MOST_CLASSES}: "
+                    "classes count from 0"
+                )
             self._files.append((file.strip(), int(label)))
         if not self._files:
             raise DataError(f"{path}: lists no images")

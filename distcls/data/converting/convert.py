@@ -15,7 +15,7 @@ import numpy as np
 
 from distcls.data.beton.file_format import JPEG, read_samples, read_words
 from distcls.data.beton.multi_hot import unpack, words_for
-from distcls.data.beton.sidecar import Sidecar, Sizes, fingerprint_of, sidecar_path
+from distcls.data.beton.sidecar import Sidecar, Sizes, deviation, fingerprint_of, sidecar_path
 from distcls.data.converting.encoding import Encoding
 from distcls.data.converting.sources import Source
 from distcls.data.converting.target import replace, temporary
@@ -154,7 +154,7 @@ def _describe(
         class_counts=counts.tolist(),
         multi_label=source.multi_label,
         mean=mean.tolist(),
-        std=np.sqrt(square - mean**2).tolist(),
+        std=deviation(mean, square),
         sizes=Sizes.of(table),
         bytes=len(file),
         sha256=hashlib.sha256(file.data).hexdigest(),

@@ -2,6 +2,7 @@
 
 import csv
 import hashlib
+import io
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -34,7 +35,7 @@ class ImageFiles:
 
     def __getitem__(self, index: int) -> tuple[np.ndarray, Any]:
         with self._open(index) as image:
-            return np.asarray(image.convert("RGB")), self._files[index][1]
+            return _rgb(image), self._files[index][1]
 
     @contextmanager
     def _open(self, index: int) -> Iterator[Image.Image]:
@@ -117,22 +118,21 @@ class CsvSource(ImageFiles):
 
     def _read(self, path: Path) -> list[tuple[int, str, list[str]]]:
         """Line, path and labels of each image."""
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            table = csv.reader(file)
-            header = [name.strip() for name in next(table, [])]
-            if header not in (["path", "labels"], ["path", "label"]):
-                raise DataError(
-                    f"{path}:1: got the header {','.join(header)!r}, expected 'path,labels' (any number of labels, "
-                    "separated by semicolons) or 'path,label'"
-                )
-            self.multi_label = header[1] == "labels"
-            rows = []
-            for row in filter(None, table):
-                names = [name.strip() for name in row[1].split(";")] if self.multi_label and len(row) == 2 else row[1:]
-                names = [name for name in names if name]
-                if len(row) != 2 or not (self.multi_label or len(names) == 1):
-                    raise DataError(f"{path}:{table.line_num}: got {','.join(row)!r}, expected {','.join(header)}")
-                rows.append((table.line_num, row[0], names))
+        table = csv.reader(io.StringIO(text_of(path), newline=""))
+        header = [name.strip() for name in next(table, [])]
+        if header not in (["path", "labels"], ["path", "label"]):
+            raise DataError(
+                f"{path}:1: got the header {','.join(header)!r}, expected 'path,labels' (any number of labels, "
+                "separated by semicolons) or 'path,label'"
+            )
+        self.multi_label = header[1] == "labels"
+        rows = []
+        for row in filter(None, table):
+            names = row[1].split(";") if self.multi_label and len(row) == 2 else row[1:]
+            names = [name.strip() for name in names if name.strip()]
+            if len(row) != 2 or not (self.multi_label or len(names) == 1):
+                raise DataError(f"{path}:{table.line_num}: got {','.join(row)!r}, expected {','.join(header)}")
+            rows.append((table.line_num, row[0], names))
         if not rows:
             raise DataError(f"{path}: lists no images")
         return rows
@@ -141,6 +141,27 @@ class CsvSource(ImageFiles):
         """Over names, sizes and labels."""
         content = super().fingerprint(indices)
         return content if indices is not None else hashlib.sha256(self._list + content.encode()).hexdigest()
+
+
+def _rgb(image: Image.Image) -> np.ndarray:
+    """(height, width, 3) uint8. Of 16 bits a channel the upper 8: Pillow would clip them, to a white image."""
+    if image.mode not in ("F", "I") and not image.mode.startswith("I;16"):
+        return np.asarray(image.convert("RGB"))
+    values = np.asarray(image)
+    if image.mode == "F" or values.min() < 0 or values.max() >= 1 << 16:
+        raise ValueError(f"its pixels are {values.dtype} numbers, expected 8 or 16 bits a channel")
+    return np.repeat((values >> 8).astype(np.uint8)[..., None], 3, 2)
+
+
+def text_of(path: Path) -> str:
+    """A list's text, without the mark that some programs put before it."""
+    try:
+        return path.read_bytes().decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise DataError(
+            f"{path}: is not UTF-8 text: got byte {error.object[error.start]:#04x} at {error.start}. Save it as UTF-8, "
+            f"e.g. `iconv -f latin1 -t utf-8 {path.name}`"
+        ) from error
 
 
 def _bytes(path: Path) -> int | None:
@@ -157,7 +178,7 @@ def _multi_hot(labels: list[int], classes: int) -> np.ndarray:
 def read_lines(path: Path) -> list[str]:
     """Names, one a line and each once."""
     try:
-        names = [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+        names = [line.strip() for line in text_of(path).splitlines() if line.strip()]
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror}, expected a class a line") from error
     if len(set(names)) < len(names):

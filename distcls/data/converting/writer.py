@@ -34,6 +34,7 @@ from distcls.data.errors import DataError
 _FORK = multiprocessing.get_context("fork")
 _CHUNK = 64
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
+_LONGEST_SIDE = (1 << 16) - 1
 
 
 class Recorder:
@@ -211,7 +212,14 @@ class BetonWriter:
                 continue
             record = records[len(stored) : len(stored) + 1]
             for column, field, value in zip(records.dtype.names or (), self._fields.values(), values, strict=True):
-                field.encode(record[column], value, allocate)
+                try:
+                    field.encode(record[column], value, allocate)
+                except OverflowError as error:  # the format has 16 bits for each side
+                    height, width = value.shape[:2]
+                    raise DataError(
+                        f"{self._recorder.name()}: got {width}x{height} pixels, expected sides of {_LONGEST_SIDE} at "
+                        "most: use --max-resolution"
+                    ) from error
             if stored[-1].nbytes > self._page_size:
                 raise DataError(
                     f"{self._recorder.name()}: its {stored[-1].nbytes} bytes are more than a page of the file, "

@@ -9,7 +9,7 @@ import numpy as np
 
 from distcls.data.beton.file_format import JPEG, read_samples, read_words
 from distcls.data.beton.multi_hot import pack, unpack, words_for
-from distcls.data.beton.sidecar import Sidecar, Sizes, fingerprint_of, sidecar_path
+from distcls.data.beton.sidecar import Sidecar, Sizes, deviation, fingerprint_of, sidecar_path
 from distcls.data.errors import DataError
 from distcls.data.inspecting.scan import decode_whole, scan
 
@@ -81,7 +81,7 @@ def describe(
         multi_label=multi_label,
         sha256=hashlib.sha256(file.data).hexdigest(),
         mean=mean.tolist(),
-        std=np.sqrt(square - mean**2).tolist(),
+        std=deviation(mean, square),
         sizes=Sizes.of(table),
         bytes=len(file),
         jpeg_samples=int((table["mode"] == JPEG).sum()),

@@ -32,6 +32,7 @@ class Background(Generic[Result]):
         return self._thread is not None and not self._thread.is_alive()
 
     def start(self, work: Callable[[], Result]) -> None:
+        """Begin `work` in a thread of its own."""
         assert self.idle, "collect the work before this first"
 
         def run() -> None:

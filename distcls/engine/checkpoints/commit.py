@@ -181,6 +181,7 @@ def committed(folder: Path) -> list[Path]:
 
 
 def corrupt(folder: Path) -> list[Path]:
+    """The checkpoints that were set aside as damaged, by name."""
     return sorted(path for path in _entries(folder) if re.match(r"step_\d+\.corrupt", path.name))
 
 
@@ -232,6 +233,7 @@ def remove_debris(folder: Path) -> None:
 
 
 def discard(path: Path) -> None:
+    """Delete a folder; a disk that refuses is a warning."""
     try:
         shutil.rmtree(path)
     except OSError as error:

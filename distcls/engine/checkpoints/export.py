@@ -67,6 +67,7 @@ def rank_shares(checkpoint: Path, manifest: dict[str, Any]) -> list[dict[str, Te
 
 
 def entries_of(manifest: dict[str, Any], stem: str) -> list[dict[str, Any]]:
+    """What the manifest says of the files of one kind: model, ema, optimizer, once or rank."""
     return [entry for entry in manifest["files"] if entry["stem"] == stem]
 
 

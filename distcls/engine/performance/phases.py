@@ -88,6 +88,7 @@ class Exchange:
 
     @property
     def known(self) -> bool:
+        """Whether the model says anything about its exchange at all."""
         return self._ask is not None
 
     def look(self) -> None:

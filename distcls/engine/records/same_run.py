@@ -66,6 +66,7 @@ def differences(old: Any, new: Any, key: str = "") -> Iterator[tuple[str, Any, A
 
 
 def show(value: Any) -> str:
+    """A value as a message shows it."""
     return "not set" if value is MISSING else json.dumps(value)
 
 

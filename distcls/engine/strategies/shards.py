@@ -58,4 +58,5 @@ def other_names(model: nn.Module) -> dict[str, str]:
 
 
 def whole_run(name: str, parameter: Tensor) -> Run:
+    """All of a parameter."""
     return Run(name, tuple(parameter.shape), 0, parameter.numel())
