@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -36,3 +37,9 @@ def test_a_file_that_cannot_be_written_is_named_without_a_traceback(monkeypatch,
         "",
         f"error: {tmp_path / 'file'}: File exists\n",
     )
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_a_full_disk_is_told_without_a_traceback(monkeypatch, capsys):
+    status, _, err = said(monkeypatch, capsys, "recipe", "schema", "-o", "/dev/full")
+    assert (status, err) == (1, "error: No space left on device\n")

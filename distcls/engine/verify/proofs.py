@@ -1,7 +1,7 @@
 """Two runs held against each other: samples, learning rates, losses, weights."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from torch import Tensor
@@ -31,8 +31,10 @@ def compare(trial: Trial, reference: Trial, *, exact: bool) -> list[Proof]:
     Samples and learning rates must be equal always. Losses and weights must be where the numbers are `exact`: on a CPU,
     on equally many processes; elsewhere their largest difference is told.
     """
-    proofs = [_samples(trial, reference), _series(trial, reference, "learning rates", "optim/lr", True, "")]
     alike = trial.processes == reference.processes
+    if not alike:
+        trial = replace(trial, story=f"{trial.story}, against {reference.story}")
+    proofs = [_samples(trial, reference), _series(trial, reference, "learning rates", "optim/lr", True, "")]
     theirs = _weights(reference.run)
     if alike:
         why = "" if exact else "a GPU adds in no fixed order"

@@ -79,6 +79,12 @@ def test_other_numbers_of_processes_see_the_same_samples_and_batchnorm_excuses_t
     assert outcomes(make_run(tmp_path / "plain_two", 2, loss=1.5, norm=False), plain)["losses"] == (text, None)
 
 
+def test_what_is_held_against_another_number_of_processes_says_so(tmp_path, reference):
+    assert {proof.trial for proof in compare(make_run(tmp_path / "again", 1), reference, exact=True)} == {"again"}
+    found = {proof.trial for proof in compare(make_run(tmp_path / "two", 2), reference, exact=True)}
+    assert found == {"two, against reference"}
+
+
 def test_a_gpu_excuses_numbers_and_never_samples(tmp_path, reference):
     found = outcomes(make_run(tmp_path / "gpu", 1, loss=1.5, weight=0.25, pixel=1.0), reference, exact=False)
     assert found["samples: order and pixels"][1] is False
