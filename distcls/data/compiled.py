@@ -7,6 +7,7 @@ A module of such functions imports numba, and names in C_FUNCTIONS those that ar
 signatures. They get numbers and addresses, allocate nothing and raise nothing, for that needs numba's runtime.
 """
 
+import contextlib
 import ctypes
 import hashlib
 import importlib
@@ -51,7 +52,8 @@ def _functions(module: str) -> dict[str, Code]:
     if (found := _read(path)) is not None:
         return found
     made = _compile(module)
-    _write(path, made)
+    with contextlib.suppress(OSError):  # a full disk, a folder that may only be read: the next process compiles again
+        _write(path, made)
     return made
 
 
@@ -61,7 +63,6 @@ def cache_folder() -> Path | None:
     NUMBA_CACHE_DIR has its usual meaning where it is set.
     """
     if named := os.environ.get("NUMBA_CACHE_DIR"):
-        Path(named).mkdir(parents=True, exist_ok=True)
         return Path(named)
     folder = Path(tempfile.gettempdir()) / f"distcls-numba-{os.getuid()}"
     folder.mkdir(mode=0o700, exist_ok=True)
@@ -101,16 +102,22 @@ def _write(path: Path, made: dict[str, Code]) -> None:
     content = b""
     for name, (symbol, needed, code) in made.items():
         content += f"{name} {symbol} {','.join(needed)} {len(code)}\n".encode() + code
-    with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
-        file.write(hashlib.sha256(content).digest() + content)
-    os.replace(file.name, path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent)
+    try:
+        with open(descriptor, "wb") as file:
+            file.write(hashlib.sha256(content).digest() + content)
+        os.replace(temporary, path)
+    except OSError:
+        os.unlink(temporary)
+        raise
 
 
 def _read(path: Path) -> dict[str, Code] | None:
-    """None where there is no such file, or a damaged one."""
+    """None where there is no such file, or one that is damaged or may not be read."""
     try:
         content = path.read_bytes()
-    except FileNotFoundError:
+    except OSError:
         return None
     digest, content = content[:32], content[32:]
     if hashlib.sha256(content).digest() != digest:

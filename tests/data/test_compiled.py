@@ -1,6 +1,7 @@
 """Compiled functions kept on disk: whoever comes later needs neither numba nor seconds."""
 
 import ctypes
+import errno
 import os
 import subprocess
 import sys
@@ -84,6 +85,23 @@ def test_another_source_is_another_function(compilations, tmp_path, monkeypatch)
     constant = compiled._version(NAME)
     monkeypatch.setattr(compiled, "_source", lambda module: read(module) + "#" * (module == NAME))
     assert len({before, constant, compiled._version(NAME)}) == 3
+
+
+def test_what_cannot_be_kept_is_of_use_all_the_same(compilations, tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    for folder in ("/dev/full", "/proc/none", str(tmp_path / "file")):
+        monkeypatch.setenv("NUMBA_CACHE_DIR", folder)
+        assert add(40, 1) == 42
+    assert compilations == [NAME] * 3
+
+
+def test_a_full_disk_leaves_no_rest(compilations, tmp_path, monkeypatch):
+    def full(source, target):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(compiled.os, "replace", full)
+    assert add(40, 1) == 42
+    assert list((tmp_path / "cache").iterdir()) == []
 
 
 def test_without_a_folder_of_ones_own_nothing_is_kept(compilations, tmp_path, monkeypatch):
