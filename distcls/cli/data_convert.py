@@ -25,6 +25,12 @@ def convert(
     split: Annotated[
         str | None, typer.Option(help="train, val or test; for a folder: the sub-folder of that name.")
     ] = None,
+    val_share: Annotated[
+        float | None,
+        typer.Option(
+            help="Of a folder or list that is one whole: hold out this share, and write --split train or val."
+        ),
+    ] = None,
     dataset: Annotated[
         str | None, typer.Option(help="Class of torchvision.datasets, e.g. CIFAR10. Never downloads.")
     ] = None,
@@ -65,15 +71,22 @@ def convert(
 ) -> None:
     """Write a .beton and its sidecar (class names, statistics) from images on disk."""
     from distcls.data.converting.convert import convert as to_file
+    from distcls.data.converting.held_out import part_of
     from distcls.data.converting.shards import convert_shards, shards_for
-    from distcls.data.converting.sources import open_source
+    from distcls.data.converting.sources import Source, open_source
     from distcls.data.converting.subset import Subset
     from distcls.data.sampling.order import permutation
 
     if shards is not None and shard_size is not None:
         raise UserError("--shards and --shard-size: expected one of them")
     size = None if shard_size is None else bytes_of(shard_size)
-    images = open_source(source, source_type, split, dataset, image_root, classes)
+    origin = str(source.resolve())
+    if val_share is None:
+        images: Source = open_source(source, source_type, split, dataset, image_root, classes)
+    else:
+        whole = open_source(source, source_type, None, dataset, image_root, classes)
+        images = part_of(whole, split, val_share)
+        origin += f" --split {split} --val-share {val_share:g}"
     print(f"{source}: {len(images)} images in {len(images.class_names)} classes", flush=True)
     encoding: dict[str, Any] = {
         "write_mode": write_mode,
@@ -89,7 +102,7 @@ def convert(
         common: dict[str, Any] = {
             "workers": workers,
             "on_error": on_error,
-            "origin": str(source.resolve()),
+            "origin": origin,
             "progress": progress,
         }
         if shards is not None:

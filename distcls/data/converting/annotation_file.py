@@ -31,10 +31,10 @@ class AnnotationSource(ImageFiles):
                     f"{path}:{number}: got class number {label}, expected one below {_MOST_CLASSES}: "
                     "classes count from 0"
                 )
-            self._files.append((file.strip(), int(label)))
-        if not self._files:
+            self.files.append((file.strip(), int(label)))
+        if not self.files:
             raise DataError(f"{path}: lists no images")
-        largest = max(label for _, label in self._files)
+        largest = max(label for _, label in self.files)
         self.class_names = read_lines(classes) if classes else [str(label) for label in range(largest + 1)]
         if largest >= len(self.class_names):
             raise DataError(

@@ -20,7 +20,7 @@ _IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".
 
 
 class ImageFiles:
-    """A Source of files below `root`; a subclass fills `class_names` and `_files`, pairs of a path and a label."""
+    """A Source of files below `root`; a subclass fills `class_names` and `files`, pairs of a path and a label."""
 
     small = False
     multi_label = False
@@ -28,14 +28,14 @@ class ImageFiles:
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        self._files: list[tuple[str, Any]] = []
+        self.files: list[tuple[str, Any]] = []
 
     def __len__(self) -> int:
-        return len(self._files)
+        return len(self.files)
 
     def __getitem__(self, index: int) -> tuple[np.ndarray, Any]:
         with self._open(index) as image:
-            return _rgb(image), self._files[index][1]
+            return _rgb(image), self.files[index][1]
 
     @contextmanager
     def _open(self, index: int) -> Iterator[Image.Image]:
@@ -47,7 +47,7 @@ class ImageFiles:
             raise DataError(f"{path}: cannot be read as an image: {error}. Mend it or move it away.") from error
 
     def name_of(self, index: int) -> str:
-        return str(self.root / self._files[index][0])
+        return str(self.root / self.files[index][0])
 
     def largest(self, indices: list[int] | None = None) -> int:
         """Reads every file's header, which also finds what is no image before the long work begins."""
@@ -62,10 +62,10 @@ class ImageFiles:
     def fingerprint(self, indices: list[int] | None = None) -> str:
         """Over names and sizes; of some of them also over their labels."""
         digest = hashlib.sha256()
-        for file, _ in self._files if indices is None else [self._files[index] for index in indices]:
+        for file, _ in self.files if indices is None else [self.files[index] for index in indices]:
             digest.update(f"{file}\0{_bytes(self.root / file)}\n".encode())
         for index in indices or ():
-            digest.update(np.asarray(self._files[index][1], "<i4").tobytes())
+            digest.update(np.asarray(self.files[index][1], "<i4").tobytes())
         return digest.hexdigest()
 
 
@@ -85,8 +85,8 @@ class FolderSource(ImageFiles):
                 raise DataError(
                     f"{root / name}: holds no images, expected those of class {name!r} (one sub-folder per class)"
                 )
-            self._files += [(file, label) for file in files]
-        if not self._files:
+            self.files += [(file, label) for file in files]
+        if not self.files:
             raise DataError(f"{root}: got no sub-folders with images, expected one sub-folder per class")
 
 
@@ -113,7 +113,7 @@ class CsvSource(ImageFiles):
                 if name not in number:
                     raise DataError(f"{path}:{line}: no class {name!r} in {classes}.{did_you_mean(name, number)}")
             labels = [number[name] for name in names]
-            self._files.append((file, _multi_hot(labels, len(number)) if self.multi_label else labels[0]))
+            self.files.append((file, _multi_hot(labels, len(number)) if self.multi_label else labels[0]))
         self._list = path.read_bytes() + "\n".join(self.class_names).encode()
 
     def _read(self, path: Path) -> list[tuple[int, str, list[str]]]:

@@ -111,7 +111,9 @@ def _folder_of(path: Path, split: str | None) -> Path:
         return path / split
     splits = sorted(entry.name for entry in path.iterdir() if entry.is_dir() and entry.name[0] != ".")
     if splits and set(splits) <= {"train", "val", "test"}:
-        raise DataError(f"{path}: holds the folders {', '.join(splits)}, not classes: add --split {splits[-1]}")
+        raise DataError(
+            f"{path}: holds the folders {', '.join(splits)}, not classes: add --split {splits[-1]}, without --val-share"
+        )
     return path
 
 

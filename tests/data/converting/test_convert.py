@@ -68,7 +68,10 @@ def test_a_folder_with_splits(folder, tmp_path):
     )
     with pytest.raises(DataError) as caught:
         open_source(tmp_path / "set")
-    assert str(caught.value) == f"{tmp_path / 'set'}: holds the folders val, not classes: add --split val"
+    assert (
+        str(caught.value)
+        == f"{tmp_path / 'set'}: holds the folders val, not classes: add --split val, without --val-share"
+    )
 
 
 def test_the_folder_to_write_into_is_made(folder, tmp_path):
