@@ -11,6 +11,7 @@ from distcls.engine.checkpoints.store import load_weights
 from distcls.engine.preemption import StopRequest
 from distcls.engine.run import train
 from distcls.errors import UserError
+from distcls.registry import BACKBONES
 from distcls.tracking.jsonl import read_rows
 from tests.engine.launching import TORCHRUN, launch
 
@@ -65,7 +66,9 @@ def plugin(tmp_path_factory):
     """A file of its own: a class is registered once in a process."""
     file = tmp_path_factory.mktemp("plugin") / "bodies.py"
     file.write_text(PLUGIN)
-    return f"plugins=[{file}]"
+    yield f"plugins=[{file}]"
+    for name in ("Body", "Idle", "Table", "Tied"):  # other tests look at what is registered
+        BACKBONES._classes.pop(name, None)
 
 
 def weights(run):
