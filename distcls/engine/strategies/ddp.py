@@ -33,6 +33,7 @@ class DDP(TorchStrategy):
         # torch 2.14's new name for it still gives all ranks rank 0's buffers at the start
         warnings.filterwarnings("ignore", message="`broadcast_buffers` is deprecated", category=FutureWarning)
         self.model, self.optimizer = accelerator.prepare(classifier, self.torch_optimizer)
+        self._trained = [(name, one) for name, one in classifier.named_parameters() if one.requires_grad]
 
     @contextmanager
     def micro_batch(self, *, last: bool) -> Iterator[None]:
@@ -50,8 +51,7 @@ class DDP(TorchStrategy):
                 gradient for ever, or fail in the next step.
         """
         if isinstance(self.model, DistributedDataParallel):
-            parameters = self.classifier.named_parameters()
-            idle = [name for name, parameter in parameters if parameter.requires_grad and parameter.grad is None]
+            idle = [name for name, parameter in self._trained if parameter.grad is None]
             if idle:
                 names = ", ".join(idle[:4]) + (", ..." if len(idle) > 4 else "")
                 raise UserError(
