@@ -19,6 +19,7 @@ from distcls.engine.strategies.accelerator import make_accelerator
 from distcls.engine.strategies.choose import make_strategy
 from distcls.optim.ema import Ema
 from distcls.optim.optimizers import SGD, AdamW
+from tests.engine.strategies.small_model import SmallModel
 
 STRATEGIES = ["ddp", "zero1", "zero2", "zero3", "fsdp2"]
 OPTIMIZERS = {
@@ -41,17 +42,6 @@ class Block(nn.Module):
 
     def forward(self, x):
         return x + nn.functional.dropout(self.norm(self.linear(x)).tanh(), 0.2, self.training)
-
-
-class Model(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.backbone = nn.Sequential(nn.Linear(5, 7), Block(), Block())
-        self.backbone[0].bias.requires_grad_(False)
-        self.head = nn.Linear(7, 3)
-
-    def forward(self, x):
-        return self.head(self.backbone(x))
 
 
 class Run:
@@ -122,7 +112,7 @@ def same(ours, theirs):
 def main(folder):
     torch.manual_seed(1)
     accelerator = make_accelerator(precision="fp32", sharded=True, timeout=timedelta(minutes=2))
-    model, other = Model().to(accelerator.device), Model().to(accelerator.device)
+    model, other = SmallModel(Block).to(accelerator.device), SmallModel(Block).to(accelerator.device)
     report, by_ddp = {}, {}
     for name in STRATEGIES:
         for optimizer in OPTIMIZERS:

@@ -13,6 +13,7 @@ from distcls.engine.strategies.accelerator import make_accelerator
 from distcls.engine.strategies.blocks import checkpoint_activations
 from distcls.engine.strategies.choose import make_strategy
 from distcls.optim.ema import Ema
+from tests.engine.strategies.small_model import SmallModel
 
 RATE, BATCH, PARTS = 0.5, 16, 2  # of SGD; images of all ranks and parts; micro-batches of a rank
 
@@ -27,17 +28,6 @@ class Block(nn.Module):
 
     def forward(self, x):
         return x + self.norm(self.linear(x)).tanh()
-
-
-class Model(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.backbone = nn.Sequential(nn.Linear(5, 7), Block(), Block())
-        self.backbone[0].bias.requires_grad_(False)
-        self.head = nn.Linear(7, 3)
-
-    def forward(self, x):
-        return self.head(self.backbone(x))
 
 
 def loss(model, images, target):
@@ -105,7 +95,7 @@ def main(names):
     torch.manual_seed(1)
     accelerator = make_accelerator(precision="fp32", sharded=True, timeout=timedelta(minutes=2))
     device = accelerator.device
-    model = Model().to(device)
+    model = SmallModel(Block).to(device)
     images, target = torch.randn(BATCH, 5).to(device), torch.randint(3, (BATCH,)).to(device)
     report = {}
     for name in names:
