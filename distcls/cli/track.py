@@ -96,7 +96,7 @@ def reopened(run: Path, anew: bool = False) -> None:
     run_id = f"{state['run_id']}-{secrets.token_hex(2)}" if anew else state["run_id"]
     recipe, environments = state["recipe"], run / "environment.json"
     first = next(iter(json.loads(environments.read_text()).values())) if environments.exists() else {}
+    code = recipe["tracking"].get("code", True)  # the key is younger than some runs
     labels = run_labels(recipe["name"], recipe["tracking"], first.get("slurm", {}))
-    files = sorted(run.glob("code*.diff")) if recipe["tracking"].get("code", True) else []
-    tracker = WandbTracker(run, run_id, mode="online", required=True, anew=anew, config=recipe, files=files, **labels)
+    tracker = WandbTracker(run, run_id, mode="online", required=True, anew=anew, config=recipe, code=code, **labels)
     tracker.finish(status, state["attempts"][-1].get("message"))

@@ -36,10 +36,10 @@ def make_backends(
     Raises:
         UserError: W&B cannot be had and is required, or asked for without a key.
     """
-    own = environments[str(start.attempt)]
+    own, first = environments[str(start.attempt)], next(iter(environments.values()))
     config = redact({**recipe.resolved(), "fingerprints": fingerprints, "environment": own})
     backends: list[Any] = [MetricsLog(folder, start.attempt, warn=console.warn), LiveReport(folder)]
-    if (wandb := _wandb(recipe, folder, start, config, environments, console)) is not None:
+    if (wandb := _wandb(recipe, folder, start, config, first, console)) is not None:
         backends.append(wandb)
     for block in recipe.tracking.backends:
         try:
@@ -53,19 +53,13 @@ def make_backends(
 
 
 def _wandb(
-    recipe: Recipe,
-    folder: Path,
-    start: Start,
-    config: dict[str, Any],
-    environments: Mapping[str, Mapping[str, Any]],
-    console: Console,
+    recipe: Recipe, folder: Path, start: Start, config: dict[str, Any], first: Mapping[str, Any], console: Console
 ) -> Tracker | None:
     tracking = recipe.tracking
     if tracking.mode == "disabled":
         if tracking.required:
             raise UserError("tracking.required: got true with tracking.mode: disabled, expected another mode")
         return None
-    first, own = next(iter(environments.values())), environments[str(start.attempt)]
     try:
         return WandbTracker(
             folder,
@@ -75,7 +69,7 @@ def _wandb(
             config=config,
             tables=tracking.tables,
             artifact=None if tracking.artifacts == "none" else tracking.artifacts,
-            files=[folder / own["diff"]] if tracking.code and "diff" in own else [],
+            code=tracking.code,
             note=console.note,
             **run_labels(recipe.name, tracking.model_dump(), first.get("slurm", {})),
         )

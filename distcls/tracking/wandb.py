@@ -48,7 +48,7 @@ class WandbTracker:
         config: the recipe and other facts; secrets are redacted.
         tables: images in the table of the worst predictions; 0: no tables and pictures.
         artifact: ``best`` or ``last``: the weights that a finished run uploads as a model.
-        files: texts of the run folder that the run shows among its files; they hold no secrets.
+        code: the run shows the run folder's `code*.diff`, which hold no secrets, among its files.
         anew: the id is a new one, which gets all rows of `metrics.jsonl`.
         note: called with the line that says where the run is, and with one if wandb's service dies.
 
@@ -72,12 +72,12 @@ class WandbTracker:
         config: Mapping[str, Any] | None = None,
         tables: int = 64,
         artifact: str | None = None,
-        files: Sequence[Path] = (),
+        code: bool = True,
         anew: bool = False,
         note: Callable[[str], None] = print,
     ) -> None:
         self.run_folder, self.mode, self.required, self.note = run_folder, mode, required, note
-        self._tables, self._artifact, self._files, self._anew = tables, artifact, files, anew
+        self._tables, self._artifact, self._code, self._anew = tables, artifact, code, anew
         self._labels = {
             "id": run_id,
             "project": project,
@@ -151,7 +151,7 @@ class WandbTracker:
         for axis in PROGRESS:
             self.run.define_metric(f"progress/{axis}")
         self.run.define_metric("*", step_metric="progress/samples")
-        for file in self._files:
+        for file in sorted(self.run_folder.glob("code*.diff")) if self._code else []:
             self.run.save(str(file), base_path=str(self.run_folder), policy="now")
         given = set() if self._anew else self._given(online=mode == "online")
         self._earlier = {_key(row) for row in earlier}
