@@ -98,6 +98,7 @@ class MeasuredRuns:
             raise UserError(f"{path} holds no measured runs ({error}): write it by `distcls recipe record`") from error
 
     def write(self, path: Path) -> None:
+        """As JSON, for `read`; makes the folder."""
         path.parent.mkdir(parents=True, exist_ok=True)
         replace_file(path, json.dumps(asdict(self), indent=1).encode() + b"\n")
 
@@ -138,6 +139,7 @@ class MeasuredRuns:
 
 
 def sections(recipe: Mapping[str, Any]) -> dict[str, Any]:
+    """What of a recipe makes two runs the same run."""
     return {key: recipe[key] for key in SECTIONS if key in recipe}
 
 
@@ -154,6 +156,11 @@ def read_record(folder: Path) -> dict[str, Any]:
 
 
 def finished(folder: Path) -> dict[str, Any]:
+    """run.json of a run that has finished.
+
+    Raises:
+        UserError: it has not, or is no run folder.
+    """
     record = read_record(folder)
     if record["status"] != "finished":
         raise UserError(f"{folder}: the run is {record['status']}: only finished runs are recorded")
