@@ -1,9 +1,10 @@
-"""What each rank keeps for itself in a checkpoint: its BatchNorm buffers and its share of the open logging window."""
+"""What each rank keeps for itself in a checkpoint: its BatchNorm buffers, their average, its open logging window."""
 
 import torch
 from torch import Tensor
 
 BUFFER = "buffer."  # before a buffer's name in a rank's own file
+AVERAGE = "average."  # before the name of a buffer whose moving average this is
 
 
 def merged(shares: list[dict[str, Tensor]]) -> dict[str, Tensor]:
