@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from distcls.engine.checkpoints.store import load_weights
+from distcls.engine.checkpoints.tensor_file import load_weights
 from distcls.engine.located import located_at
 from distcls.errors import UserError
 from distcls.models.classifier import ImageClassifier
