@@ -23,7 +23,7 @@ from distcls.engine.ranks.topology import cores_per_rank
 from distcls.engine.sampling import resolution_of, sampling_of
 from distcls.engine.seeding import seed_building
 from distcls.engine.strategies.blocks import checkpoint_activations, find_blocks
-from distcls.engine.strategies.buffers import same_start
+from distcls.engine.strategies.buffers import running_statistics, same_start
 from distcls.engine.strategies.choose import make_strategy
 from distcls.engine.strategies.strategy import Strategy
 from distcls.errors import UserError
@@ -169,7 +169,7 @@ def build_job(
         strategy=strategy,
         base_rate=base_rate,
         schedule=SCHEDULES.build(recipe.schedule, total_steps=total_steps, steps_per_epoch=steps_per_epoch),
-        ema=_average(train.ema, strategy, steps_per_epoch) if train.ema else None,
+        ema=_average(train.ema, strategy, classifier, steps_per_epoch) if train.ema else None,
         train_loader=train_loader,
         val_loader=val_loader,
         trackers=trackers,
@@ -241,12 +241,13 @@ def _optimizer(recipe: Recipe, classifier: ImageClassifier) -> torch.optim.Optim
     return optimizer
 
 
-def _average(settings: EmaSettings, strategy: Strategy, steps_per_epoch: int) -> Ema:
+def _average(settings: EmaSettings, strategy: Strategy, classifier: ImageClassifier, steps_per_epoch: int) -> Ema:
     return Ema(
         strategy.local_weights(),
         decay=settings.decay,
         every_steps=settings.every_steps,
         start_step=round(settings.start_epoch * steps_per_epoch),
+        buffers=running_statistics(classifier) if settings.buffers == "average" else {},
         changed=strategy.weights_changed,
     )
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from distcls.engine.checkpoints.manifest import CheckpointError, Damaged, entries_of, read_manifest
-from distcls.engine.checkpoints.rank_share import BUFFER, merged, rank_shares
+from distcls.engine.checkpoints.rank_share import AVERAGE, BUFFER, merged, rank_shares
 from distcls.engine.checkpoints.reshard import read_runs, whole_runs
 from distcls.engine.checkpoints.tensor_file import save_weights
 from distcls.version import __version__
@@ -41,7 +41,9 @@ def export(checkpoint: Path, target: Path, *, raw: bool) -> int:
         buffers = merged(rank_shares(checkpoint, manifest))
     except Damaged as damage:
         raise CheckpointError(f"checkpoint {checkpoint} cannot be exported: {damage}") from damage
-    tensors |= {name: buffers[f"{BUFFER}{name}"] for name in state["persistent"]}
+    for name in state["persistent"]:
+        own = buffers[f"{BUFFER}{name}"]
+        tensors[name] = own if raw else buffers.get(f"{AVERAGE}{name}", own)
     tensors |= {name: tensors[kept] for name, kept in state.get("other_names", {}).items() if kept in tensors}
     identity = {key: state[key] for key in IDENTITY}
     save_weights(target, tensors, metadata(identity, manifest["step"], state["progress"]["last"]))

@@ -1,4 +1,4 @@
-"""What each rank keeps for itself in a checkpoint: its BatchNorm buffers and its share of the open logging window."""
+"""What each rank keeps for itself in a checkpoint: its BatchNorm buffers, their average, its open logging window."""
 
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,7 @@ from torch import Tensor
 from distcls.engine.checkpoints.manifest import entries_of, read_file
 
 BUFFER = "buffer."  # before a buffer's name in a rank's own file
+AVERAGE = "average."  # before the name of a buffer whose moving average this is
 
 
 def rank_shares(checkpoint: Path, manifest: dict[str, Any]) -> list[dict[str, Tensor]]:
