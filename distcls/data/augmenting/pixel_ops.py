@@ -167,7 +167,7 @@ def warp(images: Tensor, matrix: Tensor, *, interpolation: str, fill: Tensor) ->
     if interpolation == "bicubic":
         across = _cubic(right)
         lines = [sum(across[k] * nearest(row + i, col + k - 1) for k in range(4)) for i in (-1, 0, 1, 2)]
-        result = sum(weight * line for weight, line in zip(_cubic(down), lines, strict=True))
+        result = torch.stack([weight * line for weight, line in zip(_cubic(down), lines, strict=True)]).sum(0)
         inside = (top >= -0.5) & (top < size - 0.5) & (left >= -0.5) & (left < size - 0.5)
         return torch.where(inside[..., None], result.clamp(0, 255).floor(), fill).permute(0, 3, 1, 2)
     upper = taken(row, col) * (1 - right) + taken(row, col + 1) * right
