@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from distcls.errors import UserError
-from distcls.recipe.errors import KeyPath, Problem
 from distcls.recipe.source import Source
 
 
@@ -37,8 +36,7 @@ def import_parts(source: Source | None = None) -> list[Plugin]:
         try:
             plugins.append(import_plugin(name))
         except UserError as error:
-            path: KeyPath = ("plugins", index)
-            source.problems.append(Problem(source.at(path), path, str(error)))
+            source.problems.append(source.problem(("plugins", index), str(error)))
     return plugins
 
 

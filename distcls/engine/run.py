@@ -6,6 +6,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from distcls.engine.exit_codes import NO_VALID_CHECKPOINT, PREEMPTED
 from distcls.engine.outcome import Outcome
 from distcls.engine.preemption import StopRequest
 from distcls.errors import UserError
@@ -38,7 +39,8 @@ def main(arguments: Sequence[str]) -> int:
         print(
             "usage: accelerate launch launch/train.py RECIPE [KEY=VALUE ...]\n\n"
             "RECIPE is a YAML file, see recipes/; KEY=VALUE replaces one of its values, e.g. optimizer.lr=0.5.\n"
-            "Status: 0 finished, 75 preempted (start it again to go on), 76 no valid checkpoint is left, 1 an error."
+            f"Status: 0 finished, {PREEMPTED} preempted (start it again to go on), {NO_VALID_CHECKPOINT} no valid "
+            "checkpoint is left, 1 an error."
         )
         return 0 if arguments else 2
     try:

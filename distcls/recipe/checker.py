@@ -46,7 +46,7 @@ class Checker:
         self.plugin_failed = any(problem.path[:1] == ("plugins",) for problem in self.problems)
 
     def problem(self, path: KeyPath, text: str) -> None:
-        self.problems.append(Problem(self.source.at(path), path, text))
+        self.problems.append(self.source.problem(path, text))
 
     def mapping(self, keys: Keys, tree: Mapping[str, Any], path: KeyPath = ()) -> dict[str, Any]:
         """The values that the user wrote, converted."""

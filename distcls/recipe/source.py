@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from distcls.recipe.errors import COMMAND_LINE, KeyPath, Problem, RecipeError, Where, dotted
+from distcls.recipe.errors import COMMAND_LINE, KeyPath, Mistake, Problem, RecipeError, Where, dotted
 from distcls.recipe.yaml12 import Node, parse
 
 
@@ -42,6 +42,14 @@ class Source:
         while path not in self.where:
             path = path[:-1]
         return self.where[path]
+
+    def problem(self, path: KeyPath, text: str) -> Problem:
+        """A mistake at `path`, with its place."""
+        return Problem(self.at(path), path, text)
+
+    def error(self, *mistakes: Mistake) -> RecipeError:
+        """What to raise for mistakes that were found after the check, on the machine or in the data."""
+        return RecipeError(self.recipe, [self.problem(path, text) for path, text in mistakes])
 
 
 def read(path: Path, overrides: Sequence[str] = ()) -> Source:
