@@ -49,6 +49,8 @@ def train(job: Job, snapshots: Snapshots, progress: Progress, window: Totals) ->
         with rows.standing_still("evaluation"):
             if not _evaluated(job, snapshots, progress):
                 return "preempted"
+            # the checkpoint that was taken when the evaluation was cut short does not know the best
+            snapshots.save(progress, window, required=progress.step >= job.total_steps)
 
     model.train()
     with job.train_loader.stream(progress.step, job.total_steps) as batches:
@@ -105,22 +107,22 @@ def _evaluated(job: Job, snapshots: Snapshots, progress: Progress) -> bool:
     """Evaluate, log, keep the best weights. False when a stop request cut it short: the next attempt does it then."""
     began = time.perf_counter()
     job.heart.beat(progress.step, "evaluating")
-    predictions = job.predictions if progress.step == job.total_steps else None
+    predictions = job.predictions if progress.step >= job.total_steps else None
     with averaged_buffers(job.classifier, job.world_size):
         means = _means(job, predictions)
+    if means is None:
+        return False
+    values = {f"val/{name}": value for name, value in means.items()}
+    if job.ema is not None:
+        with job.ema.applied(), averaged_buffers(job.classifier, job.world_size):
+            means = _means(job, predictions)
         if means is None:
             return False
-        values = {f"val/{name}": value for name, value in means.items()}
-        if job.ema is not None:
-            with job.ema.applied():
-                means = _means(job, predictions)
-            if means is None:
-                return False
-            values |= {f"val_ema/{name}": value for name, value in means.items()}
-        progress.record(means)  # the average's, where one is kept: it is what "best" means and what is exported
-        if progress.best["step"] == progress.step:
-            snapshots.export("best", progress)
-        record_classes(job, snapshots.run_folder, progress.step, means)
+        values |= {f"val_ema/{name}": value for name, value in means.items()}
+    progress.record(means)  # the average's, where one is kept: it is what "best" means and what is exported
+    if progress.best["step"] == progress.step:
+        snapshots.export("best", progress)
+    record_classes(job, snapshots.run_folder, progress.step, means)
     name = criterion(means)
     best = {"best/step": progress.best["step"], f"best/val_{name}": progress.best[name]}
     job.log({**job.position(progress.step), **values, **best, "perf/eval_s": time.perf_counter() - began})

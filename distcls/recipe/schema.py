@@ -9,6 +9,7 @@ from distcls.recipe import editor
 from distcls.recipe.checker import Checker, filled
 from distcls.recipe.errors import RecipeError
 from distcls.recipe.key_pairs import check_together
+from distcls.recipe.named_keys import check_named
 from distcls.recipe.part import Count, Part
 from distcls.recipe.signature import keys_of_part
 from distcls.recipe.source import Source
@@ -114,6 +115,8 @@ class Ema(Part):
     """Optimizer updates from one time to the next."""
     start_epoch: Annotated[float, Field(ge=0)] = 0.0
     """Up to here the average is the weights themselves: for the length of a warm-up."""
+    buffers: Literal["copy", "average"] = "copy"
+    """BatchNorm's statistics beside the average. copy: the model's own. average: averaged too, as timm, torchvision."""
 
 
 class Train(Part):
@@ -241,6 +244,7 @@ def check(source: Source, registries: Sequence[Registry] = ROLES) -> Recipe:
     checker = Checker(source, registries)
     values = checker.mapping(keys_of_part(Recipe), source.tree)
     check_together(checker, source.tree)
+    check_named(checker, keys_of_part(Recipe), source.tree)
     if checker.problems:
         raise RecipeError(source.recipe, checker.problems)
     values["name"] = values.get("name") or source.name
