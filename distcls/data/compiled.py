@@ -102,9 +102,7 @@ def _compile(module: str) -> dict[str, Any]:
     """As numba's functions, by name."""
     import numba
 
-    numba.config.DISABLE_JIT = (
-        0  # NUMBA_DISABLE_JIT is for looking into Python code; there is none to fall back on here
-    )
+    vars(numba.config)["DISABLE_JIT"] = 0  # is for looking into Python code: here it would only fail to compile
     made = {}
     for name, (signature, function) in importlib.import_module(module).C_FUNCTIONS.items():
         made[name] = numba.cfunc(signature, error_model="numpy")(function)
