@@ -35,7 +35,7 @@ def train(recipe_path: str | Path, overrides: Sequence[str] = (), *, stop: StopR
 
 def main(arguments: Sequence[str]) -> int:
     """`launch/train.py RECIPE [KEY=VALUE ...]`. Returns the exit status."""
-    if not arguments or arguments[0] in ("-h", "--help"):
+    if not arguments or not {"-h", "--help"}.isdisjoint(arguments):
         print(
             "usage: accelerate launch launch/train.py RECIPE [KEY=VALUE ...]\n\n"
             "RECIPE is a YAML file, see recipes/; KEY=VALUE replaces one of its values, e.g. optimizer.lr=0.5.\n"
@@ -44,6 +44,8 @@ def main(arguments: Sequence[str]) -> int:
         )
         return 0 if arguments else 2
     try:
+        if arguments[0].startswith("-") or "=" in arguments[0]:
+            raise UserError(f"the recipe comes first, then KEY=VALUE: got {arguments[0]!r}, expected a YAML file")
         return train(arguments[0], arguments[1:]).exit_code
     except UserError as error:
         if _should_print(error):

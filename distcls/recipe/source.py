@@ -105,6 +105,9 @@ class _Reading:
             return self.fail(place, key, f"{_shown(path) if named_at else 'this'} is a folder, expected a recipe file")
         except OSError as error:
             return self.fail(place, key, f"cannot read {_shown(path)}: {error.strerror}")
+        if path.suffix == ".py":
+            text = f"{_shown(path)} is Python, expected a recipe in YAML" if named_at else "Python, expected YAML"
+            return self.fail(place, key, f"{text}: docs/migrating.md says how each key of a config is written there")
         self.files.append(absolute)
         start = Where(_shown(path), 1, 1)
         try:
@@ -175,6 +178,11 @@ def _override(top: Node, item: str, problems: list[Problem]) -> None:
         problems.append(Problem(COMMAND_LINE, path, text))
 
     key, equals, text = item.partition("=")
+    if key.startswith("--"):
+        refuse(f"got {item!r}, expected KEY=VALUE without dashes, for example optimizer.lr=0.5")
+        key = key.lstrip("-")
+        if not equals:
+            return None
     keys = key.split(".")
     if not equals or not all(keys):
         return refuse(f"not an override: got {item!r}, expected KEY=VALUE, for example optimizer.lr=0.5")
