@@ -174,7 +174,8 @@ def average(recipe: Recipe) -> str:
         return ""
     every, start = recipe.train.ema.every_steps, recipe.train.ema.start_epoch
     often = f" every {every} updates" if every > 1 else ""
-    return f", EMA {recipe.train.ema.decay:.8g}{often}" + (f" from epoch {start:g} on" if start else "")
+    statistics = " with BatchNorm's statistics" if recipe.train.ema.buffers == "average" else ""
+    return f", EMA {recipe.train.ema.decay:.8g}{statistics}{often}" + (f" from epoch {start:g} on" if start else "")
 
 
 def resolution(recipe: Recipe) -> str:

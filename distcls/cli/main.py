@@ -7,9 +7,9 @@ from typing import Annotated
 
 import typer
 
-from distcls import __version__
 from distcls.cli import bench, checkpoint, data, models, plan, recipe, report, slurm, track, verify_resume
 from distcls.errors import UserError
+from distcls.version import __version__
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 app.add_typer(recipe.app, name="recipe")

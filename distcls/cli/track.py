@@ -78,11 +78,10 @@ def workspace(
 
 def require_server() -> None:
     """Find out within seconds that W&B is out of reach."""
-    from distcls.tracking.wandb_access import wanted_mode
+    from distcls.tracking.wandb_access import out_of_reach
 
     os.environ.setdefault("WANDB_SILENT", "true")  # wandb's own lines come when it looks for a key
-    mode, why = wanted_mode("online")
-    if mode != "online":
+    if why := out_of_reach():
         raise UserError(f"W&B cannot be reached: {why}. Run `wandb login`, or set WANDB_API_KEY and WANDB_BASE_URL")
 
 

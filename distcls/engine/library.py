@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from distcls.engine.checkpoints.store import load_weights
+from distcls.engine.checkpoints.tensor_file import load_weights
 from distcls.engine.initial_weights import weights_file
 from distcls.engine.located import blocks
 from distcls.engine.plugins import import_parts, import_plugin

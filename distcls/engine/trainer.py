@@ -108,19 +108,19 @@ def _evaluated(job: Job, snapshots: Snapshots, progress: Progress) -> bool:
     predictions = job.predictions if progress.step == job.total_steps else None
     with averaged_buffers(job.classifier, job.world_size):
         means = _means(job, predictions)
+    if means is None:
+        return False
+    values = {f"val/{name}": value for name, value in means.items()}
+    if job.ema is not None:
+        with job.ema.applied(), averaged_buffers(job.classifier, job.world_size):
+            means = _means(job, predictions)
         if means is None:
             return False
-        values = {f"val/{name}": value for name, value in means.items()}
-        if job.ema is not None:
-            with job.ema.applied():
-                means = _means(job, predictions)
-            if means is None:
-                return False
-            values |= {f"val_ema/{name}": value for name, value in means.items()}
-        progress.record(means)  # the average's, where one is kept: it is what "best" means and what is exported
-        if progress.best["step"] == progress.step:
-            snapshots.export("best", progress)
-        record_classes(job, snapshots.run_folder, progress.step, means)
+        values |= {f"val_ema/{name}": value for name, value in means.items()}
+    progress.record(means)  # the average's, where one is kept: it is what "best" means and what is exported
+    if progress.best["step"] == progress.step:
+        snapshots.export("best", progress)
+    record_classes(job, snapshots.run_folder, progress.step, means)
     name = criterion(means)
     best = {"best/step": progress.best["step"], f"best/val_{name}": progress.best[name]}
     job.log({**job.position(progress.step), **values, **best, "perf/eval_s": time.perf_counter() - began})

@@ -10,14 +10,14 @@ from torch import Tensor
 class Ema:
     """``average += (1 - decay) * (weight - average)`` after every `every_steps` updates, in one fused operation.
 
-    Only parameters are averaged. BatchNorm's running statistics are those of the model itself.
-
     Args:
         weights: name -> what is followed, in place: a model's parameters, or of a sharded model this rank's part of
             each.
         decay: share of itself that the average keeps each time, e.g. 0.9999.
         every_steps: optimizer updates from one time to the next.
         start_step: the average is the weights themselves up to this update: those of a warm-up do not count.
+        buffers: name -> floating-point buffers that are averaged in the same way, such as BatchNorm's running
+            statistics on this rank. Those that are not here stay the model's own.
         changed: called when `applied` has written to the weights.
     """
 
@@ -28,14 +28,16 @@ class Ema:
         decay: float,
         every_steps: int = 1,
         start_step: int = 0,
+        buffers: Mapping[str, Tensor] | None = None,
         changed: Callable[[], None] = lambda: None,
     ) -> None:
         self.decay = decay
         self.every_steps = every_steps
         self.start_step = start_step
-        self._names = list(weights)
-        self._weights = [weight.detach() for weight in weights.values()]
-        self._average = [weight.clone() for weight in self._weights]
+        buffers = buffers or {}
+        self._names, self._buffer_names = list(weights), list(buffers)
+        self._own = [tensor.detach() for tensor in (*weights.values(), *buffers.values())]
+        self._average = [tensor.clone() for tensor in self._own]
         self._changed = changed
 
     def update(self, step: int) -> None:
@@ -43,26 +45,33 @@ class Ema:
         if step % self.every_steps:
             return
         if step <= self.start_step:
-            torch._foreach_copy_(self._average, self._weights)
+            torch._foreach_copy_(self._average, self._own)
         else:
-            torch._foreach_lerp_(self._average, self._weights, 1 - self.decay)
+            torch._foreach_lerp_(self._average, self._own, 1 - self.decay)
 
     @contextmanager
     def applied(self) -> Iterator[None]:
-        """The average in the model's place for the time of the block; after it every weight is what it was."""
-        own = [weight.clone() for weight in self._weights]
-        torch._foreach_copy_(self._weights, self._average)
+        """The average in the model's place for the time of the block; after it everything is what it was."""
+        own = [tensor.clone() for tensor in self._own]
+        torch._foreach_copy_(self._own, self._average)
         self._changed()
         try:
             yield
         finally:
-            torch._foreach_copy_(self._weights, own)
+            torch._foreach_copy_(self._own, own)
             self._changed()
 
     def state(self) -> dict[str, Tensor]:
-        return dict(zip(self._names, self._average, strict=True))
+        """Name -> average, of the weights."""
+        return dict(zip(self._names, self._average, strict=False))
 
-    def load(self, state: Mapping[str, Tensor]) -> None:
-        for name, average in zip(self._names, self._average, strict=True):
+    def buffers(self) -> dict[str, Tensor]:
+        """Name -> average, of the buffers."""
+        return dict(zip(self._buffer_names, self._average[len(self._names) :], strict=True))
+
+    def load(self, state: Mapping[str, Tensor], buffers: Mapping[str, Tensor] | None = None) -> None:
+        """Go on from averages of the weights and of the buffers."""
+        averages, values = {**self.state(), **self.buffers()}, {**state, **(buffers or {})}
+        for name, average in averages.items():
             if average.numel():  # a rank may have no part of a small one
-                average.copy_(state[name].view(average.shape))
+                average.copy_(values[name].view(average.shape))

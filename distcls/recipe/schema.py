@@ -114,6 +114,8 @@ class Ema(Part):
     """Optimizer updates from one time to the next."""
     start_epoch: Annotated[float, Field(ge=0)] = 0.0
     """Up to here the average is the weights themselves: for the length of a warm-up."""
+    buffers: Literal["copy", "average"] = "copy"
+    """BatchNorm's statistics beside the average. copy: the model's own. average: averaged too, as timm, torchvision."""
 
 
 class Train(Part):

@@ -13,6 +13,7 @@ from distcls.tracking.bounded import within
 
 Mode = Literal["auto", "online", "offline"]
 
+NO_KEY = "no API key"
 PROBE_SECONDS = 8.0  # for the server to answer anything at all, name resolution included
 
 
@@ -24,6 +25,17 @@ def wanted_mode(mode: Mode) -> tuple[str, str]:
             return "disabled" if mode == "disabled" else "offline", f"WANDB_MODE={mode}"
     if mode == "offline":
         return "offline", "tracking.mode: offline"
+    why = out_of_reach()
+    if why == NO_KEY and mode == "online":
+        raise UserError(
+            "tracking.mode: no W&B API key, but the mode is online. Run `wandb login`, set WANDB_API_KEY,"
+            " or take tracking.mode=auto (offline without a key)"
+        )
+    return ("offline", why) if why else ("online", "")
+
+
+def out_of_reach() -> str:
+    """Why nothing can be written to W&B; empty if it can."""
     import wandb
 
     try:
@@ -31,17 +43,8 @@ def wanted_mode(mode: Mode) -> tuple[str, str]:
         url = settings.base_url
         key = settings.api_key or settings.identity_token_file or _netrc_key(url)
     except Exception as error:  # a key of the wrong form, an unreadable settings file
-        return "offline", first_line(error)
-    if not key:
-        if mode == "online":
-            raise UserError(
-                "tracking.mode: no W&B API key, but the mode is online. Run `wandb login`, set WANDB_API_KEY,"
-                " or take tracking.mode=auto (offline without a key)"
-            )
-        return "offline", "no API key"
-    if problem := _unreachable(url):
-        return "offline", problem
-    return "online", ""
+        return first_line(error)
+    return _unreachable(url) if key else NO_KEY
 
 
 def _netrc_key(url: str) -> str | None:
@@ -55,8 +58,8 @@ def _netrc_key(url: str) -> str | None:
     return entry[2] if entry else None
 
 
-def _unreachable(url: str) -> str | None:
-    """Why no W&B server is at `url`, None if it answers. wandb itself would find out after a minute or two."""
+def _unreachable(url: str) -> str:
+    """Why no W&B server is at `url`; empty if it answers. wandb itself would find out after a minute or two."""
 
     def ask() -> None:
         with contextlib.suppress(urllib.error.HTTPError), urllib.request.urlopen(url, timeout=PROBE_SECONDS):
@@ -66,7 +69,7 @@ def _unreachable(url: str) -> str | None:
         within(PROBE_SECONDS, ask)
     except (OSError, ValueError) as error:
         return f"{url} does not answer: {first_line(getattr(error, 'reason', error))}"
-    return None
+    return ""
 
 
 def first_line(error: object) -> str:

@@ -7,7 +7,7 @@ import pytest
 
 import distcls
 from distcls.engine.checkpoints.snapshot import Snapshots
-from distcls.engine.checkpoints.store import load_weights
+from distcls.engine.checkpoints.tensor_file import load_weights
 from distcls.engine.preemption import StopRequest
 from distcls.engine.run import train
 from distcls.errors import UserError

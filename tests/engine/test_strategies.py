@@ -14,7 +14,7 @@ import pytest
 import torch
 
 import distcls
-from distcls.engine.checkpoints.store import load_weights
+from distcls.engine.checkpoints.tensor_file import load_weights
 from distcls.tracking.jsonl import read_rows
 from tests.engine.launching import ACCELERATE_TWO, PLAIN, TORCHRUN, finish, held, launch, start
 from tests.engine.test_resume import assert_same_run, steps_logged, trainers, wait_for_step
@@ -23,7 +23,7 @@ pytestmark = pytest.mark.slow
 STRATEGIES = ["ddp", "zero1", "zero2", "zero3", "fsdp2"]
 long = pytest.mark.skipif("DISTCLS_LONG" not in os.environ, reason="minutes: DISTCLS_LONG=1 runs it")
 SETTINGS = ["train.epochs=null", "train.max_steps=24", "train.log_every_steps=1"]
-SETTINGS += ["train.accumulation_steps=2", "train.clip_grad_norm=1.0", "train.ema.decay=0.8"]
+SETTINGS += ["train.accumulation_steps=2", "train.clip_grad_norm=1.0", "train.ema={decay: 0.8, buffers: average}"]
 SETTINGS += ["optimizer.type=AdamW", "optimizer.lr=0.01", "model.freeze=[backbone.layer1]"]
 
 # What the model says in the moment of its export, beside the exported file.

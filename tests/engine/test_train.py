@@ -8,7 +8,7 @@ from typer.testing import CliRunner
 
 import distcls
 from distcls.cli.main import app
-from distcls.engine.checkpoints.store import load_weights
+from distcls.engine.checkpoints.tensor_file import load_weights
 from distcls.tracking.jsonl import read_events, read_rows
 from tests.engine.launching import ACCELERATE_TWO, PLAIN, TORCHRUN, launch
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from mmpretrain_reference import FOLDER, assert_close
+from timm.loss import BinaryCrossEntropy
 
 from distcls.errors import UserError
 from distcls.models.losses import l1_loss, weighted_loss
@@ -100,6 +101,24 @@ def test_sigmoid_cross_entropy_takes_class_numbers_and_mixed_labels(label: torch
     assert loss(scores, label, avg_factor=2).item() == pytest.approx(expected.item(), rel=1e-5)
 
 
+@pytest.mark.parametrize("threshold", [None, 0.0, 0.2, 0.5])
+@pytest.mark.parametrize("kind", ["mixed", "class numbers"])
+def test_target_threshold_is_timms(kind: str, threshold: float | None) -> None:
+    """Images mixed in any shares, an image with itself and one below the threshold among them."""
+    generator = torch.Generator().manual_seed(0)
+    scores = torch.randn(64, 7, generator=generator)
+    one, two = torch.randint(7, (2, 64), generator=generator)
+    share = torch.rand(64, 1, generator=generator)
+    share[:3, 0] = torch.tensor([0.2, 0.8, 1.0])
+    mixed = share * torch.nn.functional.one_hot(one, 7) + (1 - share) * torch.nn.functional.one_hot(two, 7)
+    target = mixed if kind == "mixed" else one
+    loss = LOSSES.build({"type": "CrossEntropyLoss", "use_sigmoid": True, "target_threshold": threshold})
+    theirs = BinaryCrossEntropy(smoothing=0.0, target_threshold=threshold)
+    torch.testing.assert_close(loss(scores, target), theirs(scores, target))
+    if kind == "mixed" and threshold == 0.2:
+        assert not loss(scores, target).isclose(BinaryCrossEntropy(smoothing=0.0)(scores, target), rtol=1e-3)
+
+
 @pytest.mark.parametrize(
     ("block", "label", "message"),
     [
@@ -161,6 +180,14 @@ def test_message_for_a_target_that_does_not_fit(block: dict, label: torch.Tensor
         (
             {"type": "CrossEntropyLoss", "pos_weight": [1.0]},
             "CrossEntropyLoss.pos_weight: weighs the positives of a sigmoid loss, expected use_sigmoid: true",
+        ),
+        (
+            {"type": "CrossEntropyLoss", "target_threshold": 0.2},
+            "CrossEntropyLoss.target_threshold: makes the targets of a sigmoid loss 0 or 1, expected use_sigmoid: true",
+        ),
+        (
+            {"type": "CrossEntropyLoss", "use_sigmoid": True, "target_threshold": 1},
+            "CrossEntropyLoss.target_threshold: got 1, expected 0 or more and below 1",
         ),
         (
             {"type": "LabelSmoothLoss", "label_smooth_val": 1.0},

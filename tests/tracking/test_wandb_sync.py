@@ -33,13 +33,13 @@ def offline_run(folder, status="finished"):
     (folder / "run.json").write_text(json.dumps(state))
 
 
-def track_sync(server, *arguments):
+def track_sync(server, *arguments, key="0" * 40):
     run = subprocess.run(
         [*COMMAND, *map(str, arguments)],
         env={
             **os.environ,
             "WANDB_BASE_URL": server if isinstance(server, str) else server.url,
-            "WANDB_API_KEY": "0" * 40,
+            "WANDB_API_KEY": key,
         },
         capture_output=True,
         text=True,
@@ -110,6 +110,9 @@ def test_a_server_that_refuses_or_is_away_is_an_error(tmp_path, serve):  # noqa:
     code, _, err = track_sync("http://127.0.0.1:9", tmp_path)
     assert code == 1
     assert err.startswith("error: W&B cannot be reached: http://127.0.0.1:9 does not answer: ")
+    code, _, err = track_sync("http://127.0.0.1:9", tmp_path, key="")
+    told = "error: W&B cannot be reached: no API key. Run `wandb login`, or set WANDB_API_KEY and WANDB_BASE_URL\n"
+    assert (code, err) == (1, told)
     code, _, err = track_sync(serve("ok"), tmp_path / "no_run")
     assert (code, err) == (1, f"error: {tmp_path}/no_run is not a run folder: it has no run.json\n")
 

@@ -13,9 +13,11 @@ import torch
 
 from distcls.engine.checkpoints.background import Background, cpu_copies
 from distcls.engine.checkpoints.progress import Progress
-from distcls.engine.checkpoints.rank_share import BUFFER, merged
+from distcls.engine.checkpoints.rank_share import AVERAGE, BUFFER, merged
 from distcls.engine.checkpoints.reshard import shard_name
-from distcls.engine.checkpoints.store import CheckpointStore, SaveFailed, flatten_state, unflatten_state
+from distcls.engine.checkpoints.state_tree import flatten_state, unflatten_state
+from distcls.engine.checkpoints.store import CheckpointStore
+from distcls.engine.checkpoints.tensor_file import SaveFailed
 from distcls.engine.checkpoints.weights_writer import WeightsWriter
 from distcls.engine.job import Job
 from distcls.engine.metrics import Totals
@@ -121,6 +123,8 @@ class Snapshots:
         job = self._job
         names, sums = window.state()
         buffers = {f"{BUFFER}{name}": buffer for name, buffer in job.classifier.named_buffers()}
+        if job.ema is not None:
+            buffers |= {f"{AVERAGE}{name}": buffer for name, buffer in job.ema.buffers().items()}
         files = {"rank": {"window": sums, **buffers}, **self._shards()}
         numbers, optimizer_tree = flatten_state(once(job.strategy))
         if job.rank == 0:
@@ -199,7 +203,8 @@ class Snapshots:
             if "type" not in changed:
                 restore_state(strategy, unflatten_state(first["once"], state["optimizer"]), moments, changed)
             if job.ema is not None:
-                job.ema.load(shards.get("ema") or shards["model"])
+                average = {name: own.get(f"{AVERAGE}{name}", own[f"{BUFFER}{name}"]) for name in job.ema.buffers()}
+                job.ema.load(shards.get("ema") or shards["model"], average)
         if state["scaler"] is not None and job.accelerator.scaler is not None:
             job.accelerator.scaler.load_state_dict(state["scaler"])
         window.load(state["window"], own["window"])

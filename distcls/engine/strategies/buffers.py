@@ -1,4 +1,4 @@
-"""BatchNorm statistics and first weights over ranks."""
+"""BatchNorm statistics, and first weights over ranks."""
 
 import hashlib
 from collections.abc import Iterator
@@ -32,6 +32,12 @@ def averaged_buffers(model: nn.Module, world_size: int) -> Iterator[None]:
     finally:
         for buffer, value in zip(buffers, own, strict=True):
             buffer.copy_(value)
+
+
+def running_statistics(model: nn.Module) -> dict[str, torch.Tensor]:
+    """The float buffers that weights files hold: what BatchNorm has seen, in place."""
+    exported = model.state_dict().keys()
+    return {name: buffer for name, buffer in model.named_buffers() if name in exported and buffer.is_floating_point()}
 
 
 def same_start(model: nn.Module, world_size: int) -> None:

@@ -75,9 +75,12 @@ class CrossEntropyLoss(Loss):
         loss_weight: factor of the result.
         class_weight: factor of each class; auto: from the training set, see `set_class_counts`.
         pos_weight: factor of each class's positives, with use_sigmoid.
+        target_threshold: with use_sigmoid, a target above it counts as 1, any other as 0: of mixed images both classes
+            are there. "ResNet strikes back" has 0.2; timm's BinaryCrossEntropy has the same argument.
 
     Raises:
-        UserError: use_sigmoid together with use_soft, or pos_weight without use_sigmoid.
+        UserError: use_sigmoid together with use_soft, pos_weight or target_threshold without use_sigmoid, or a
+            target_threshold that no target or every target is above.
     """
 
     def __init__(
@@ -88,6 +91,7 @@ class CrossEntropyLoss(Loss):
         loss_weight: float = 1.0,
         class_weight: Sequence[float] | Literal["auto"] | None = None,
         pos_weight: Sequence[float] | None = None,
+        target_threshold: float | None = None,
     ) -> None:
         super().__init__(reduction, loss_weight)
         self.class_weight: Tensor | None
@@ -98,8 +102,18 @@ class CrossEntropyLoss(Loss):
             raise UserError(
                 "CrossEntropyLoss.pos_weight: weighs the positives of a sigmoid loss, expected use_sigmoid: true"
             )
+        if target_threshold is not None and not use_sigmoid:
+            raise UserError(
+                "CrossEntropyLoss.target_threshold: makes the targets of a sigmoid loss 0 or 1, expected use_sigmoid: "
+                "true"
+            )
+        if target_threshold is not None and not 0 <= target_threshold < 1:
+            raise UserError(
+                f"CrossEntropyLoss.target_threshold: got {target_threshold:g}, expected 0 or more and below 1"
+            )
         self.use_sigmoid = use_sigmoid
         self.use_soft = use_soft
+        self.target_threshold = target_threshold
         # buffers, to sit on the device before the first step; not in the state_dict, where MMPretrain has none
         self._auto = class_weight == "auto"
         self.register_buffer("class_weight", _weights(class_weight), persistent=False)
@@ -131,6 +145,8 @@ class CrossEntropyLoss(Loss):
         if self.use_sigmoid and target.ndim == 1:
             target = per_class(target, pred, "CrossEntropyLoss")
         self._check(pred, target)
+        if self.target_threshold is not None:
+            target = (target > self.target_threshold).to(target.dtype)
         arguments = (pred, target, weight, reduction, avg_factor, self.class_weight)
         if self.use_sigmoid:
             return binary_cross_entropy(*arguments, pos_weight=self.pos_weight)

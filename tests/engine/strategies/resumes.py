@@ -16,6 +16,7 @@ from distcls.engine.checkpoints.store import CheckpointStore
 from distcls.engine.metrics import Totals
 from distcls.engine.ranks import collectives
 from distcls.engine.strategies.accelerator import make_accelerator
+from distcls.engine.strategies.buffers import running_statistics
 from distcls.engine.strategies.choose import make_strategy
 from distcls.optim.ema import Ema
 from distcls.optim.optimizers import SGD, AdamW
@@ -61,7 +62,12 @@ class Run:
             clip_grad_norm=CLIP,
             deepspeed_overrides={},
         )
-        self.ema = Ema(self.strategy.local_weights(), decay=0.5, changed=self.strategy.weights_changed)
+        self.ema = Ema(
+            self.strategy.local_weights(),
+            decay=0.5,
+            buffers=running_statistics(self.classifier),
+            changed=self.strategy.weights_changed,
+        )
         self.trackers = SimpleNamespace(sync=lambda: None, event=lambda *_, **__: None, warn=print)
         self.val_loader, self.tta = SimpleNamespace(protocol={}), None
         self.window = Totals(accelerator.device, self.world_size)
@@ -92,6 +98,7 @@ class Run:
         return [
             *(tensor.clone() for tensor in self.strategy.local_weights().values()),
             *(tensor.clone() for tensor in self.ema.state().values()),
+            *(tensor.clone() for tensor in self.ema.buffers().values()),
             *(tensor.clone() for tensor in self.classifier.buffers()),
             self.window.sums.clone(),
         ]
