@@ -14,7 +14,7 @@ import distcls
 from distcls.models.common.batch_norm import fused, launches
 
 pytest.importorskip("triton", reason="triton comes with torch for CUDA")
-from tests.compiled_kernels import launches_compiled  # noqa: E402
+from tests.compiled_kernels import launches_compiled
 
 pytestmark = pytest.mark.slow
 BLOCK = {

@@ -9,7 +9,10 @@ import triton.language as tl
 
 @triton.jit
 def first_of_tile(DESCENDING: tl.constexpr, BLOCK_ROWS: tl.constexpr):
-    """The first row of this program's tile. DESCENDING: the map's end comes first, so that its beginning is what the L2 keeps."""
+    """The first row of this program's tile.
+
+    DESCENDING: the map's end is written first, so that the L2 keeps its beginning.
+    """
     place = tl.program_id(0).to(tl.int64)
     if DESCENDING:
         place = tl.num_programs(0) - 1 - place
