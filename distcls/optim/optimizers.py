@@ -5,7 +5,7 @@ One that is `elementwise` updates every element from its own gradient and state 
 FSDP2 as it would the whole; one that needs norms over a parameter or its shape (LAMB, Muon) is not.
 """
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 from pydantic import Field
@@ -40,7 +40,7 @@ class SGD(torch.optim.SGD):
         on_gpu = _on_gpu(model)
         # torch's fused kernel of Adam takes the shards of FSDP2, that of SGD (2.14) refuses them in the first step
         sharded = isinstance(next(model.parameters()), DTensor)
-        kernels = {"foreach": on_gpu} if sharded else {"fused": on_gpu}
+        kernels: dict[str, Any] = {"foreach": on_gpu} if sharded else {"fused": on_gpu}
         super().__init__(groups, lr=lr, momentum=momentum, dampening=dampening, nesterov=nesterov, **kernels)
 
 
