@@ -92,7 +92,7 @@ def last_words(status: str, folder: RunFolder, progress: Progress) -> list[str]:
     if status == "preempted":
         return [f"preempted at step {progress.step}, saved in {folder.path}: start the same command again to go on"]
     figures = " ".join(
-        f"{name} {progress.last[name]:.4f}" for name in ("loss", "top1", "top5", "map") if name in progress.last
+        f"{name} {value:.4f}" for name, value in progress.last.items() if name.startswith(("loss", "top", "map"))
     )
     name = criterion(progress.last)
     best = f"best {name} {progress.best[name]:.4f} at step {progress.best['step']}"

@@ -28,7 +28,9 @@ def freeze(model: ImageClassifier, patterns: Sequence[str]) -> list[str]:
         named = [name for name in modules if name and fnmatchcase(name, pattern)]
         single = {name for name in parameters if fnmatchcase(name, pattern)}
         if not named and not single:
-            raise UserError(f"no module or parameter has the name {pattern!r}.{did_you_mean(pattern, modules)}")
+            inside = [name for name in modules if name.endswith(f".{pattern}")]
+            hint = f" Did you mean {inside[0]!r}?" if inside else did_you_mean(pattern, modules)
+            raise UserError(f"no module or parameter has the name {pattern!r}.{hint}")
         kept += named
         frozen |= single | {name for name in parameters if _within(name, named)}
     for name in frozen:

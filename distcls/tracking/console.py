@@ -85,7 +85,8 @@ class Console:
     def val_row(self, row: Row) -> None:
         """A row of evaluation metrics: one line of the epoch table."""
         if not self._live:
-            self._line(row, "val", ("loss", "top1", "top5", "map", "n"))
+            topk = [name.removeprefix("val/") for name in row if name.startswith("val/top")]
+            self._line(row, "val", ("loss", *topk, "map", "n"))
             return
         train = self._train
         best = row.get("best/val_top1")

@@ -20,7 +20,9 @@ PROBE_SECONDS = 8.0  # for the server to answer anything at all, name resolution
 def wanted_mode(mode: Mode) -> tuple[str, str]:
     """wandb's mode, and why it is not online."""
     if mode == "auto":
-        mode = os.environ.get("WANDB_MODE", "auto")  # type: ignore[assignment]
+        mode = os.environ.get("WANDB_MODE") or "auto"  # type: ignore[assignment]
+        if mode == "auto":
+            os.environ.pop("WANDB_MODE", None)  # wandb refuses an empty one
         if mode in ("offline", "disabled", "dryrun"):
             return "disabled" if mode == "disabled" else "offline", f"WANDB_MODE={mode}"
     if mode == "offline":

@@ -162,7 +162,8 @@ def test_a_missing_sidecar(copy):
     copy.with_suffix(".json").unlink()
     assert refusal(copy) == (
         f"{copy.with_suffix('.json')}: no such file: the class names and statistics of {copy} are in it. "
-        "Copy it from where copy.beton came from, or write both again with `distcls data convert`."
+        f"Copy it from where copy.beton came from; for a file of ffcv-imagenet write it with `distcls data describe {copy} "
+        "--class-names FILE`; or write both again with `distcls data convert`."
     )
 
 

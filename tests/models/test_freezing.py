@@ -47,3 +47,9 @@ def test_a_pattern_that_names_nothing() -> None:
         freeze(classifier, ["backbone.layer1", "backbone.layr2"])
     assert str(caught.value) == "no module or parameter has the name 'backbone.layr2'. Did you mean 'backbone.layer2'?"
     assert all(one.requires_grad for one in classifier.parameters())
+
+
+def test_a_name_without_its_part_is_understood() -> None:
+    with pytest.raises(UserError) as caught:
+        freeze(model(), ["layer1"])
+    assert str(caught.value) == "no module or parameter has the name 'layer1'. Did you mean 'backbone.layer1'?"

@@ -240,6 +240,7 @@ tracker.finish("finished")
     [
         ({}, "no API key"),
         ({"WANDB_MODE": "offline", "WANDB_API_KEY": "0" * 40}, "WANDB_MODE=offline"),
+        ({"WANDB_MODE": ""}, "no API key"),
         ({"WANDB_API_KEY": "0" * 40}, "{url} does not answer: [Errno 111] Connection refused"),
     ],
 )

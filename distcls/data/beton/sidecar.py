@@ -88,7 +88,10 @@ def read_sidecar(beton: Path) -> Sidecar:
         DataError: it is missing or not a sidecar.
     """
     path = sidecar_path(beton)
-    again = f"Copy it from where {beton.name} came from, or write both again with `distcls data convert`."
+    again = (
+        f"Copy it from where {beton.name} came from; for a file of ffcv-imagenet write it with "
+        f"`distcls data describe {beton} --class-names FILE`; or write both again with `distcls data convert`."
+    )
     try:
         return Sidecar.model_validate(json.loads(path.read_bytes()))
     except FileNotFoundError:

@@ -35,7 +35,7 @@ class AnnotationSource(ImageFiles):
         if not self.files:
             raise DataError(f"{path}: lists no images")
         largest = max(label for _, label in self.files)
-        self.class_names = read_lines(classes) if classes else [str(label) for label in range(largest + 1)]
+        self.class_names = _names(read_lines(classes)) if classes else [str(label) for label in range(largest + 1)]
         if largest >= len(self.class_names):
             raise DataError(
                 f"{path}: got class number {largest}, expected 0..{len(self.class_names) - 1}, the lines of {classes}"
@@ -44,3 +44,9 @@ class AnnotationSource(ImageFiles):
     def fingerprint(self, indices: list[int] | None = None) -> str:
         """Over names, sizes and labels."""
         return super().fingerprint(list(range(len(self))) if indices is None else indices)
+
+
+def _names(lines: list[str]) -> list[str]:
+    """Of Awesome-Backbones' annotations.txt, where each name is followed by its number: the names."""
+    numbered = all(line.endswith(f" {number}") for number, line in enumerate(lines))
+    return [line.rpartition(" ")[0] for line in lines] if numbered else lines

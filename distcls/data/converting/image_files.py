@@ -43,6 +43,8 @@ class ImageFiles:
         try:
             with Image.open(path) as image:
                 yield image
+        except FileNotFoundError as error:
+            raise DataError(f"{path}: no such file. Paths of a list begin at the list, or at --image-root.") from error
         except (UnidentifiedImageError, Image.DecompressionBombError, OSError, SyntaxError, ValueError) as error:
             raise DataError(f"{path}: cannot be read as an image: {error}. Mend it or move it away.") from error
 

@@ -29,6 +29,19 @@ def test_paths_with_class_numbers(listed, tmp_path):
     assert open_source(listed, image_root=tmp_path / "images").class_names == ["0", "1", "2"]
 
 
+@pytest.mark.parametrize(
+    ("text", "names"),
+    [
+        ("cat 0\ngreat white 1\nbird 2\n", ["cat", "great white", "bird"]),  # Awesome-Backbones' annotations.txt
+        ("area 51\nroute 66\ncatch 22\n", ["area 51", "route 66", "catch 22"]),
+    ],
+)
+def test_classes_with_their_own_numbers(listed, tmp_path, text, names):
+    classes = tmp_path / "annotations.txt"
+    classes.write_text(text)
+    assert open_source(listed, image_root=tmp_path / "images", classes=classes).class_names == names
+
+
 def test_the_fingerprint_covers_the_labels(listed, tmp_path):
     before = open_source(listed, image_root=tmp_path / "images").fingerprint()
     listed.write_text("a.png 2\nsub/a b.png 1\na.png 2\n")
