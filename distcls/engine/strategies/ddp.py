@@ -34,6 +34,19 @@ class DDP(TorchStrategy):
         warnings.filterwarnings("ignore", message="`broadcast_buffers` is deprecated", category=FutureWarning)
         self.model, self.optimizer = accelerator.prepare(classifier, self.torch_optimizer)
         self._trained = [(name, one) for name, one in classifier.named_parameters() if one.requires_grad]
+        if isinstance(self.model, DistributedDataParallel) and accelerator.num_processes > 2:
+            self._fix_buckets(self.model)
+
+    def _fix_buckets(self, model: DistributedDataParallel) -> None:
+        """A backward pass of zeros, so that the gradients lie in the same buckets in every step of every attempt.
+
+        DDP fills its buckets anew after its first backward pass, in the order in which the gradients came. From three
+        ranks on the order of additions depends on a gradient's place in its bucket: the first step of an attempt
+        that goes on would round differently from the same step of a run that nobody disturbed.
+        """
+        model.reducer.prepare_for_backward([])
+        torch.stack([parameter.sum() * 0 for _, parameter in self._trained]).sum().backward()
+        self.torch_optimizer.zero_grad()
 
     @contextmanager
     def micro_batch(self, *, last: bool) -> Iterator[None]:

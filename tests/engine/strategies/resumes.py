@@ -1,4 +1,4 @@
-"""Started by test_resumes.py on two ranks: a run of every strategy, saved half-way and gone on with by a model and an
+"""Started by test_resumes.py on three ranks: a run of every strategy, saved half-way and gone on with by a model and an
 optimizer that are built anew, from other first weights."""
 
 import copy
@@ -30,7 +30,7 @@ OPTIMIZERS = {
     "amsgrad": lambda model: AdamW(model, lr=0.01, amsgrad=True, weight_decay=0.1, paramwise_cfg=NORMS),
 }
 NORMS = {"norm_decay_mult": 0.0}  # two groups
-BATCH, PARTS, HALF, CLIP = 32, 2, 3, 0.75  # images of all ranks and parts, micro-batches of a rank, updates to the save
+BATCH, PARTS, HALF, CLIP = 48, 2, 3, 0.7  # images of all ranks and parts, micro-batches of a rank, updates to the save
 
 
 class Block(nn.Module):
