@@ -31,7 +31,7 @@ from distcls.engine.ranks.code_version import code_version
 from distcls.engine.ranks.heartbeat import Heartbeat
 from distcls.engine.ranks.meeting import meet
 from distcls.engine.ranks.shared_folder import NFS_CACHE_S, check_shared
-from distcls.engine.ranks.watchdog import RankLost, Watchdog, collective_timeout, is_collective_error
+from distcls.engine.ranks.watchdog import RankLost, Watchdog, collective_timeout, is_collective_error, lost_unwatched
 from distcls.engine.records.batch_record import record_batches
 from distcls.engine.records.environment import environment, place, record
 from distcls.engine.records.run_folder import RunFolder, Start
@@ -109,6 +109,10 @@ def run(recipe_path: Path, overrides: Sequence[str], stop: StopRequest) -> Outco
         outcome = _attempt(plan, accelerator, local_world_size, stop)
         ended = True
         return outcome
+    except RuntimeError as error:
+        if world_size == 1 or not is_collective_error(error):
+            raise
+        raise lost_unwatched(error) from error
     finally:
         # After an error it would wait for ranks that are gone.
         if torch.distributed.is_initialized() and (ended or world_size == 1):
