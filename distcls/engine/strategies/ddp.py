@@ -10,8 +10,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from distcls.engine.strategies.shards import Run, whole_run
-from distcls.engine.strategies.strategy import TorchStrategy
-from distcls.errors import UserError
+from distcls.engine.strategies.strategy import TorchStrategy, refuse_idle
 
 
 class DDP(TorchStrategy):
@@ -64,14 +63,7 @@ class DDP(TorchStrategy):
                 gradient for ever, or fail in the next step.
         """
         if isinstance(self.model, DistributedDataParallel):
-            idle = [name for name, parameter in self._trained if parameter.grad is None]
-            if idle:
-                names = ", ".join(idle[:4]) + (", ..." if len(idle) > 4 else "")
-                raise UserError(
-                    f"{len(idle)} parameters had no part in the loss: {names}. On several ranks every parameter that "
-                    "is trained must have one in every step: take out the layers that are not used, or name them in "
-                    "model.freeze"
-                )
+            refuse_idle([name for name, one in self._trained if one.grad is None], "On several ranks")
         return super().update(measure=measure)
 
     def weights(self) -> list[tuple[Tensor, Run]]:
