@@ -194,7 +194,9 @@ def test_on_two_ranks_layers_without_a_part_in_the_loss_are_named(tiny_recipe, t
 
 @pytest.mark.slow
 def test_under_zero_layers_without_a_part_in_the_loss_would_decay_and_are_named(tiny_recipe, plugin):
-    code, output = launch(PLAIN, tiny_recipe, *SHORT, plugin, "model.backbone={type: Idle}", "distributed.strategy=zero2")
+    code, output = launch(
+        PLAIN, tiny_recipe, *SHORT, plugin, "model.backbone={type: Idle}", "distributed.strategy=zero2"
+    )
     assert code == 1
     assert (
         "error: 2 parameters had no part in the loss: backbone.idle.weight, backbone.idle.bias. Under zero2 every "
