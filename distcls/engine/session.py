@@ -109,10 +109,10 @@ def run(recipe_path: Path, overrides: Sequence[str], stop: StopRequest) -> Outco
         outcome = _attempt(plan, accelerator, local_world_size, stop)
         ended = True
         return outcome
-    except RuntimeError as error:
-        if world_size == 1 or not is_collective_error(error):
+    except RuntimeError as broken:
+        if world_size == 1 or not is_collective_error(broken):
             raise
-        raise lost_unwatched(error) from error
+        raise lost_unwatched(broken) from broken
     finally:
         # After an error it would wait for ranks that are gone.
         if torch.distributed.is_initialized() and (ended or world_size == 1):

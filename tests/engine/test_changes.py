@@ -195,7 +195,13 @@ def test_on_two_ranks_layers_without_a_part_in_the_loss_are_named(tiny_recipe, t
 @pytest.mark.slow
 def test_under_zero_layers_without_a_part_in_the_loss_would_decay_and_are_named(tiny_recipe, plugin):
     code, output = launch(
-        PLAIN, tiny_recipe, *SHORT, plugin, "model.backbone={type: Idle}", "distributed.strategy=zero2"
+        PLAIN,
+        tiny_recipe,
+        *SHORT,
+        plugin,
+        "model.backbone={type: Idle}",
+        "train.max_steps=4",
+        "distributed.strategy=zero2",
     )
     assert code == 1
     assert (
