@@ -67,9 +67,8 @@ def slurm(
             folder = folder.parent
         else:
             changes.append(f"output_dir={folder}/task_%a")
-    folder.mkdir(
-        parents=True, exist_ok=True
-    )  # sbatch does not make the folder of its log, the job fails without a word
+    # sbatch does not make the folder of its log: the job would fail without a word.
+    folder.mkdir(parents=True, exist_ok=True)
     script = folder / "slurm.sbatch"
     text = batch_script(request, recipe, changes, name=name, folder=folder)
     script.write_text(text)

@@ -82,8 +82,10 @@ class MeasuredRuns:
 
     @classmethod
     def read(cls, path: Path) -> Self:
-        """Raises:
-        UserError: there is no such file, or it was not written by `write`.
+        """What `write` has written.
+
+        Raises:
+            UserError: there is no such file, or it was not written by `write`.
         """
         try:
             content = json.loads(path.read_bytes())
@@ -103,8 +105,13 @@ class MeasuredRuns:
         replace_file(path, json.dumps(asdict(self), indent=1).encode() + b"\n")
 
     def refuse_another_recipe(self, folder: Path, recipe: Mapping[str, Any]) -> None:
-        """Raises:
-        UserError: the run of `recipe` learned something else.
+        """See that a run of `recipe` learned what these runs did.
+
+        Args:
+            folder: of the run, for the message.
+
+        Raises:
+            UserError: it did not.
         """
         lines = [
             f"  {key}: {show(was)} measured, {show(is_)} in the run"
