@@ -208,7 +208,6 @@ def _loaders(
     resolution, size = resolution_of(data.resolution)
     shape = {"rank": accelerator.process_index, "world_size": ranks, "device": accelerator.device, "dtype": images}
     shape["workers"] = data.workers or cores_per_rank(local_world_size)
-    shape["interpolation"] = data.interpolation
     train_loader = TrainLoader(
         datasets.train,
         resolution=resolution,
@@ -227,6 +226,7 @@ def _loaders(
         batch_size=recipe.eval.batch_size or train.global_batch_size // (ranks * train.accumulation_steps),
         mean=datasets.train.mean,
         std=datasets.train.std,
+        interpolation=data.interpolation,
         **shape,
     )
     return train_loader, val_loader

@@ -23,7 +23,7 @@ from distcls.engine.fit_ranks import check_device, check_ranks
 from distcls.engine.initial_weights import InitialWeights
 from distcls.engine.located import located
 from distcls.engine.outcome import Outcome
-from distcls.engine.plugins import Plugin, import_parts
+from distcls.engine.plugins import Plugin, checked_recipe
 from distcls.engine.preemption import StopRequest
 from distcls.engine.ranks import collectives, heartbeat, network, preflight, topology
 from distcls.engine.ranks.code_version import code_version
@@ -39,8 +39,8 @@ from distcls.engine.totals import Totals
 from distcls.engine.trainer import train
 from distcls.errors import UserError
 from distcls.recipe.refill import refilled
-from distcls.recipe.schema import Recipe, check
-from distcls.recipe.source import Source, read
+from distcls.recipe.schema import Recipe
+from distcls.recipe.source import Source
 from distcls.recipe.yaml12 import to_yaml
 from distcls.tracking.console import Console
 from distcls.tracking.trackers import Trackers
@@ -69,9 +69,7 @@ def prepare(recipe_path: Path, overrides: Sequence[str], world_size: int) -> Pre
     Raises:
         UserError: all mistakes of the recipe; damaged data; a launcher that contradicts the recipe.
     """
-    source = read(recipe_path, overrides)
-    plugins = import_parts(source)
-    recipe = check(source)
+    recipe, source, plugins = checked_recipe(recipe_path, overrides)
     preflight.preflight(precision=recipe.train.precision, strategy=recipe.distributed.strategy)
     datasets = open_datasets(recipe, source)
     check_ranks(recipe, source, world_size, gpu=torch.cuda.is_available())
