@@ -9,7 +9,7 @@ from typing import Any, Literal
 import torch
 from accelerate import Accelerator
 
-from distcls.data.augmenting.augment import AUGMENT_VERSION
+from distcls.data.augmenting.draws import AUGMENT_VERSION
 from distcls.data.decoding.jpeg_window import window_decoder
 from distcls.data.sampling.order import ORDER_VERSION
 from distcls.engine.announce import announce, last_words

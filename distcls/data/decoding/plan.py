@@ -7,7 +7,7 @@ from typing import Literal
 import numpy as np
 import torch
 
-from distcls.data.augmenting.augment import Windows
+from distcls.data.augmenting.windows import Windows
 from distcls.data.beton.file_format import JPEG
 
 # How a window becomes the output. bilinear: antialiased, Pillow's and torchvision's. ffcv_area: OpenCV's INTER_AREA.
