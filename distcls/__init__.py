@@ -9,7 +9,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+from distcls.version import __version__
+
 __all__ = ["__version__", "build_model", "load", "train"]
 
 if TYPE_CHECKING:

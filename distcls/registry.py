@@ -16,14 +16,16 @@ class Registry:
         role: the word for error messages, e.g. ``"backbone"``.
         given: constructor arguments that the builder supplies and a recipe may not.
         found: those that it finds out where a recipe leaves them out.
+        example: the class that messages show.
 
     A registered class's constructor signature is its schema: annotated keyword arguments, defaults once, there. An
     argument that is itself a block of another role is annotated with that role's registry:
     ``loss: Annotated[dict, LOSSES]`` is one block, ``Annotated[list, LOSSES]`` a list of them.
     """
 
-    def __init__(self, role: str, given: tuple[str, ...] = (), found: tuple[str, ...] = ()) -> None:
+    def __init__(self, role: str, given: tuple[str, ...] = (), found: tuple[str, ...] = (), example: str = "") -> None:
         self.role = role
+        self.example = example
         self.given = given
         self.found = found
         self._classes: dict[str, type] = {}
@@ -74,20 +76,20 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     return f" Did you mean {near!r}?" if near else ""
 
 
-def nearest(word: str, known: Iterable[str]) -> str | None:
+def nearest(word: str, known: Iterable[str], cutoff: float = 0.6) -> str | None:
     """The known word that was probably meant: small and capital letters count as equal, so `sgd` finds `SGD`."""
     lowered = {one.lower(): one for one in known}
-    near = difflib.get_close_matches(word.lower(), lowered, n=1)
+    near = difflib.get_close_matches(word.lower(), lowered, n=1, cutoff=cutoff)
     return lowered[near[0]] if near else None
 
 
-BACKBONES = Registry("backbone")
-NECKS = Registry("neck")
-HEADS = Registry("head", found=("in_channels",))
-LOSSES = Registry("loss")
-TRANSFORMS = Registry("augmentation")
-MIXES = Registry("mixing")
-OPTIMIZERS = Registry("optimizer", given=("model",))
-SCHEDULES = Registry("schedule", given=("total_steps", "steps_per_epoch"))
+BACKBONES = Registry("backbone", example="ResNet")
+NECKS = Registry("neck", example="GlobalAveragePooling")
+HEADS = Registry("head", found=("in_channels",), example="LinearClsHead")
+LOSSES = Registry("loss", example="CrossEntropyLoss")
+TRANSFORMS = Registry("augmentation", example="RandomResizedCrop")
+MIXES = Registry("mixing", example="Mixup")
+OPTIMIZERS = Registry("optimizer", given=("model",), example="SGD")
+SCHEDULES = Registry("schedule", given=("total_steps", "steps_per_epoch"), example="CosineWarmup")
 TRACKERS = Registry("tracker", given=("run_folder", "run_id", "config"))
 ROLES = (BACKBONES, NECKS, HEADS, LOSSES, TRANSFORMS, MIXES, OPTIMIZERS, SCHEDULES, TRACKERS)

@@ -10,6 +10,8 @@ from distcls.engine.job import Job
 from distcls.engine.ranks.topology import cores_per_rank
 from distcls.engine.records.run_folder import RunFolder, Start
 
+_LAUNCHERS = ("ACCELERATE_MIXED_PRECISION", "TORCHELASTIC_RUN_ID")  # what accelerate and torchrun set for their ranks
+
 
 def announce(
     job: Job,
@@ -49,6 +51,11 @@ def announce(
         job.trackers.event("resumed", step=progress.step, changed=start.changed, allowed=start.allowed)
         for line in start.notes():
             job.console.note(f"from step {progress.step + 1} on: {line}")
+        if progress.step > job.total_steps:
+            job.console.note(
+                f"the recipe now ends at step {job.total_steps} and the run is at step {progress.step} already: "
+                "nothing more is trained, it ends with the weights that it has"
+            )
     job.console.start(job.total_steps, job.steps_per_epoch, progress.step)
 
 
@@ -59,10 +66,11 @@ def idle_cores(cores: int, said: Mapping[str, str], launcher: Mapping[str, str])
     Args:
         cores: of this rank.
         said: this process's environment.
-        launcher: the environment that its launcher was started with.
+        launcher: the environment that its parent was started with; empty where that cannot be read.
     """
-    threads = said.get("OMP_NUM_THREADS")
-    if threads != "1" or cores == 1 or not launcher or "OMP_NUM_THREADS" in launcher:
+    # The parent is a launcher if it has set its own mark. A shell has not, and what it exports is not in its environ.
+    launched = bool(launcher) and any(mark in said and mark not in launcher for mark in _LAUNCHERS)
+    if said.get("OMP_NUM_THREADS") != "1" or cores == 1 or not launched or "OMP_NUM_THREADS" in launcher:
         return None
     return (
         f"each rank computes with 1 thread and has {cores} cores: the launcher has set OMP_NUM_THREADS=1; start it "

@@ -13,9 +13,9 @@ from distcls.engine.cuda_graphs import capture_backbone
 from distcls.engine.evaluation.class_metrics import ClassMetrics
 from distcls.engine.evaluation.predictions import Predictions
 from distcls.engine.fit import misfits, model_misfits
-from distcls.engine.fit_ranks import reported_at
 from distcls.engine.initial_weights import InitialWeights
 from distcls.engine.job import Job
+from distcls.engine.located import located_at
 from distcls.engine.performance.device_facts import device_facts
 from distcls.engine.preemption import StopRequest
 from distcls.engine.ranks.heartbeat import Heartbeat
@@ -32,7 +32,7 @@ from distcls.models.freezing import freeze
 from distcls.models.weights import Report
 from distcls.optim.ema import Ema
 from distcls.optim.param_groups import learning_rates
-from distcls.recipe.errors import KeyPath, Problem, RecipeError
+from distcls.recipe.errors import Mistake
 from distcls.recipe.schema import Ema as EmaSettings
 from distcls.recipe.schema import Recipe
 from distcls.recipe.source import Source
@@ -57,20 +57,18 @@ def open_datasets(recipe: Recipe, source: Source) -> Datasets:
     Raises:
         RecipeError: a file is missing or damaged, or the recipe does not fit what is in it.
     """
-    problems: list[Problem] = []
+    mistakes: list[Mistake] = []
     opened = []
     for split, paths in (("train", recipe.data.train.path), ("val", recipe.data.val.path)):
         try:
             opened.append(BetonDataset(paths))
         except DataError as error:
-            path: KeyPath = ("data", split, "path")
-            problems.append(Problem(source.at(path), path, str(error)))
-    if problems:
-        raise RecipeError(source.recipe, problems)
+            mistakes.append((("data", split, "path"), str(error)))
+    if mistakes:
+        raise source.error(*mistakes)
     train, val = opened
-    problems = misfits(recipe, source, train, val)
-    if problems:
-        raise RecipeError(source.recipe, problems)
+    if mistakes := misfits(recipe, train, val):
+        raise source.error(*mistakes)
     return Datasets(train, val)
 
 
@@ -90,10 +88,10 @@ def build_model(
     seed_building(recipe.train.seed)
     resolution, size = resolution_of(recipe.data.resolution)
     model = build_classifier(recipe.model.model_dump(), image_size=(size, size), init_weights=not resuming)
-    if problems := model_misfits(model, recipe, source, resolution):
-        raise RecipeError(source.recipe, problems)
+    if mistakes := model_misfits(model, recipe, resolution):
+        raise source.error(*mistakes)
     report = None if resuming or initial_weights is None else initial_weights.load_into(model)
-    with reported_at(source, ("model", "freeze")):
+    with located_at(source, ("model", "freeze")):
         freeze(model, recipe.model.freeze)
     return model, report
 
@@ -255,7 +253,7 @@ def _average(settings: EmaSettings, strategy: Strategy, classifier: ImageClassif
 
 
 def _blocks(recipe: Recipe, source: Source, classifier: ImageClassifier) -> list[nn.Module]:
-    with reported_at(source, ("distributed", "wrap")):
+    with located_at(source, ("distributed", "wrap")):
         blocks = find_blocks(classifier, recipe.distributed.wrap)
         if not blocks and recipe.distributed.activation_checkpointing:
             name = type(classifier.backbone).__name__

@@ -10,15 +10,14 @@ from distcls.data.augmenting.resolution import Progressive
 from distcls.data.dataset import BetonDataset
 from distcls.errors import UserError
 from distcls.models.classifier import ImageClassifier, at_rest
-from distcls.recipe.errors import KeyPath, Problem
+from distcls.recipe.errors import Mistake
 from distcls.recipe.schema import Recipe
-from distcls.recipe.source import Source
 from distcls.registry import HEADS
 
 
-def misfits(recipe: Recipe, source: Source, train: BetonDataset, val: BetonDataset) -> list[Problem]:
+def misfits(recipe: Recipe, train: BetonDataset, val: BetonDataset) -> list[Mistake]:
     """Every contradiction between the recipe and what is in the files."""
-    found: list[tuple[KeyPath, str]] = []
+    found: list[Mistake] = []
     head, batch = recipe.model.head, recipe.train.global_batch_size
     for split, data in (("train", train), ("val", val)):
         if head.get("num_classes") not in (None, data.num_classes):
@@ -35,23 +34,26 @@ def misfits(recipe: Recipe, source: Source, train: BetonDataset, val: BetonDatas
             f"larger than the training set: got {batch}, expected at most {len(train)}, the images of {train.paths[0]}"
         )
         found.append((("train", "global_batch_size"), text))
+    elif recipe.train.epochs is not None and not round(recipe.train.epochs * (len(train) // batch)):
+        text = (
+            f"not one step: got {recipe.train.epochs:g} epochs of {len(train) // batch} steps of {batch} images, "
+            "expected more, or train.max_steps"
+        )
+        found.append((("train", "epochs"), text))
     found += _labels(HEADS[head["type"]], train, val)
     if recipe.data.sampler == "balanced" and train.multi_label:
         text = f"balanced needs one label per image: {train.paths[0]} holds any number of them; expected shuffle"
         found.append((("data", "sampler"), text))
-    found += _metrics(recipe, HEADS[head["type"]])
-    return [Problem(source.at(path), path, text) for path, text in found]
+    return found + _metrics(recipe, HEADS[head["type"]])
 
 
-def model_misfits(
-    model: ImageClassifier, recipe: Recipe, source: Source, resolution: int | Progressive
-) -> list[Problem]:
+def model_misfits(model: ImageClassifier, recipe: Recipe, resolution: int | Progressive) -> list[Mistake]:
     """What only a built model shows: a size of images that it cannot take, a loss that cannot take mixed labels.
 
     Found by trying, with one image of zeros for each size: whatever a plug-in or a library's model is, it need not say
     so itself. Costs nothing where a recipe has one size and no mixing.
     """
-    found: list[tuple[KeyPath, str]] = []
+    found: list[Mistake] = []
     sizes = sorted(resolution.sides()) if isinstance(resolution, Progressive) else [resolution]
     usual = sizes[-1]
     expected = "or a model for any size, such as timm's with dynamic_img_size: true"
@@ -68,7 +70,7 @@ def model_misfits(
         if recipe.data.mix and not found and (said := _soft_labels_refused(model, usual)):
             text = f"the labels that it mixes are not for this head or its loss: got {said}, "
             found.append((("data", "mix"), text + "expected a loss for targets (N, C), such as CrossEntropyLoss"))
-    return [Problem(source.at(path), path, text) for path, text in found]
+    return found
 
 
 def _soft_labels_refused(model: ImageClassifier, size: int) -> str | None:
@@ -96,7 +98,7 @@ def _raised(call: Callable[..., Any], *arguments: Any) -> str | None:
     return None
 
 
-def _labels(head: Any, train: BetonDataset, val: BetonDataset) -> list[tuple[KeyPath, str]]:
+def _labels(head: Any, train: BetonDataset, val: BetonDataset) -> list[Mistake]:
     """A head that is no ClsHead does not say what it takes, and is believed."""
     kinds = {False: "one label per image", True: "any number of labels per image"}
     if train.multi_label != val.multi_label:
@@ -116,7 +118,7 @@ def _labels(head: Any, train: BetonDataset, val: BetonDataset) -> list[tuple[Key
     return [(("model", "head", "type"), text)]
 
 
-def _metrics(recipe: Recipe, head: Any) -> list[tuple[KeyPath, str]]:
+def _metrics(recipe: Recipe, head: Any) -> list[Mistake]:
     if not recipe.eval.metrics or hasattr(head, "scores"):
         return []
     text = f"needs a head that gives probabilities: {head.__name__} has no scores(logits), which ClsHead's heads have"

@@ -1,14 +1,12 @@
 """Where a recipe does not fit the ranks that it is started on: known before a process group or a GPU is touched."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 from importlib.util import find_spec
 
 import torch
 
 from distcls.engine.strategies.deepspeed_config import refused_overrides
-from distcls.errors import UserError
-from distcls.recipe.errors import KeyPath, Problem, RecipeError
+from distcls.recipe.errors import KeyPath, Mistake
 from distcls.recipe.schema import Recipe
 from distcls.recipe.source import Source
 from distcls.registry import OPTIMIZERS
@@ -25,10 +23,10 @@ def check_ranks(recipe: Recipe, source: Source, ranks: int, *, gpu: bool) -> Non
     """
     found = [*_batch(recipe, ranks), *_strategy(recipe), *_gpus_only(recipe, ranks, gpu)]
     if found:
-        raise RecipeError(source.recipe, [Problem(source.at(path), path, text) for path, text in found])
+        raise source.error(*found)
 
 
-def _batch(recipe: Recipe, ranks: int) -> Iterator[tuple[KeyPath, str]]:
+def _batch(recipe: Recipe, ranks: int) -> Iterator[Mistake]:
     """The global batch must divide into equal micro-batches, with mixing into even ones."""
     batch, accumulation = recipe.train.global_batch_size, recipe.train.accumulation_steps
     if batch % (ranks * accumulation):
@@ -45,7 +43,7 @@ def _batch(recipe: Recipe, ranks: int) -> Iterator[tuple[KeyPath, str]]:
         yield ("data", "mix"), text
 
 
-def _strategy(recipe: Recipe) -> Iterator[tuple[KeyPath, str]]:
+def _strategy(recipe: Recipe) -> Iterator[Mistake]:
     strategy, precision = recipe.distributed.strategy, recipe.train.precision
     zero = strategy.startswith("zero")
     if zero and find_spec("deepspeed") is None:
@@ -72,7 +70,7 @@ def _strategy(recipe: Recipe) -> Iterator[tuple[KeyPath, str]]:
         yield ("optimizer", "type"), text
 
 
-def _gpus_only(recipe: Recipe, ranks: int, gpu: bool) -> Iterator[tuple[KeyPath, str]]:
+def _gpus_only(recipe: Recipe, ranks: int, gpu: bool) -> Iterator[Mistake]:
     if recipe.train.precision == "fp16" and not gpu:  # accelerate would compute in fp32, without a word
         yield ("train", "precision"), "fp16 is for GPUs only: expected fp32 or bf16 on CPUs"
     if recipe.distributed.sync_bn and ranks > 1 and not gpu:
@@ -91,7 +89,7 @@ def check_device(recipe: Recipe, source: Source, device: torch.device) -> None:
     path: KeyPath = ("data", "gpu_decode_share")
     if device.type != "cuda":
         text = f"there is no GPU to decode with: got {share}, expected 0 for a run on a CPU"
-        raise RecipeError(source.recipe, [Problem(source.at(path), path, text)])
+        raise source.error((path, text))
     from torchvision.io import decode_jpeg, encode_jpeg  # half a second, for those who use it
 
     try:
@@ -99,13 +97,4 @@ def check_device(recipe: Recipe, source: Source, device: torch.device) -> None:
     except RuntimeError as error:
         said = str(error).partition("\n")[0]
         text = f"torchvision cannot decode on this GPU: got {share} ({said}), expected 0, or a torchvision with nvJPEG"
-        raise RecipeError(source.recipe, [Problem(source.at(path), path, text)]) from error
-
-
-@contextmanager
-def reported_at(source: Source, path: KeyPath) -> Iterator[None]:
-    """A UserError within the block is a mistake of the recipe's at `path`."""
-    try:
-        yield
-    except UserError as error:
-        raise RecipeError(source.recipe, [Problem(source.at(path), path, str(error))]) from error
+        raise source.error((path, text)) from error

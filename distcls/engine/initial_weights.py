@@ -1,18 +1,17 @@
 """`model.init`: the file that a run's weights start from, read before GPUs are touched and loaded before training."""
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
 
-from distcls.engine.checkpoints.store import load_weights
+from distcls.engine.checkpoints.tensor_file import load_weights
+from distcls.engine.located import located_at
 from distcls.errors import UserError
 from distcls.models.classifier import ImageClassifier
 from distcls.models.weights import Checkpoint, Report, load_checkpoint, read_checkpoint
-from distcls.recipe.errors import KeyPath, Problem, RecipeError
+from distcls.recipe.errors import KeyPath
 from distcls.recipe.schema import Init
 from distcls.recipe.source import Source
 
-Result = TypeVar("Result")
+PLACE: KeyPath = ("model", "init", "checkpoint")
 
 
 class InitialWeights:
@@ -36,9 +35,9 @@ class InitialWeights:
         """
         if self._checkpoint is None:
             path = Path(self.init.checkpoint)
-            self._checkpoint = self._at_recipe(
-                lambda: read_checkpoint(weights_file(path), self.init.prefix, lambda file: load_weights(file)[0])
-            )
+            with located_at(self.source, PLACE):
+                file = weights_file(path)
+                self._checkpoint = read_checkpoint(file, self.init.prefix, lambda file: load_weights(file)[0])
         return self._checkpoint
 
     def load_into(self, model: ImageClassifier) -> Report:
@@ -48,15 +47,8 @@ class InitialWeights:
             RecipeError: they are of another architecture.
         """
         checkpoint, self._checkpoint = self.read(), None
-        init = self.init
-        return self._at_recipe(lambda: load_checkpoint(model, checkpoint, init.map, init.allow_low_match))
-
-    def _at_recipe(self, work: Callable[[], Result]) -> Result:
-        path: KeyPath = ("model", "init", "checkpoint")
-        try:
-            return work()
-        except UserError as error:
-            raise RecipeError(self.source.recipe, [Problem(self.source.at(path), path, str(error))]) from error
+        with located_at(self.source, PLACE):
+            return load_checkpoint(model, checkpoint, self.init.map, self.init.allow_low_match)
 
 
 def weights_file(path: Path) -> Path:

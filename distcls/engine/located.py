@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from distcls.errors import UserError
-from distcls.recipe.errors import KeyPath, Problem, RecipeError
+from distcls.recipe.errors import KeyPath
 from distcls.recipe.source import Source
 
 
@@ -22,8 +22,16 @@ def located(source: Source) -> Iterator[None]:
     except UserError as error:
         if type(error) is not UserError or (found := place(str(error), source.tree)) is None:
             raise
-        path, text = found
-        raise RecipeError(source.recipe, [Problem(source.at(path), path, text)]) from error
+        raise source.error(found) from error
+
+
+@contextmanager
+def located_at(source: Source, path: KeyPath) -> Iterator[None]:
+    """A UserError within the block is a mistake of the recipe's at `path`."""
+    try:
+        yield
+    except UserError as error:
+        raise source.error((path, str(error))) from error
 
 
 def place(text: str, tree: Mapping[str, Any]) -> tuple[KeyPath, str] | None:

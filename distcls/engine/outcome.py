@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from distcls.engine.preemption import StopRequest
+from distcls.engine.exit_codes import PREEMPTED
 
 
 @dataclass(frozen=True)
@@ -17,5 +17,5 @@ class Outcome:
 
     @property
     def exit_code(self) -> int:
-        """75 (EX_TEMPFAIL) when preempted: start the same command again to go on."""
-        return StopRequest.exit_code if self.status == "preempted" else 0
+        """Of the process; when preempted, start the same command again to go on."""
+        return PREEMPTED if self.status == "preempted" else 0

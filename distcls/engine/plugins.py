@@ -3,12 +3,12 @@
 import hashlib
 import importlib
 import importlib.util
+import re
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 from distcls.errors import UserError
-from distcls.recipe.errors import KeyPath, Problem
 from distcls.recipe.source import Source
 
 
@@ -36,8 +36,7 @@ def import_parts(source: Source | None = None) -> list[Plugin]:
         try:
             plugins.append(import_plugin(name))
         except UserError as error:
-            path: KeyPath = ("plugins", index)
-            source.problems.append(Problem(source.at(path), path, str(error)))
+            source.problems.append(source.problem(("plugins", index), str(error)))
     return plugins
 
 
@@ -67,7 +66,7 @@ def _import_file(file: Path) -> Plugin:
             spec.loader.exec_module(module)
         except Exception as error:
             del sys.modules[name]
-            raise UserError(f"{_place(error, file)}: {type(error).__name__}: {error}") from error
+            raise UserError(f"{_place(error, file)}: {type(error).__name__}: {error}{_advice(error)}") from error
     return Plugin(str(file), file, digest)
 
 
@@ -80,6 +79,17 @@ def _import_module(name: str) -> Plugin:
         raise UserError(f"{name}: {type(error).__name__}: {error}") from error
     file = Path(module.__file__ or name)
     return Plugin(name, file, hashlib.sha256(file.read_bytes()).hexdigest() if file.is_file() else "")
+
+
+def _advice(error: Exception) -> str:
+    """For who brings a module of OpenMMLab's, which registers all roles in one registry."""
+    if not re.search(
+        r"'(mmpretrain|mmcls|mmcv|mmengine)\b|register_module|'MODELS'|Registry\.register\(\) missing", str(error)
+    ):
+        return ""
+    return (
+        "; a class is registered by its role: from distcls.registry import BACKBONES, then @BACKBONES.register above it"
+    )
 
 
 def _place(error: Exception, file: Path) -> str:

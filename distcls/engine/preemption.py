@@ -32,8 +32,6 @@ class StopRequest:
     a second later is a KeyboardInterrupt.
     """
 
-    exit_code = 75  # EX_TEMPFAIL: saved, start me again
-
     def __init__(self, stop_file: Path | None = None) -> None:
         self.stop_file = stop_file
         self._reason: str | None = None

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from distcls.engine.exit_codes import NO_VALID_CHECKPOINT, PREEMPTED
 from distcls.engine.outcome import Outcome
 from distcls.engine.preemption import StopRequest
 from distcls.errors import UserError
@@ -34,14 +35,17 @@ def train(recipe_path: str | Path, overrides: Sequence[str] = (), *, stop: StopR
 
 def main(arguments: Sequence[str]) -> int:
     """`launch/train.py RECIPE [KEY=VALUE ...]`. Returns the exit status."""
-    if not arguments or arguments[0] in ("-h", "--help"):
+    if not arguments or not {"-h", "--help"}.isdisjoint(arguments):
         print(
             "usage: accelerate launch launch/train.py RECIPE [KEY=VALUE ...]\n\n"
             "RECIPE is a YAML file, see recipes/; KEY=VALUE replaces one of its values, e.g. optimizer.lr=0.5.\n"
-            "Status: 0 finished, 75 preempted (start it again to go on), 76 no valid checkpoint is left, 1 an error."
+            f"Status: 0 finished, {PREEMPTED} preempted (start it again to go on), {NO_VALID_CHECKPOINT} no valid "
+            "checkpoint is left, 1 an error."
         )
         return 0 if arguments else 2
     try:
+        if arguments[0].startswith("-") or "=" in arguments[0]:
+            raise UserError(f"the recipe comes first, then KEY=VALUE: got {arguments[0]!r}, expected a YAML file")
         return train(arguments[0], arguments[1:]).exit_code
     except UserError as error:
         if _should_print(error):

@@ -10,6 +10,7 @@ import pydantic
 import pydantic_core
 
 from distcls.recipe.errors import KeyPath, Problem
+from distcls.recipe.foreign_names import class_meant, key_meant
 from distcls.recipe.signature import (
     ABSENT,
     REQUIRED,
@@ -19,14 +20,17 @@ from distcls.recipe.signature import (
     keys_of_block,
     keys_of_part,
     nested,
+    none_required,
     part_among,
     part_of,
+    paths_of,
 )
 from distcls.recipe.source import Source
 from distcls.recipe.values import convert, describe, plain, show, value_schema
-from distcls.registry import Registry, did_you_mean, nearest
+from distcls.registry import Registry
 
 _LISTED = 12  # accepted names in a message: more would hide the mistake
+_PLACES = {"augmentation": " It belongs in data.augment.", "mixing": " It belongs in data.mix."}
 
 
 class Checker:
@@ -36,17 +40,21 @@ class Checker:
         self.source = source
         self.registries = {registry.role: registry for registry in registries}
         self.problems = list(source.problems)
-        self.meant: set[KeyPath] = set()  # keys that were written, but misspelt
+        self.meant: set[KeyPath] = set()  # keys that were written, but misspelt or in another place
+        self.parts: list[tuple[str, ...]] = []  # all keys of the recipe's fixed parts
+        # What a plug-in that failed would have registered is no mistake of its own.
+        self.plugin_failed = any(problem.path[:1] == ("plugins",) for problem in self.problems)
 
     def problem(self, path: KeyPath, text: str) -> None:
-        self.problems.append(Problem(self.source.at(path), path, text))
+        self.problems.append(self.source.problem(path, text))
 
     def mapping(self, keys: Keys, tree: Mapping[str, Any], path: KeyPath = ()) -> dict[str, Any]:
         """The values that the user wrote, converted."""
+        self.parts = self.parts or paths_of(keys)
         for name in tree:
             if name not in keys.named and not keys.open:
-                hint = did_you_mean(name, keys.named)
-                self.meant.add((*path, nearest(name, keys.named) or name))
+                meant, hint = key_meant(name, path, keys.named, self.parts)
+                self.meant.add(meant)
                 accepted = listed(keys.named) or "only the type"
                 self.problem((*path, name), f"unknown key: expected {accepted}.{hint}".removesuffix("."))
         for name, key in keys.named.items():
@@ -66,7 +74,8 @@ class Checker:
     def expected(self, key: Key) -> str:
         blocks = nested(key.annotation)
         if blocks.registry:
-            return f"{'a list of blocks' if not blocks.one else 'a block'} such as {self.example(blocks.registry)}"
+            example = self.example(blocks.registry)
+            return f"a block such as {example}" if blocks.one else f"a list of blocks such as [{example}]"
         if part := part_of(key.annotation):
             return f"a mapping with {listed(keys_of_part(part).named)}"
         return "a value" if key.annotation is Any else describe(value_schema(key.annotation))
@@ -86,7 +95,7 @@ class Checker:
             return [self.block(blocks.registry, item, (*path, i)) for i, item in enumerate(value)]
         if blocks.registry and blocks.one and not (null and value == "None"):
             return self.block(blocks.registry, value, path)
-        hint = ". Did you mean null?" if null and value == "None" else ""
+        hint = ". Did you mean null?" if null and value == "None" else _in_mapping(part, value)
         expected = ("null or " if null else "") + self.expected(key)
         self.problem(path, f"wrong type: got {show(value)}, expected {expected}{hint}")
         return value
@@ -99,16 +108,7 @@ class Checker:
             self.problem(path, f"wrong type: got {named}, expected a block such as {self.example(registry, block)}")
         elif "type" not in block:
             self.missing(path, "type", f"the name of {article(registry.role)}: {listed(registry.names())}")
-        elif (name := block["type"]) not in registry.names():
-            role = next((one.role for one in self.registries.values() if name in one.names()), "")
-            what = f"{article(role)}, not {article(registry.role)}" if role else f"unknown {registry.role}"
-            hint = did_you_mean(str(name), registry.names())
-            none = f"a registered {registry.role}, and none is: is a plug-in missing?"
-            self.problem(
-                (*path, "type"),
-                f"{what}: got {show(name)}, expected {listed(registry.names()) or none}.{hint}".removesuffix("."),
-            )
-        else:
+        elif name := self.class_of(registry, block["type"], path):
             arguments = {key: value for key, value in block.items() if key != "type"}
             for supplied in [key for key in arguments if key in registry.given]:
                 self.problem(
@@ -116,12 +116,37 @@ class Checker:
                     f"not for the recipe: distcls supplies {supplied!r} of {article(registry.role)}; remove the key",
                 )
                 del arguments[supplied]
-            return {"type": name, **self.mapping(keys_of_block(registry, name), arguments, path)}
+            keys = keys_of_block(registry, name)
+            # A key that the class meant lacks may have been there: another type throws away the arguments of its base.
+            given = keys if name == block["type"] else none_required(keys)
+            return {"type": name, **self.mapping(given, arguments, path)}
         return block
+
+    def class_of(self, registry: Registry, name: Any, path: KeyPath) -> str | None:
+        """The registered class that `name` is or, after a mistake, surely means: its arguments can be checked, too."""
+        names = registry.names()
+        if name in names:
+            return name
+        role = next((one.role for one in self.registries.values() if name in one.names()), "")
+        what = f"{article(role)}, not {article(registry.role)}" if role else f"unknown {registry.role}"
+        meant, hint = (None, _PLACES.get(role, "")) if role else class_meant(registry.role, str(name), names)
+        expected = listed(names) or f"a registered {registry.role}, and none is: is a plug-in missing?"
+        if self.plugin_failed and not (role or meant):
+            expected, hint = "one of this package or of a plug-in that can be imported", ""
+        self.problem((*path, "type"), f"{what}: got {show(name)}, expected {expected}.{hint}".removesuffix("."))
+        return meant
 
     def example(self, registry: Registry, name: Any = None) -> str:
         names = self.registries.get(registry.role, registry).names()
-        return f"{{type: {name if name in names else names[0] if names else 'NAME'}}}"
+        return f"{{type: {next((one for one in (name, registry.example, *names) if one in names), 'NAME')}}}"
+
+
+def _in_mapping(part: type | None, value: Any) -> str:
+    """A hint where the value would do for the one key that the part needs: ``train: a.beton`` for {path: a.beton}."""
+    needed = [(name, key) for name, key in keys_of_part(part).named.items() if key.default is REQUIRED] if part else []
+    if len(needed) != 1 or value is None or convert(needed[0][1].annotation, value)[1]:
+        return ""
+    return f". Did you mean {{{needed[0][0]}: {value if isinstance(value, str) else show(value)}}}?"
 
 
 def filled(keys: Keys, tree: Mapping[str, Any], registries: Mapping[str, Registry]) -> dict[str, Any]:

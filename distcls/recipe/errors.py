@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from distcls.errors import UserError
 
 KeyPath = tuple[str | int, ...]
+Mistake = tuple[KeyPath, str]  # what is wrong at a key, before anyone has looked up where that was written
 
 
 @dataclass(frozen=True, order=True)

@@ -49,6 +49,12 @@ def keys_of_block(registry: Registry, name: str) -> Keys:
     return Keys({**keys.named, **found}, keys.open)
 
 
+def none_required(keys: Keys) -> Keys:
+    """The same keys, each of which may be left out."""
+    named = {name: replace(key, default=ABSENT) if key.default is REQUIRED else key for name, key in keys.named.items()}
+    return Keys(named, keys.open)
+
+
 def _is_required(keys: Keys, key: str) -> bool:
     return key in keys.named and keys.named[key].default is REQUIRED
 
@@ -95,6 +101,15 @@ def keys_of_part(part: type) -> Keys:
     required: frozenset[str] = vars(part)["__required_keys__"]
     values = {name: typing.get_args(hint)[0] if _is_wrapped(hint) else hint for name, hint in hints.items()}
     return Keys({name: Key(hint, REQUIRED if name in required else ABSENT) for name, hint in values.items()})
+
+
+def paths_of(keys: Keys, above: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
+    """The paths of these keys, then those of the keys of the fixed parts below them."""
+    paths = [(*above, name) for name in keys.named]
+    for name, key in keys.named.items():
+        if part := part_among(key.annotation):
+            paths += paths_of(keys_of_part(part), (*above, name))
+    return paths
 
 
 def part_of(annotation: Any) -> type | None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from distcls.recipe.errors import COMMAND_LINE, KeyPath, Problem, RecipeError, Where, dotted
+from distcls.recipe.errors import COMMAND_LINE, KeyPath, Mistake, Problem, RecipeError, Where, dotted
 from distcls.recipe.yaml12 import Node, parse
 
 
@@ -42,6 +42,14 @@ class Source:
         while path not in self.where:
             path = path[:-1]
         return self.where[path]
+
+    def problem(self, path: KeyPath, text: str) -> Problem:
+        """A mistake at `path`, with its place."""
+        return Problem(self.at(path), path, text)
+
+    def error(self, *mistakes: Mistake) -> RecipeError:
+        """What to raise for mistakes that were found after the check, on the machine or in the data."""
+        return RecipeError(self.recipe, [self.problem(path, text) for path, text in mistakes])
 
 
 def read(path: Path, overrides: Sequence[str] = ()) -> Source:
@@ -97,6 +105,9 @@ class _Reading:
             return self.fail(place, key, f"{_shown(path) if named_at else 'this'} is a folder, expected a recipe file")
         except OSError as error:
             return self.fail(place, key, f"cannot read {_shown(path)}: {error.strerror}")
+        if path.suffix == ".py":
+            text = f"{_shown(path)} is Python, expected a recipe in YAML" if named_at else "Python, expected YAML"
+            return self.fail(place, key, f"{text}: docs/migrating.md says how each key of a config is written there")
         self.files.append(absolute)
         start = Where(_shown(path), 1, 1)
         try:
@@ -167,6 +178,11 @@ def _override(top: Node, item: str, problems: list[Problem]) -> None:
         problems.append(Problem(COMMAND_LINE, path, text))
 
     key, equals, text = item.partition("=")
+    if key.startswith("--"):
+        refuse(f"got {item!r}, expected KEY=VALUE without dashes, for example optimizer.lr=0.5")
+        key = key.lstrip("-")
+        if not equals:
+            return None
     keys = key.split(".")
     if not equals or not all(keys):
         return refuse(f"not an override: got {item!r}, expected KEY=VALUE, for example optimizer.lr=0.5")

@@ -11,6 +11,7 @@ import pydantic_core
 from pydantic.json_schema import GenerateJsonSchema
 
 from distcls.recipe.errors import KeyPath
+from distcls.recipe.foreign_names import choice_meant
 from distcls.registry import did_you_mean
 
 _NOUNS = {
@@ -188,9 +189,9 @@ def _suggest(annotation: Any, value: Any, path: KeyPath, schema: dict[str, Any],
         part = part[step]
     if isinstance(part, str):
         members = _resolve(schema, whole).get("anyOf", [schema])
-        near = did_you_mean(part, [choice for one in members for choice in _choices(one) if isinstance(choice, str)])
-        if near:
-            return near
+        choices = [choice for one in members for choice in _choices(one) if isinstance(choice, str)]
+        if near := choice_meant(part, choices):
+            return f" Did you mean {near!r}?"
     for candidate in _neighbours(part):
         try:
             adapter(annotation).validate_json(json.dumps(_replaced(value, path, candidate)))
@@ -207,6 +208,8 @@ def _neighbours(value: Any) -> Iterable[Any]:
             yield _YAML_1_1[value.lower()]
         with contextlib.suppress(ValueError):
             yield json.loads(value.replace("_", ""))
+        with contextlib.suppress(ValueError):
+            yield json.loads(value.replace(",", "."))  # 0,1: a comma is the decimal sign in half of the world
     elif isinstance(value, float) and math.isfinite(value) and value == int(value):
         yield int(value)
     elif isinstance(value, bool):

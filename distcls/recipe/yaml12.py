@@ -87,7 +87,7 @@ def parse(text: str, start: Where, problems: list[Problem], path: KeyPath = ()) 
         return None
     except yaml.MarkedYAMLError as error:
         where = _place(start, error.problem_mark or error.context_mark)
-        problems.append(Problem(where, path, f"not valid YAML: {_sentence(error, start)}"))
+        problems.append(Problem(where, path, f"not valid YAML: {_sentence(error, start, text)}"))
         return None
     if root is None:
         return Node(start, None)
@@ -120,6 +120,8 @@ class _Reader:
             if key_node.tag != _TAG + "str":
                 what = repr(key) if isinstance(key, str) else f"a {key_node.id}"
                 quoted = f"; quote it: '{key}'" if isinstance(key, str) and key else ""
+                if isinstance(key, str) and key and not value_node.value:  # {momentum: 0,9} is momentum: 0 and a key 9
+                    quoted = "; the comma before it begins a new key: the decimal sign is a point"
                 self.problem(here, path, f"a key must be a text: got {what.strip(chr(39)) or 'nothing'}{quoted}")
                 continue
             if key == "<<":
@@ -170,13 +172,18 @@ def _written(tag: str) -> str:
     return "!!" + tag.removeprefix(_TAG) if tag.startswith(_TAG) else tag
 
 
-def _sentence(error: yaml.MarkedYAMLError, start: Where) -> str:
+def _sentence(error: yaml.MarkedYAMLError, start: Where, text: str) -> str:
     """PyYAML names what its grammar met; say instead what a person may have done."""
     problem = error.problem or ""
     opened = f" (opened in line {error.context_mark.line + 1})" if error.context_mark and start.line else ""
+    mark = error.problem_mark
+    before = text.split("\n")[mark.line][: mark.column] if mark else ""
+    second = "a second ': ' in one value: quote the value, or begin a new line"
+    if before.startswith(" ") and ":" not in before:
+        second = "this line is indented deeper than the one above, which has its value already"
     for sign, sentence in (
         (r"found character '\\t'", "a tab stands where only spaces may: indent with spaces"),
-        (r"mapping values are not allowed", "a second ': ' in one value: quote the value, or begin a new line"),
+        (r"mapping values are not allowed", second),
         (r"could not find expected ':'", "a key without ':' after it"),
         (r"expected <block end>, but found", "this line's indentation fits none of the lines above"),
         (r"expected ',' or '[]}]'", f"a ',' or the closing bracket is missing{opened}"),

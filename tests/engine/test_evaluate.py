@@ -12,7 +12,7 @@ from distcls.data.dataset import BetonDataset
 from distcls.data.decoding.jpeg_window import window_decoder
 from distcls.data.loader import EvalLoader
 from distcls.data.sampling.order import ORDER_VERSION
-from distcls.engine.checkpoints.store import load_weights
+from distcls.engine.checkpoints.tensor_file import load_weights
 from distcls.engine.evaluate import evaluate
 from distcls.models import build_classifier
 from distcls.tracking.jsonl import read_events, read_rows

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from distcls.engine.build import build_model
-from distcls.engine.checkpoints.store import load_weights
+from distcls.engine.checkpoints.tensor_file import load_weights
 from distcls.engine.initial_weights import InitialWeights
 from distcls.engine.plugins import import_parts
 from distcls.engine.session import prepare

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from distcls.cli.main import app
 from distcls.engine.agreement import LAG
-from distcls.engine.checkpoints.store import load_weights
+from distcls.engine.checkpoints.tensor_file import load_weights
 from distcls.tracking.jsonl import read_rows
 from distcls.tracking.tracker import kind_of
 from tests.conftest import TINY_RECIPE

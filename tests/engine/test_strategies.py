@@ -14,7 +14,7 @@ import pytest
 import torch
 
 import distcls
-from distcls.engine.checkpoints.store import load_weights
+from distcls.engine.checkpoints.tensor_file import load_weights
 from distcls.tracking.jsonl import read_rows
 from tests.engine.launching import ACCELERATE_TWO, PLAIN, TORCHRUN, finish, held, launch, start
 from tests.engine.test_resume import assert_same_run, steps_logged, trainers, wait_for_step

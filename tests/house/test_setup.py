@@ -35,12 +35,6 @@ def test_dependency_is_pinned_within_its_range(requirement: Requirement) -> None
     assert requirement.specifier.contains(only.version), f"{pin} is tested, but setup.cfg asks for {requirement}"
 
 
-def test_one_version() -> None:
-    config = configparser.ConfigParser()
-    config.read(ROOT / "setup.cfg")
-    assert f'__version__ = "{config["metadata"]["version"]}"' in (ROOT / "distcls/__init__.py").read_text()
-
-
 def test_one_list_of_system_packages() -> None:
     packages = [line for line in (ROOT / "launch/apt.txt").read_text().splitlines() if line.endswith("-dev")]
     assert packages

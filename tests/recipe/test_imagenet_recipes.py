@@ -147,7 +147,7 @@ def rand_augment(magnitude: int) -> dict[str, Any]:
         "mstd": 0.5,
         "p": 0.5,
     }
-    return {**rand, "interpolation": "bilinear", "fill": [124.0, 116.0, 104.0]}
+    return {**rand, "policies": "timm_increasing", "interpolation": "bicubic", "fill": [124.0, 116.0, 104.0]}
 
 
 PIXELS = {"type": "RandomErasing", "p": 0.25, "scale": [0.02, 1 / 3], "ratio": [0.3, 10 / 3], "value": "random"}

@@ -153,12 +153,12 @@ def test_a_resolved_recipe_is_a_recipe_of_the_same_meaning(overrides: list[str])
         ("model.neck=None", "model.neck: wrong type: got 'None', expected null or a block such as {type: GlobalAveragePooling}. "
          "Did you mean null?"),
         ("data.augment={type: RandomHorizontalFlip}", "data.augment: wrong type: got a mapping, "
-         "expected a list of blocks such as {type: RandomHorizontalFlip}"),
+         "expected a list of blocks such as [{type: RandomResizedCrop}]"),
         ("data.augment.1.p=2", "data.augment.1.p: out of range: got 2, expected a number >= 0 and <= 1"),
         ("model.head.loss={type: SumOfLosses, losses: [{type: SumOfLosses, losses: [{type: CrossEntropyLoss, reduction: men}]}]}",
          "model.head.loss.losses.0.losses.0.reduction: unknown choice: got 'men', expected mean or sum. Did you mean 'mean'?"),
         ("eval=3", "eval: wrong type: got 3, expected a mapping with every_epochs, batch_size, tta or metrics"),
-        ("data.train=a.beton", "data.train: wrong type: got 'a.beton', expected a mapping with path"),
+        ("data.train=a.beton", "data.train: wrong type: got 'a.beton', expected a mapping with path. Did you mean {path: a.beton}?"),
         # more than one key
         ("train.max_steps=9", "train.max_steps: two lengths: got epochs 3 and max_steps 9, expected one of them; set the other to null"),
         ("optimizer.type=AdamW", "optimizer.lr: missing key: expected a number > 0"),

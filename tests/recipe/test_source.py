@@ -116,7 +116,7 @@ def test_bases_that_cannot_be_read() -> None:
         (b"a: 1\nb: caf\xe9\n", "a.yaml:2:7: not UTF-8 text: got the byte 0xe9"),
         (
             b"a: 1\n b: 2\n",
-            "a.yaml:2:3: not valid YAML: a second ': ' in one value: quote the value, or begin a new line",
+            "a.yaml:2:3: not valid YAML: this line is indented deeper than the one above, which has its value already",
         ),
     ],
 )
@@ -177,6 +177,7 @@ def test_overrides(overrides: list[str], path: tuple, value: object) -> None:
     ("override", "line"),
     [
         ("lr", "command line: not an override: got 'lr', expected KEY=VALUE, for example optimizer.lr=0.5"),
+        ("--lr", "command line: got '--lr', expected KEY=VALUE without dashes, for example optimizer.lr=0.5"),
         ("=1", "command line: not an override: got '=1', expected KEY=VALUE, for example optimizer.lr=0.5"),
         ("a..b=1", "command line: not an override: got 'a..b=1', expected KEY=VALUE, for example optimizer.lr=0.5"),
         ("_base_=b.yaml", "command line: _base_: only a file can name its bases"),
@@ -219,3 +220,24 @@ def test_files_outside_the_working_directory_are_shown_whole(tmp_path: Path, mon
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
     assert refused("../a.yaml")[0].startswith(f"{tmp_path}/a.yaml:2:1: ")
+
+
+def test_a_python_config_is_sent_to_the_page_that_has_its_keys() -> None:
+    Path("resnet50.py").write_text("_base_ = ['a.py']\nmodel = dict(type='ImageClassifier')\n")
+    write(a="_base_: resnet50.py\n")
+    advice = "docs/migrating.md says how each key of a config is written there"
+    with pytest.raises(RecipeError) as caught:
+        read(Path("resnet50.py"))
+    assert str(caught.value) == f"1 mistake in resnet50.py\nresnet50.py: Python, expected YAML: {advice}"
+    assert problems(read(Path("a.yaml"))) == [
+        f"a.yaml:1:1: _base_: resnet50.py is Python, expected a recipe in YAML: {advice}"
+    ]
+
+
+def test_a_change_with_dashes_is_one_mistake_and_its_key_is_looked_at_all_the_same() -> None:
+    write(a="data: {train: {path: a}}\n")
+    source = read(Path("a.yaml"), ["--data.train.path=b"])
+    assert problems(source) == [
+        "command line: got '--data.train.path=b', expected KEY=VALUE without dashes, for example optimizer.lr=0.5"
+    ]
+    assert source.tree == {"data": {"train": {"path": "b"}}}

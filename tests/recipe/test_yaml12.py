@@ -103,6 +103,12 @@ def test_places_are_those_of_keys_and_items() -> None:
         ),
         ("b:\n  <<: {c: 1}\n", ["a.yaml:2:3: b.<<: merge keys are not supported: use _base_ or write the keys out"]),
         ("1: a\n", ["a.yaml:1:1: a key must be a text: got 1; quote it: '1'"]),
+        (
+            "a: {lr: 0,1}\n",
+            [
+                "a.yaml:1:11: a: a key must be a text: got 1; the comma before it begins a new key: the decimal sign is a point"
+            ],
+        ),
         ("b: {true: a}\n", ["a.yaml:1:5: b: a key must be a text: got true; quote it: 'true'"]),
         ("? [a]\n: b\n", ["a.yaml:1:3: a key must be a text: got a sequence"]),
         ("? \n: b\n", ["a.yaml:1:2: a key must be a text: got nothing"]),

@@ -1,70 +1,30 @@
-"""RandAugment, TrivialAugmentWide and AutoAugment: random choices among operations of torchvision's strengths."""
+"""RandAugment, TrivialAugmentWide and AutoAugment: random choices among operations."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 
 from distcls.data.augmenting.augment import Draws
-from distcls.data.augmenting.pixel_ops import WARP
 from distcls.data.augmenting.pixels import IDENTITY, Fill, Interpolation, Layer, PixelTransform
+from distcls.data.augmenting.strengths import ENHANCE, WARPS, Strengths, TimmIncreasing
 from distcls.errors import UserError
 from distcls.registry import TRANSFORMS
 
-_ENHANCE = ("Brightness", "Color", "Contrast", "Sharpness")
-_WARPS = ("ShearX", "ShearY", "TranslateX", "TranslateY", "Rotate")
-_SPACE = np.array([IDENTITY, *_WARPS, *_ENHANCE, "Posterize", "Solarize", "AutoContrast", "Equalize"])
-
-
-@dataclass(frozen=True)
-class Strengths:
-    """What a magnitude of 1 means: a tangent, pixels, degrees, a change of a factor, bits taken away."""
-
-    shear: float = 0.3
-    translate_share: float = 150 / 331
-    translate_pixels: float = 0.0
-    rotate: float = 30.0
-    enhance: float = 0.9
-    posterize: float = 4.0
-
-    def layer(
-        self,
-        ops: np.ndarray,
-        magnitude: np.ndarray,
-        negative: np.ndarray,
-        resolution: int,
-        interpolation: Interpolation,
-        fill: Fill,
-    ) -> Layer:
-        """Operations (n,) by their names in a policy, with magnitudes (n,) in 0..1 and signs -> the layer."""
-        signed = np.where(negative, -magnitude, magnitude)
-        values = np.tile(np.array([1, 0, 0, 0, 1, 0], float), (len(ops), 1))
-        # A shear leaves the first row or column in its place.
-        shear, half = signed * self.shear, resolution / 2
-        shift = -np.trunc(signed * (self.translate_share * resolution + self.translate_pixels))
-        angle = -np.radians(signed * self.rotate)
-        for op, columns in {
-            "ShearX": {1: shear, 2: shear * half},
-            "ShearY": {3: shear, 5: shear * half},
-            "TranslateX": {2: shift},
-            "TranslateY": {5: shift},
-            "Rotate": {0: np.cos(angle), 1: np.sin(angle), 3: -np.sin(angle), 4: np.cos(angle)},
-            **{name: {0: 1 + signed * self.enhance} for name in _ENHANCE},
-            "Posterize": {0: np.rint(8 - magnitude * self.posterize)},
-            "Solarize": {0: 255 * (1 - magnitude)},
-        }.items():
-            which = ops == op
-            for column, value in columns.items():
-                values[which, column] = value[which]
-        return Layer(np.where(np.isin(ops, _WARPS), WARP, ops), values.astype(np.float32), interpolation, fill)
+_COMMON = (*WARPS, *ENHANCE, "Posterize", "Solarize", "AutoContrast", "Equalize")
+_SPACE = np.array([IDENTITY, *_COMMON])
+_POLICIES = {
+    "torchvision": (_SPACE, Strengths()),
+    "timm_increasing": (np.array([*_COMMON, "SolarizeAdd", "Invert"]), TimmIncreasing()),
+}
 
 
 @TRANSFORMS.register
 class RandAugment(PixelTransform):
-    """Operations drawn from 14, all of one magnitude (Cubuk et al. 2019); torchvision's RandAugment, timm's mstd and p.
+    """Operations drawn from 14 or 15, all of one magnitude (Cubuk et al. 2019); torchvision's RandAugment, or timm's.
 
-    timm's `rand-m6-mstd0.5-inc1` is magnitude 6, num_magnitude_bins 11, mstd 0.5, p 0.5 with slightly other operations.
+    timm's `rand-m6-mstd0.5-inc1` is policies timm_increasing, magnitude 6, num_magnitude_bins 11, mstd 0.5, p 0.5 and
+    the interpolation of its `--train-interpolation`.
 
     Args:
         num_ops: operations on each image, one after the other.
@@ -72,8 +32,10 @@ class RandAugment(PixelTransform):
         num_magnitude_bins: the scale of `magnitude`.
         mstd: standard deviation of the magnitude, which is drawn for each operation.
         p: probability of each operation.
-        interpolation: nearest or bilinear, of shears, shifts and rotations.
+        interpolation: nearest, bilinear or bicubic, of shears, shifts and rotations.
         fill: what comes in from beyond the edge, on the scale 0..255.
+        policies: whose operations and strengths. torchvision: 14, doing nothing among them. timm_increasing: timm's 15
+            of ``-inc1``, with Invert and SolarizeAdd, which MMPretrain has by this name too.
     """
 
     def __init__(
@@ -85,6 +47,7 @@ class RandAugment(PixelTransform):
         p: float = 1.0,
         interpolation: Interpolation = "nearest",
         fill: Fill = 0.0,
+        policies: Literal["torchvision", "timm_increasing"] = "torchvision",
     ) -> None:
         if num_ops < 0:
             raise UserError(f"RandAugment: num_ops: got {num_ops}, expected 0 or more operations")
@@ -105,19 +68,21 @@ class RandAugment(PixelTransform):
         self.p = p
         self.interpolation = interpolation
         self.fill = fill
+        self.policies = policies
 
     def layers(self, draws: Draws, resolution: int) -> Sequence[Layer]:
         return [self._layer(draws, 5 * number, resolution) for number in range(self.num_ops)]
 
     def _layer(self, draws: Draws, counter: int, resolution: int) -> Layer:
-        ops = _SPACE[draws.below(np.array(len(_SPACE)), counter)]
+        space, strengths = _POLICIES[self.policies]
+        ops = space[draws.below(np.array(len(space)), counter)]
         magnitude = np.full(len(ops), float(self.magnitude))
         if self.mstd:
             magnitude = np.clip(magnitude + self.mstd * draws.normal(counter + 2), 0, self.top)
         if self.p < 1:
             ops = np.where(draws.uniform(counter + 4) < self.p, ops, IDENTITY)
         negative = draws.uniform(counter + 1) < 0.5
-        return Strengths().layer(ops, magnitude / self.top, negative, resolution, self.interpolation, self.fill)
+        return strengths.layer(ops, magnitude / self.top, negative, resolution, self.interpolation, self.fill)
 
 
 @TRANSFORMS.register
@@ -126,7 +91,7 @@ class TrivialAugmentWide(PixelTransform):
 
     Args:
         num_magnitude_bins: number of magnitudes.
-        interpolation: nearest or bilinear, of shears, shifts and rotations.
+        interpolation: nearest, bilinear or bicubic, of shears, shifts and rotations.
         fill: what comes in from beyond the edge, on the scale 0..255.
     """
 
@@ -168,7 +133,7 @@ class AutoAugment(PixelTransform):
 
     Args:
         policy: the data set that it was searched on.
-        interpolation: nearest or bilinear, of shears and rotations.
+        interpolation: nearest, bilinear or bicubic, of shears and rotations.
         fill: what comes in from beyond the edge, on the scale 0..255.
     """
 

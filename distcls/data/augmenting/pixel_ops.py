@@ -84,6 +84,11 @@ def solarize(images: Tensor, threshold: Tensor) -> Tensor:
     return torch.where(images >= _each(threshold), 255 - images, images)
 
 
+def solarize_add(images: Tensor, levels: Tensor) -> Tensor:
+    """Dark pixels, below 128, made lighter."""
+    return torch.where(images < 128, (images + _each(levels)).clamp_(max=255), images)
+
+
 def auto_contrast(images: Tensor, amount: Tensor) -> Tensor:
     """Each channel stretched to 0..255; a channel of one value stays."""
     least, most = images.amin((2, 3), keepdim=True), images.amax((2, 3), keepdim=True)
@@ -127,15 +132,16 @@ def blur(images: Tensor, sigma: Tensor) -> Tensor:
     return images.round()
 
 
-def warp(images: Tensor, matrix: Tensor, *, bilinear: bool, fill: Tensor) -> Tensor:
+def warp(images: Tensor, matrix: Tensor, *, interpolation: str, fill: Tensor) -> Tensor:
     """Affine maps.
 
-    At an edge `fill` is mixed in by its share; torchvision's bilinear kernel darkens the image's share there.
+    At an edge bilinear mixes `fill` in by its share; torchvision's kernel darkens the image's share there. Bicubic is
+    Pillow's, which timm has: beyond the edge its pixels repeat, up to half a pixel out.
 
     Args:
         images: (n, 3, R, R).
         matrix: (n, 6): the pixel at (x, y) comes from (m0 x + m1 y + m2, m3 x + m4 y + m5), from the image's centre.
-        bilinear: mean of the four nearest pixels, not the nearest alone.
+        interpolation: nearest; bilinear: mean of the four nearest pixels; bicubic: of sixteen.
         fill: (3,) what is beyond the edge.
     """
     number, _, size, _ = images.shape
@@ -146,18 +152,33 @@ def warp(images: Tensor, matrix: Tensor, *, bilinear: bool, fill: Tensor) -> Ten
     left = m[0] * x + m[1] * y + m[2] + (size / 2 - 0.5)
     top = m[3] * x + m[4] * y + m[5] + (size / 2 - 0.5)
 
+    def nearest(row: Tensor, col: Tensor) -> Tensor:
+        place = (row.clamp(0, size - 1) * size + col.clamp(0, size - 1)).long().view(number, -1, 1)
+        return pixels.gather(1, place.expand(-1, -1, 3)).view(*row.shape, 3)
+
     def taken(row: Tensor, col: Tensor) -> Tensor:
         inside = (row >= 0) & (row < size) & (col >= 0) & (col < size)
-        place = (row.clamp(0, size - 1) * size + col.clamp(0, size - 1)).long().view(number, -1, 1)
-        return torch.where(inside[..., None], pixels.gather(1, place.expand(-1, -1, 3)).view(*row.shape, 3), fill)
+        return torch.where(inside[..., None], nearest(row, col), fill)
 
-    if not bilinear:
+    if interpolation == "nearest":
         return taken(top.round(), left.round()).permute(0, 3, 1, 2)
     row, col = top.floor(), left.floor()
     down, right = (top - row)[..., None], (left - col)[..., None]
+    if interpolation == "bicubic":
+        across = _cubic(right)
+        lines = [sum(across[k] * nearest(row + i, col + k - 1) for k in range(4)) for i in (-1, 0, 1, 2)]
+        result = torch.stack([weight * line for weight, line in zip(_cubic(down), lines, strict=True)]).sum(0)
+        inside = (top >= -0.5) & (top < size - 0.5) & (left >= -0.5) & (left < size - 0.5)
+        return torch.where(inside[..., None], result.clamp(0, 255).floor(), fill).permute(0, 3, 1, 2)
     upper = taken(row, col) * (1 - right) + taken(row, col + 1) * right
     lower = taken(row + 1, col) * (1 - right) + taken(row + 1, col + 1) * right
     return (upper * (1 - down) + lower * down).round().permute(0, 3, 1, 2)
+
+
+def _cubic(d: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Weights of the pixels at -1, 0, 1 and 2, for the place `d` between 0 and 1; Pillow's, of slope -1."""
+    square, cube = d * d, d * d * d
+    return 2 * square - d - cube, 1 - 2 * square + cube, d + square - cube, cube - square
 
 
 WARP = "Warp"
@@ -169,6 +190,7 @@ OPS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "Sharpness": sharpness,
     "Posterize": posterize,
     "Solarize": solarize,
+    "SolarizeAdd": solarize_add,
     "AutoContrast": auto_contrast,
     "Equalize": equalize,
     "Invert": invert,

@@ -19,7 +19,7 @@ from distcls.data.augmenting.pixel_ops import OPS, WARP, warp
 from distcls.data.augmenting.random_erasing import RandomErasing, to_device
 
 IDENTITY = "Identity"
-Interpolation = Literal["nearest", "bilinear"]
+Interpolation = Literal["nearest", "bilinear", "bicubic"]
 Fill = float | tuple[float, float, float]
 
 
@@ -123,7 +123,7 @@ def apply_layers(images: Tensor, layers: Sequence[Layer]) -> Tensor:
             some = images.index_select(0, which)
             if name == WARP:
                 fill = to_device(np.broadcast_to(layer.fill, 3), images)
-                done = warp(some, values[first:last], bilinear=layer.interpolation == "bilinear", fill=fill)
+                done = warp(some, values[first:last], interpolation=layer.interpolation, fill=fill)
             else:
                 done = OPS[name](some, values[first:last, 0])
             images.index_copy_(0, which, done)

@@ -1,5 +1,4 @@
-"""The folder of checkpoints as one process sees it: begin, commit, scan, verify, prune. What ranks do together is in
-store.py.
+"""The folder of checkpoints as one process sees it: begin, commit, scan, prune. What ranks do together is in store.py.
 
 checkpoints/step_00001234/                  committed: MANIFEST.json and the files it lists
 checkpoints/step_00001234.corrupt/          did not verify; never deleted by us
@@ -9,10 +8,7 @@ checkpoints/.pruned_step_00001234.TOKEN/    on its way out; renamed first, so th
 a damaged one
 """
 
-import errno
 import fcntl
-import hashlib
-import json
 import logging
 import os
 import re
@@ -21,27 +17,12 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from distcls.engine.checkpoints.manifest import MANIFEST, CheckpointError, Damaged, encode_manifest, read_manifest
 from distcls.engine.records.durable_file import create, fsync_folder, write_all
-from distcls.errors import UserError
 
-MANIFEST = "MANIFEST.json"
-SCHEMA = 2  # 1 kept the optimizer whole; nothing reads it any more
 STEP = re.compile(r"step_(\d+)")
-NO_VALID_CHECKPOINT = 76  # exit code: fail, do not requeue
 
 log = logging.getLogger(__name__)
-
-
-class CheckpointError(UserError):
-    """A run cannot go on from its checkpoints. `exit_code` is what the process should leave with."""
-
-    def __init__(self, text: str, exit_code: int = 1) -> None:
-        super().__init__(text)
-        self.exit_code = exit_code
-
-
-class Damaged(Exception):
-    """A checkpoint is not what was committed; the text names the file and the reason."""
 
 
 class Commit:
@@ -69,9 +50,8 @@ class Commit:
         except OSError:
             shutil.rmtree(self.path, ignore_errors=True)
             raise
-        _lock(
-            self._manifest
-        )  # held until the name is final or the process is dead: how remove_debris knows a live writer
+        # Held until the name is final or the process is dead: how remove_debris knows a live writer.
+        _lock(self._manifest)
 
     def finish(self, manifest: dict[str, Any]) -> None:
         """Write the manifest and give the folder its name: once this returns, the checkpoint survives anything."""
@@ -110,68 +90,6 @@ class Commit:
             return read_manifest(self.final)["token"] == self.token
         except (Damaged, KeyError):
             return False
-
-
-def encode_manifest(manifest: dict[str, Any]) -> bytes:
-    """JSON with its own sha256, so that a flipped bit in a counter does not pass for a checkpoint."""
-    plain = json.loads(json.dumps(manifest))
-    return json.dumps({**plain, "sha256": _hash(plain)}, indent=1).encode()
-
-
-def read_manifest(path: Path) -> dict[str, Any]:
-    """The manifest of one checkpoint folder.
-
-    Raises:
-        Damaged: it is missing or not as it was written.
-        CheckpointError: a newer version of distcls wrote it.
-        OSError: it cannot be read.
-    """
-    try:
-        manifest = json.loads((path / MANIFEST).read_bytes())
-        expected = manifest.pop("sha256")
-    except (FileNotFoundError, NotADirectoryError) as error:
-        raise Damaged(f"{MANIFEST} is missing") from error
-    except (ValueError, KeyError, AttributeError, TypeError) as error:
-        raise Damaged(f"{MANIFEST} is not what was written: it cannot be parsed") from error
-    if _hash(manifest) != expected:
-        raise Damaged(f"{MANIFEST} is not what was written: its sha256 differs")
-    if manifest["schema"] > SCHEMA:
-        raise CheckpointError(
-            f"{path} was written by a newer distcls (checkpoint schema {manifest['schema']}; "
-            f"this one reads {SCHEMA}): update distcls"
-        )
-    if manifest["schema"] < SCHEMA:
-        raise CheckpointError(
-            f"{path} was written by an older distcls (checkpoint schema {manifest['schema']}; "
-            f"this one reads {SCHEMA}): go on with that version, or give another output_dir"
-        )
-    return manifest
-
-
-def check_file(path: Path, entry: dict[str, Any], *, hashed: bool = True) -> None:
-    """Compare a file's size and, if `hashed`, its sha256 with its manifest entry.
-
-    Raises:
-        Damaged: they differ, or the disk reports an error for the file's bytes.
-        OSError: it cannot be opened.
-    """
-    try:
-        size = path.stat().st_size
-    except FileNotFoundError as error:
-        raise Damaged(f"{path.name} is missing") from error
-    if size != entry["size"]:
-        raise Damaged(f"{path.name} has {size} bytes, {entry['size']} were written")
-    if not hashed:
-        return
-    with open(path, "rb") as file:
-        try:
-            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-        except OSError as error:
-            if error.errno == errno.EIO:
-                raise Damaged(f"{path.name} cannot be read: {error.strerror}") from error
-            raise
-    if sha256 != entry["sha256"]:
-        raise Damaged(f"{path.name} is not what was written: its sha256 differs")
 
 
 def committed(folder: Path) -> list[Path]:
@@ -242,10 +160,6 @@ def discard(path: Path) -> None:
 
 def _entries(folder: Path) -> list[Path]:
     return sorted(folder.iterdir()) if folder.is_dir() else []
-
-
-def _hash(manifest: dict[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(manifest, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
 def _is_best(path: Path) -> bool:

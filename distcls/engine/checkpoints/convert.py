@@ -6,14 +6,14 @@ into it: one file each of weights, average and optimizer, however they were shar
 
 from pathlib import Path
 
+import safetensors.torch
 import torch
-from safetensors.torch import load_file
 from torch import Tensor
 
-from distcls.engine.checkpoints.commit import CheckpointError, Commit, Damaged, check_file, read_manifest
-from distcls.engine.checkpoints.export import entries_of, rank_shares, whole_runs
-from distcls.engine.checkpoints.rank_share import merged
-from distcls.engine.checkpoints.reshard import read_runs
+from distcls.engine.checkpoints.commit import Commit
+from distcls.engine.checkpoints.manifest import CheckpointError, Damaged, entries_of, read_file, read_manifest
+from distcls.engine.checkpoints.rank_share import merged, rank_shares
+from distcls.engine.checkpoints.reshard import read_runs, whole_runs
 from distcls.engine.checkpoints.tensor_file import SaveFailed, write_tensors
 
 
@@ -62,8 +62,7 @@ def _files(checkpoint: Path, manifest: dict, world_size: int) -> dict[tuple[str,
             found = read_runs(checkpoint, entries, runs)
             files[stem, 0] = {name: found[name].reshape(shapes[name.partition("/")[0]]) for name in found}
     for entry in entries_of(manifest, "once"):
-        check_file(checkpoint / entry["name"], entry)
-        files["once", 0] = load_file(checkpoint / entry["name"])
+        files["once", 0] = safetensors.torch.load(read_file(checkpoint / entry["name"], entry))
     share = merged(rank_shares(checkpoint, manifest))
     for rank in range(world_size):
         files["rank", rank] = share if rank == 0 else {**share, "window": torch.zeros_like(share["window"])}

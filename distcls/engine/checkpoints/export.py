@@ -1,19 +1,14 @@
 """One file of weights from a checkpoint of any number of ranks, without a GPU and without building the model."""
 
 import json
-import math
 from pathlib import Path
 from typing import Any
 
-import safetensors.torch
-from torch import Tensor
-
-from distcls import __version__
-from distcls.engine.checkpoints.commit import CheckpointError, Damaged, check_file, read_manifest
-from distcls.engine.checkpoints.rank_share import AVERAGE, BUFFER, merged
-from distcls.engine.checkpoints.reshard import read_runs
+from distcls.engine.checkpoints.manifest import CheckpointError, Damaged, entries_of, read_manifest
+from distcls.engine.checkpoints.rank_share import AVERAGE, BUFFER, merged, rank_shares
+from distcls.engine.checkpoints.reshard import read_runs, whole_runs
 from distcls.engine.checkpoints.tensor_file import save_weights
-from distcls.engine.strategies.shards import Run
+from distcls.version import __version__
 
 #: What a checkpoint's state and the metadata of weights have in common.
 IDENTITY = ("run_id", "recipe", "class_names", "mean", "std", "evaluation")
@@ -53,27 +48,3 @@ def export(checkpoint: Path, target: Path, *, raw: bool) -> int:
     identity = {key: state[key] for key in IDENTITY}
     save_weights(target, tensors, metadata(identity, manifest["step"], state["progress"]["last"]))
     return len(tensors)
-
-
-def rank_shares(checkpoint: Path, manifest: dict[str, Any]) -> list[dict[str, Tensor]]:
-    """What each rank kept for itself, in the order of ranks.
-
-    Raises:
-        Damaged: a file is not what was written.
-    """
-    shares = []
-    for entry in sorted(entries_of(manifest, "rank"), key=lambda entry: entry["rank"]):
-        check_file(checkpoint / entry["name"], entry)
-        shares.append(safetensors.torch.load_file(checkpoint / entry["name"]))
-    return shares
-
-
-def entries_of(manifest: dict[str, Any], stem: str) -> list[dict[str, Any]]:
-    """What the manifest says of the files of one kind: model, ema, optimizer, once or rank."""
-    return [entry for entry in manifest["files"] if entry["stem"] == stem]
-
-
-def whole_runs(manifest: dict[str, Any]) -> list[Run]:
-    """Every parameter of the checkpoint, whole."""
-    shapes = manifest["state"]["shapes"]
-    return [Run(name, tuple(shape), 0, math.prod(shape)) for name, shape in shapes.items()]

@@ -4,16 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from distcls.engine.checkpoints.commit import (
-    MANIFEST,
-    STEP,
-    CheckpointError,
-    Damaged,
-    check_file,
-    committed,
-    corrupt,
-    read_manifest,
-)
+from distcls.engine.checkpoints.commit import STEP, committed, corrupt
+from distcls.engine.checkpoints.manifest import MANIFEST, CheckpointError, Damaged, check_file, read_manifest
 from distcls.errors import UserError
 
 SET_ASIDE = "a start of the run found it damaged and set it aside"

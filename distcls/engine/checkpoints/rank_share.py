@@ -1,10 +1,26 @@
 """What each rank keeps for itself in a checkpoint: its BatchNorm buffers, their average, its open logging window."""
 
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
 import torch
 from torch import Tensor
 
+from distcls.engine.checkpoints.manifest import entries_of, read_file
+
 BUFFER = "buffer."  # before a buffer's name in a rank's own file
 AVERAGE = "average."  # before the name of a buffer whose moving average this is
+
+
+def rank_shares(checkpoint: Path, manifest: dict[str, Any]) -> list[dict[str, Tensor]]:
+    """Every rank's own file, in the order of ranks.
+
+    Raises:
+        Damaged: one is not what was written.
+    """
+    entries = sorted(entries_of(manifest, "rank"), key=lambda entry: entry["rank"])
+    return [safetensors.torch.load(read_file(checkpoint / entry["name"], entry)) for entry in entries]
 
 
 def merged(shares: list[dict[str, Tensor]]) -> dict[str, Tensor]:

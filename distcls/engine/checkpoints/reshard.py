@@ -6,7 +6,6 @@ Optimizer state adds a slash and the state's name: ``name/exp_avg@start``. So a 
 which of them it needs, and any run can be put together from any others, exactly.
 """
 
-import hashlib
 import json
 import math
 from collections.abc import Iterable, Mapping
@@ -17,7 +16,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from distcls.engine.checkpoints.commit import Damaged
+from distcls.engine.checkpoints.manifest import Damaged, read_file
 from distcls.engine.strategies.shards import Run
 
 
@@ -27,7 +26,7 @@ def shard_name(run: Run, state: str = "") -> str:
     return name if run.whole else f"{name}@{run.start}"
 
 
-def read_runs(path: Path, entries: Iterable[Mapping[str, Any]], wanted: Iterable[Run]) -> dict[str, Tensor]:
+def read_runs(path: Path, entries: Iterable[dict[str, Any]], wanted: Iterable[Run]) -> dict[str, Tensor]:
     """The wanted runs of every tensor in the files of one kind (model, ema or optimizer).
 
     Only files that hold a part of them are read, one after the other, each hashed as it is read.
@@ -49,10 +48,7 @@ def read_runs(path: Path, entries: Iterable[Mapping[str, Any]], wanted: Iterable
         overlaps = [place for place in _index(path / entry["name"]) if _overlaps(place, runs)]
         if not overlaps:
             continue
-        data = (path / entry["name"]).read_bytes()
-        if hashlib.sha256(data).hexdigest() != entry["sha256"]:
-            raise Damaged(f"{entry['name']} is not what was written: its sha256 differs")
-        tensors = safetensors.torch.load(data)
+        tensors = safetensors.torch.load(read_file(path / entry["name"], entry))
         for place in overlaps:
             name, run, tensor = place.name, runs[place.parameter], tensors[place.key]
             first, last = max(place.start, run.start), min(place.start + place.length, run.start + run.length)
@@ -65,6 +61,12 @@ def read_runs(path: Path, entries: Iterable[Mapping[str, Any]], wanted: Iterable
     if holes := [name for name, count in missing.items() if count]:
         raise Damaged(f"its files hold only a part of {holes[0]}")
     return found
+
+
+def whole_runs(manifest: dict[str, Any]) -> list[Run]:
+    """Every parameter of the checkpoint, whole."""
+    shapes = manifest["state"]["shapes"]
+    return [Run(name, tuple(shape), 0, math.prod(shape)) for name, shape in shapes.items()]
 
 
 class _Place(NamedTuple):

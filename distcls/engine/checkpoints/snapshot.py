@@ -15,7 +15,9 @@ from distcls.engine.checkpoints.background import Background, cpu_copies
 from distcls.engine.checkpoints.progress import Progress
 from distcls.engine.checkpoints.rank_share import AVERAGE, BUFFER, merged
 from distcls.engine.checkpoints.reshard import shard_name
-from distcls.engine.checkpoints.store import CheckpointStore, SaveFailed, flatten_state, unflatten_state
+from distcls.engine.checkpoints.state_tree import flatten_state, unflatten_state
+from distcls.engine.checkpoints.store import CheckpointStore
+from distcls.engine.checkpoints.tensor_file import SaveFailed
 from distcls.engine.checkpoints.weights_writer import WeightsWriter
 from distcls.engine.job import Job
 from distcls.engine.metrics import Totals

@@ -5,7 +5,6 @@ barrier, so no rank waits for one that gave up. `latest` is found by reading and
 no pointer file to go stale.
 """
 
-import hashlib
 import socket
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -14,34 +13,20 @@ from typing import Any
 import safetensors.torch
 from torch import Tensor
 
-from distcls.engine.checkpoints.commit import (
-    NO_VALID_CHECKPOINT,
+from distcls.engine.checkpoints.commit import Commit, committed, condemn, corrupt, prune, remove_debris
+from distcls.engine.checkpoints.manifest import (
     SCHEMA,
     CheckpointError,
-    Commit,
     Damaged,
     check_file,
-    committed,
-    condemn,
-    corrupt,
-    prune,
+    entries_of,
+    read_file,
     read_manifest,
-    remove_debris,
 )
 from distcls.engine.checkpoints.reshard import read_runs
-from distcls.engine.checkpoints.state_tree import flatten_state, unflatten_state
-from distcls.engine.checkpoints.tensor_file import SaveFailed, load_weights, save_weights, write_tensors
+from distcls.engine.checkpoints.tensor_file import SaveFailed, write_tensors
+from distcls.engine.exit_codes import NO_VALID_CHECKPOINT
 from distcls.engine.strategies.shards import Run
-
-__all__ = [
-    "CheckpointError",
-    "CheckpointStore",
-    "SaveFailed",
-    "flatten_state",
-    "load_weights",
-    "save_weights",
-    "unflatten_state",
-]
 
 
 class CheckpointStore:
@@ -159,9 +144,8 @@ class CheckpointStore:
             assert path is not None
             try:
                 for entry in manifest["files"]:
-                    if (
-                        entry["rank"] % self.world_size == self.rank
-                    ):  # where it was written it may still be in the page cache
+                    # Where it was written it may still be in the page cache.
+                    if entry["rank"] % self.world_size == self.rank:
                         check_file(path / entry["name"], entry)
             except Damaged as damage:
                 return str(damage)
@@ -207,14 +191,10 @@ class CheckpointStore:
                         f"it was written by {manifest['world_size']} rank(s) and this run has {self.world_size}"
                     )
                 state.update(manifest["state"])
+                writer = self.rank if rank is None else rank
                 for entry in manifest["files"]:
-                    if entry["rank"] == (self.rank if rank is None else rank) and entry["stem"] in (
-                        stems or [entry["stem"]]
-                    ):
-                        data = (path / entry["name"]).read_bytes()
-                        if hashlib.sha256(data).hexdigest() != entry["sha256"]:
-                            raise Damaged(f"{entry['name']} is not what was written: its sha256 differs")
-                        tensors[entry["stem"]] = safetensors.torch.load(data)
+                    if entry["rank"] == writer and (stems is None or entry["stem"] in stems):
+                        tensors[entry["stem"]] = safetensors.torch.load(read_file(path / entry["name"], entry))
             except Damaged as damage:
                 raise CheckpointError(str(damage)) from damage
 
@@ -240,9 +220,9 @@ class CheckpointStore:
 
         def read() -> None:
             try:
-                files = read_manifest(path)["files"]
+                manifest = read_manifest(path)
                 for stem in stems:
-                    tensors[stem] = read_runs(path, [entry for entry in files if entry["stem"] == stem], wanted)
+                    tensors[stem] = read_runs(path, entries_of(manifest, stem), wanted)
             except Damaged as damage:
                 raise CheckpointError(str(damage)) from damage
 

@@ -5,7 +5,7 @@ import hashlib
 import importlib.metadata
 from pathlib import Path
 
-from distcls import __version__
+from distcls.version import __version__
 
 # What computes. A rank with another wandb or rich trains the same.
 PACKAGES = ("torch", "torchvision", "accelerate", "deepspeed", "timm", "ffcv", "numba", "numpy", "safetensors")

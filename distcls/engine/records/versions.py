@@ -4,7 +4,7 @@ import contextlib
 import importlib.metadata
 import platform
 
-from distcls import __version__
+from distcls.version import __version__
 
 PACKAGES = ("torch", "torchvision", "accelerate", "deepspeed", "ffcv", "numpy", "safetensors", "wandb")
 

@@ -5,10 +5,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from distcls.engine.preemption import StopRequest
+from distcls.engine.exit_codes import NO_VALID_CHECKPOINT, PREEMPTED
 
-REQUEUE = StopRequest.exit_code
-NO_VALID_CHECKPOINT = 76
 STALLED = 2  # attempts in a row that saved no new step: one may have been preempted too early, two are a circle
 
 Fate = Literal["free", "cancelled", "requeued", "time limit"]
@@ -57,7 +55,7 @@ class Verdict:
 
     @property
     def exit_code(self) -> int:
-        return REQUEUE if self.requeue else self.status
+        return PREEMPTED if self.requeue else self.status
 
 
 def judge(

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from distcls.engine.checkpoints.store import load_weights
+from distcls.engine.checkpoints.tensor_file import load_weights
 from distcls.engine.records.batch_record import read_batches
 from distcls.engine.verify.trials import Trial
 from distcls.tracking.jsonl import read_rows

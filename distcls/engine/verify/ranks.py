@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from distcls.engine.preemption import StopRequest
+from distcls.engine.exit_codes import PREEMPTED
 from distcls.errors import UserError
 
 START = "import sys; from distcls.engine.run import main; sys.exit(main(sys.argv[1:]))"
@@ -98,7 +98,7 @@ class Ranks:
         """
         deadline = math.inf
         while self.running and time.monotonic() < deadline:
-            if any(process.poll() not in (None, 0, StopRequest.exit_code) for process in self._processes):
+            if any(process.poll() not in (None, 0, PREEMPTED) for process in self._processes):
                 deadline = min(deadline, time.monotonic() + GRACE_S)
             time.sleep(0.01)
         self.kill()

@@ -9,8 +9,9 @@ from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional
 
 from distcls.data.augmenting import pixel_ops
-from distcls.data.augmenting.auto_augment import AutoAugment, Strengths, TrivialAugmentWide
+from distcls.data.augmenting.auto_augment import AutoAugment, TrivialAugmentWide
 from distcls.data.augmenting.pixels import apply_layers
+from distcls.data.augmenting.strengths import Strengths
 
 SIZE = 25
 

@@ -14,7 +14,7 @@ import torch
 
 from distcls.engine.checkpoints.background import Background, cpu_copies
 from distcls.engine.checkpoints.commit import committed
-from distcls.engine.checkpoints.store import load_weights
+from distcls.engine.checkpoints.tensor_file import load_weights
 from distcls.tracking.jsonl import read_events, read_rows
 from tests.engine.launching import HANGS_S, PLAIN, finish, launch, start
 

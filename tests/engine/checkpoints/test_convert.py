@@ -5,11 +5,10 @@ import os
 import pytest
 import torch
 
-from distcls.engine.checkpoints.commit import CheckpointError, read_manifest
 from distcls.engine.checkpoints.convert import convert
-from distcls.engine.checkpoints.export import entries_of, rank_shares
 from distcls.engine.checkpoints.inventory import harm_of
-from distcls.engine.checkpoints.rank_share import merged
+from distcls.engine.checkpoints.manifest import CheckpointError, entries_of, read_manifest
+from distcls.engine.checkpoints.rank_share import merged, rank_shares
 from distcls.engine.checkpoints.reshard import read_runs
 from distcls.engine.strategies.shards import Run
 from tests.engine.checkpoints.test_ranks import on_two_ranks

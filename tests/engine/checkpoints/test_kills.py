@@ -14,6 +14,7 @@ import torch
 
 from distcls.engine.checkpoints.commit import committed
 from distcls.engine.checkpoints.store import CheckpointStore
+from distcls.engine.exit_codes import PREEMPTED
 from distcls.engine.preemption import StopRequest
 
 KILLED = 9
@@ -147,7 +148,7 @@ def test_signals_during_a_save_do_not_break_it(tmp_path):
             store.save(step, share(step), {"step": step})
             os.write(writer, step.to_bytes(8, "little"))
         store.save(step + 1, share(step + 1), {"step": step + 1})
-        os._exit(stop.exit_code)
+        os._exit(PREEMPTED)
 
     pid = forked(train)
     os.close(writer)

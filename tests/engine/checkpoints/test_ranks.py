@@ -10,7 +10,9 @@ import pytest
 import torch
 
 from distcls.engine.checkpoints import store as checkpoint
-from distcls.engine.checkpoints.store import CheckpointError, CheckpointStore, SaveFailed
+from distcls.engine.checkpoints.manifest import CheckpointError
+from distcls.engine.checkpoints.store import CheckpointStore
+from distcls.engine.checkpoints.tensor_file import SaveFailed
 from tests.engine.launching import HANGS_S
 
 FORK = multiprocessing.get_context("fork")

@@ -6,8 +6,9 @@ import random
 import pytest
 import torch
 
+from distcls.engine.checkpoints.manifest import CheckpointError
 from distcls.engine.checkpoints.reshard import shard_name
-from distcls.engine.checkpoints.store import CheckpointError, CheckpointStore
+from distcls.engine.checkpoints.store import CheckpointStore
 from distcls.engine.strategies.shards import Run
 
 SHAPES = {"conv.weight": (5, 3, 2, 2), "norm.bias": (7,), "head.weight": (11, 5), "scale": (1,)}

@@ -9,8 +9,8 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from distcls.engine.checkpoints.store import SaveFailed, flatten_state, load_weights, save_weights, unflatten_state
-from distcls.engine.checkpoints.tensor_file import DTYPES, write_tensors
+from distcls.engine.checkpoints.state_tree import flatten_state, unflatten_state
+from distcls.engine.checkpoints.tensor_file import DTYPES, SaveFailed, load_weights, save_weights, write_tensors
 from distcls.errors import UserError
 
 

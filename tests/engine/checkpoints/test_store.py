@@ -10,9 +10,10 @@ import subprocess
 import pytest
 import torch
 
-from distcls.engine.checkpoints import commit as checkpoint_commit
-from distcls.engine.checkpoints.commit import encode_manifest, remove_debris
-from distcls.engine.checkpoints.store import CheckpointError, CheckpointStore, SaveFailed
+from distcls.engine.checkpoints.commit import Commit, remove_debris
+from distcls.engine.checkpoints.manifest import CheckpointError, Damaged, encode_manifest, read_manifest
+from distcls.engine.checkpoints.store import CheckpointStore
+from distcls.engine.checkpoints.tensor_file import SaveFailed
 
 
 def save(store, step, **options):
@@ -128,8 +129,8 @@ def test_every_flipped_bit_of_a_manifest_is_found(store):
     for position in range(0, len(data), 3):
         manifest.write_bytes(data[:position] + bytes([data[position] ^ 1 << position % 8]) + data[position + 1 :])
         try:
-            assert checkpoint_commit.read_manifest(path) == {k: v for k, v in meaning.items() if k != "sha256"}
-        except checkpoint_commit.Damaged:
+            assert read_manifest(path) == {k: v for k, v in meaning.items() if k != "sha256"}
+        except Damaged:
             continue
 
 
@@ -218,7 +219,7 @@ def test_debris_of_the_dead_goes_and_a_live_writer_stays(store):
     (store.folder / ".tmp_step_00000003.empty").mkdir()
     pruned = store.folder / ".pruned_step_00000000.x"
     pruned.mkdir()
-    live = checkpoint_commit.Commit(store.folder, 4)
+    live = Commit(store.folder, 4)
     remove_debris(store.folder)
     assert names(store.folder) == [live.path.name, "step_00000001"]
     live.abandon()

@@ -10,7 +10,8 @@ from torch import nn
 
 from distcls.engine.checkpoints import weights_writer
 from distcls.engine.checkpoints.progress import Progress
-from distcls.engine.checkpoints.store import CheckpointStore, SaveFailed, load_weights
+from distcls.engine.checkpoints.store import CheckpointStore
+from distcls.engine.checkpoints.tensor_file import SaveFailed, load_weights
 from distcls.engine.checkpoints.weights_writer import WeightsWriter
 from distcls.engine.preemption import StopRequest
 from distcls.engine.run import train

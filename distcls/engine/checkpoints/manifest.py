@@ -1,0 +1,113 @@
+"""What a checkpoint says of itself, `MANIFEST.json`, and whether its files are what was written. Imports no torch."""
+
+import errno
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+from distcls.errors import UserError
+
+MANIFEST = "MANIFEST.json"
+SCHEMA = 2  # 1 kept the optimizer whole; nothing reads it any more
+
+
+class CheckpointError(UserError):
+    """A run cannot go on from its checkpoints. `exit_code` is what the process should leave with."""
+
+    def __init__(self, text: str, exit_code: int = 1) -> None:
+        super().__init__(text)
+        self.exit_code = exit_code
+
+
+class Damaged(Exception):
+    """A checkpoint is not what was committed; the text names the file and the reason."""
+
+
+def encode_manifest(manifest: dict[str, Any]) -> bytes:
+    """JSON with its own sha256, so that a flipped bit in a counter does not pass for a checkpoint."""
+    plain = json.loads(json.dumps(manifest))
+    return json.dumps({**plain, "sha256": _hash(plain)}, indent=1).encode()
+
+
+def read_manifest(path: Path) -> dict[str, Any]:
+    """The manifest of one checkpoint folder.
+
+    Raises:
+        Damaged: it is missing or not as it was written.
+        CheckpointError: a newer version of distcls wrote it.
+        OSError: it cannot be read.
+    """
+    try:
+        manifest = json.loads((path / MANIFEST).read_bytes())
+        expected = manifest.pop("sha256")
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise Damaged(f"{MANIFEST} is missing") from error
+    except (ValueError, KeyError, AttributeError, TypeError) as error:
+        raise Damaged(f"{MANIFEST} is not what was written: it cannot be parsed") from error
+    if _hash(manifest) != expected:
+        raise Damaged(f"{MANIFEST} is not what was written: its sha256 differs")
+    if manifest["schema"] > SCHEMA:
+        raise CheckpointError(
+            f"{path} was written by a newer distcls (checkpoint schema {manifest['schema']}; "
+            f"this one reads {SCHEMA}): update distcls"
+        )
+    if manifest["schema"] < SCHEMA:
+        raise CheckpointError(
+            f"{path} was written by an older distcls (checkpoint schema {manifest['schema']}; "
+            f"this one reads {SCHEMA}): go on with that version, or give another output_dir"
+        )
+    return manifest
+
+
+def check_file(path: Path, entry: dict[str, Any], *, hashed: bool = True) -> None:
+    """Compare a file's size and, if `hashed`, its sha256 with its manifest entry.
+
+    Raises:
+        Damaged: they differ, or the disk reports an error for the file's bytes.
+        OSError: it cannot be opened.
+    """
+    try:
+        size = path.stat().st_size
+    except FileNotFoundError as error:
+        raise Damaged(f"{path.name} is missing") from error
+    if size != entry["size"]:
+        raise Damaged(f"{path.name} has {size} bytes, {entry['size']} were written")
+    if not hashed:
+        return
+    with open(path, "rb") as file:
+        try:
+            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+        except OSError as error:
+            if error.errno == errno.EIO:
+                raise Damaged(f"{path.name} cannot be read: {error.strerror}") from error
+            raise
+    if sha256 != entry["sha256"]:
+        raise _other_bytes(path)
+
+
+def read_file(path: Path, entry: dict[str, Any]) -> bytes:
+    """A file's bytes, hashed as they are in memory.
+
+    Raises:
+        Damaged: they are not what its manifest entry says.
+        OSError: it cannot be read.
+    """
+    check_file(path, entry, hashed=False)
+    data = path.read_bytes()
+    if hashlib.sha256(data).hexdigest() != entry["sha256"]:
+        raise _other_bytes(path)
+    return data
+
+
+def entries_of(manifest: dict[str, Any], stem: str) -> list[dict[str, Any]]:
+    """What the manifest says of the files of one kind: model, ema, optimizer, once or rank."""
+    return [entry for entry in manifest["files"] if entry["stem"] == stem]
+
+
+def _other_bytes(path: Path) -> Damaged:
+    return Damaged(f"{path.name} is not what was written: its sha256 differs")
+
+
+def _hash(manifest: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(manifest, sort_keys=True, separators=(",", ":")).encode()).hexdigest()

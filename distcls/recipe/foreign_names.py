@@ -1,0 +1,160 @@
+"""What other frameworks call things: so that a hint names what is meant there, not what is spelt alike here.
+
+From MMPretrain, MMClassification and Awesome-Backbones, ffcv-imagenet, timm, torch and torchvision.
+"""
+
+from collections.abc import Collection, Mapping
+
+from distcls.recipe.errors import KeyPath, dotted
+from distcls.registry import nearest
+
+_SURE = 0.84  # difflib's ratio: ResNet50 is surely ResNet, MyBackbone is not TimmBackbone
+
+#: A class here: its names elsewhere.
+_CLASSES = {
+    "VisionTransformer": "ViT DeiT",
+    "SwinTransformer": "Swin",
+    "GlobalAveragePooling": "GAP GlobalAvgPool AvgPool AdaptiveAvgPool2d",
+    "GeneralizedMeanPooling": "GeM GeMPooling",
+    "LinearClsHead": "Linear fc classifier",
+    "StackedLinearClsHead": "MLP",
+    "CrossEntropyLoss": "ce CrossEntropy SoftTargetCrossEntropy NLLLoss",
+    "LabelSmoothLoss": "LabelSmoothing LabelSmoothingCrossEntropy",
+    "RandomHorizontalFlip": "RandomFlip Flip HorizontalFlip hflip",
+    "RandomResizedCrop": "rrc RandomResizedCropAndInterpolation RandomResizedCropRGBImageDecoder",
+    "RandomErasing": "Cutout RandomErase",
+    "TrivialAugmentWide": "TrivialAugment",
+    "ThreeAugment": "Random3Augment 3Augment",
+    "Mixup": "BatchMixup",
+    "CutMix": "BatchCutMix",
+    "SGD": "Momentum Nesterov NAG",
+    "AdamW": "Adam FusedAdam",
+    "CosineWarmup": "cosine CosineLR CosineAnnealing CosineAnnealingLR CosineAnnealingLrUpdater",
+    "StepWarmup": "MultiStep MultiStepLR",
+    "ExponentialWarmup": "step StepLR StepLrUpdater ExponentialLR",
+    "LinearWarmup": "linear cyclic LinearLR PolyLR PolyLrUpdater OneCycleLR",
+}
+
+#: What to do about a class that has no counterpart.
+_NO_CLASSES = {
+    "Leave it out: images are decoded, batched and normalised (mean and std of the data file) without it.": "Normalize "
+    "ToTensor PILToTensor ToDtype ToTorchImage ImageToTensor LoadImageFromFile PackInputs PackClsInputs Collect",
+    "Leave it out: data.resolution is the training size, data.val.crop_ratio the centre crop of evaluation.": "Resize "
+    "ResizeEdge CenterCrop CenterCropRGBImageDecoder",
+    "Write {type: CrossEntropyLoss, use_sigmoid: true}.": "BCE BCELoss BCEWithLogitsLoss BinaryCrossEntropy",
+}
+
+#: A key here, with all above it where it has one place: its names elsewhere, and its own where those are misplaced.
+_KEYS = {
+    "p": "prob erase_prob",
+    "every_epochs": "step_size",
+    "milestones": "step",
+    "end_factor": "eta_min min_lr min_lr_ratio",
+    "warmup_steps": "warmup_iters",
+    "warmup_start_factor": "warmup_ratio start_factor",
+    "label_smooth_val": "smoothing label_smoothing eps epsilon",
+    "num_ops": "num_policies",
+    "magnitude": "magnitude_level total_level",
+    "mstd": "magnitude_std",
+    "policy": "policies",
+    "drop_path_rate": "drop_path",
+    "lr": "learning_rate",
+    "optimizer": "optim opt optim_wrapper optimizer_cfg",
+    "optimizer.lr": "lr learning_rate",
+    "optimizer.momentum": "momentum",
+    "optimizer.weight_decay": "weight_decay wd",
+    "schedule": "scheduler sched param_scheduler lr_config lr_schedule_type",
+    "schedule.warmup_epochs": "warmup_epochs warmup",
+    "model": "model_cfg",
+    "model.backbone": "arch",
+    "model.head.num_classes": "num_classes",
+    "model.head.topk": "topk",
+    "model.head.loss": "loss criterion",
+    "model.init.checkpoint": "load_from pretrained pretrained_weights init_cfg",
+    "model.freeze": "freeze_layers",
+    "train": "train_cfg training",
+    "train.global_batch_size": "batch_size samples_per_gpu batch_size_per_gpu",
+    "train.epochs": "max_epochs num_epochs",
+    "train.max_steps": "max_iters",
+    "train.accumulation_steps": "accumulative_counts grad_accum_steps",
+    "train.clip_grad_norm": "clip_grad grad_clip max_norm",
+    "train.precision": "amp fp16 mixed_precision",
+    "train.ema": "model_ema",
+    "train.seed": "randomness",
+    "train.log_every_steps": "log_interval",
+    "data": "data_cfg",
+    "data.workers": "num_workers workers_per_gpu",
+    "data.resolution": "img_size image_size input_size crop_size",
+    "data.train": "train_dataloader",
+    "data.train.path": "train_dataset",
+    "data.val": "val_dataloader test_dataloader validation",
+    "data.val.path": "val_dataset",
+    "data.augment": "train_pipeline pipeline transforms",
+    "data.mix": "augments",
+    "eval": "evaluation val_cfg",
+    "eval.every_epochs": "val_interval",
+    "eval.tta": "lr_tta",
+    "eval.metrics": "val_evaluator",
+    "checkpoint": "checkpoint_config default_hooks",
+    "checkpoint.keep": "max_keep_ckpts",
+    "checkpoint.resume": "resume_from",
+    "output_dir": "work_dir logging folder",
+    "plugins": "custom_imports",
+    "tracking": "visualizer log_config wandb",
+    "distributed": "dist env_cfg",
+}
+
+_NO_KEYS = {
+    "Leave it out: only the block of a class has a type.": "type",
+    "Leave it out: mean and std come with the data file, images are RGB.": "data_preprocessor",
+    "Leave it out: the batch does not depend on the GPUs, so the rate need not.": "auto_scale_lr",
+    "Leave it out: the schedule ends with the run.": "T_max t_max",
+    "Leave it out: files are mapped, the system keeps them in memory.": "in_memory",
+    "Leave it out: a mapping with another type replaces its base.": "_delete_",
+}
+
+_CHOICES = {"fp16": "amp half float16", "bf16": "bfloat16", "fp32": "float32 no", "fp64": "float64 double",
+            "zero2": "deepspeed", "fsdp2": "fsdp", "auto": "latest"}  # fmt: skip
+
+
+def class_meant(role: str, name: str, known: Collection[str]) -> tuple[str | None, str]:
+    """The class of `known` that `name` surely means, or None; and a hint with a leading space, or nothing."""
+    if sentence := _of(name, _NO_CLASSES):
+        return None, f" {sentence[0]}"
+    told = [one for one in _of(name, _CLASSES) if one in known]
+    sure = told[0] if told else nearest(name, known, _SURE)
+    near = sure or nearest(name, known)
+    hint = f" Did you mean {near!r}?" if near else ""
+    if role == "backbone" and not sure:
+        hint += f" `distcls models {name}` looks among timm's and torchvision's."
+    return sure, hint
+
+
+def key_meant(name: str, above: KeyPath, known: Collection[str], parts: Collection[KeyPath]) -> tuple[KeyPath, str]:
+    """The path of the key that is meant by `name`, written below `above`; and a hint with a leading space, or nothing.
+
+    Args:
+        known: what may stand there.
+        parts: the paths of all keys of the recipe's fixed parts.
+    """
+    if sentence := _of(name, _NO_KEYS):
+        return (*above, name), f" {sentence[0]}"
+    told: list[KeyPath] = [tuple(one.split(".")) for one in _of(name, _KEYS)]
+    here = [path for path in told if path[-1] in known and path[:-1] in ((), above)]
+    if here:
+        return (*above, here[0][-1]), f" Did you mean {here[0][-1]!r}?"
+    elsewhere = [path for path in told if len(path) > 1 or path in parts] or [one for one in parts if one[-1] == name]
+    near = nearest(name, known)
+    if near and (not elsewhere or near == nearest(name, known, _SURE)):
+        return (*above, near), f" Did you mean {near!r}?"
+    return (elsewhere[0], f" Did you mean {dotted(elsewhere[0])!r}?") if elsewhere else ((*above, name), "")
+
+
+def choice_meant(word: str, choices: Collection[str]) -> str | None:
+    """The one of `choices` that `word` means."""
+    return next((one for one in _of(word, _CHOICES) if one in choices), None) or nearest(word, choices)
+
+
+def _of(name: str, table: Mapping[str, str]) -> list[str]:
+    """What `table` has for a name of elsewhere; capitals do not matter."""
+    return [ours for ours, theirs in table.items() if name.lower() in theirs.lower().split()]
