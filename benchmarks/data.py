@@ -3,8 +3,8 @@
     python benchmarks/data.py [--pairs 5] [--seconds 4] [--workers 2] [--jpegs 2048] [--markdown]
 
 All deliver normalised float32 batches (the same normalisation code); the stock Loader augments with FFCV's own
-transforms. `ours` decodes a JPEG's window alone where that is compiled (jpeg_window.py), `whole` is ours
-without it, `area` and `bicubic` ours with other filters. They run in turns, each in a process of its own; the table gives medians
+transforms. `ours` decodes a JPEG's window alone where that is compiled (jpeg_window.py), `whole` is ours without it,
+`area` and `bicubic` ours with other filters. They run in turns, each in a process of its own; the table gives medians
 over the rounds, and the median of the rounds' ratios to stock. `first_batch_seconds` counts from before the imports of
 distcls or ffcv, torch's not among them, to the first batch of a process after others, which left compiled code behind.
 Writes benchmarks/results/data.json; --markdown prints the table of docs/data.md from it and measures nothing.
