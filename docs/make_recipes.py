@@ -182,9 +182,10 @@ def average(recipe: Recipe) -> str:
 
 def resolution(recipe: Recipe) -> str:
     side, how = recipe.data.resolution, recipe.data.interpolation
+    filter_ = "" if how == "bilinear" else f", {how}"
     if isinstance(side, int):
-        return f"{side} pixels, {how}"
-    return f"{side.start} to {side.end} pixels in epochs {side.ramp[0]} to {side.ramp[1]}, {how}"
+        return f"{side} pixels{filter_}"
+    return f"{side.start} to {side.end} pixels in epochs {side.ramp[0]} to {side.ramp[1]}{filter_}"
 
 
 def evaluation(recipe: Recipe) -> str:
