@@ -38,8 +38,8 @@ learning rate and schedule are the same on 1 GPU and on 64. If memory does not s
 same factor, with LAMB by its square root.
 
 Accuracies of others are what the source named on the card states. Two things differ from most sources throughout: half
-precision is bf16 (ffcv-imagenet's: fp16), and crops are resized bilinearly with antialiasing where timm's recipes (RSB,
-DeiT, Swin, ConvNeXt) resize bicubically.
+precision is bf16 (ffcv-imagenet's: fp16), and evaluation resizes the centred square, not the whole image before it is
+cut out ([data.md](data.md)).
 
 ## Is my run on course?
 
@@ -183,10 +183,11 @@ def average(recipe: Recipe) -> str:
 
 
 def resolution(recipe: Recipe) -> str:
-    side = recipe.data.resolution
+    side, how = recipe.data.resolution, recipe.data.interpolation
+    filter_ = "" if how == "bilinear" else f", {how}"
     if isinstance(side, int):
-        return f"{side} pixels"
-    return f"{side.start} to {side.end} pixels in epochs {side.ramp[0]} to {side.ramp[1]}"
+        return f"{side} pixels{filter_}"
+    return f"{side.start} to {side.end} pixels in epochs {side.ramp[0]} to {side.ramp[1]}{filter_}"
 
 
 def evaluation(recipe: Recipe) -> str:

@@ -164,6 +164,15 @@ DATA = {
 }
 
 
+PILLOWS = {"imagenet_r50_rsb_a3", "imagenet_r50_rsb_a2", "imagenet_convnext_tiny", "imagenet_swin_tiny"}
+PILLOWS |= {"imagenet_deit_small", "imagenet_vit_h14_zero"}
+
+
+@pytest.mark.parametrize("name", [*DATA, "imagenet_r50", "imagenet_vit_s16"])
+def test_crops_are_resized_as_the_originals(name: str) -> None:
+    assert recipe(name).data.interpolation == ("bicubic" if name in PILLOWS else "bilinear")
+
+
 @pytest.mark.parametrize("name", DATA)
 def test_data_and_length(name: str) -> None:
     augment, mix, sides, repeats, length = DATA[name]
