@@ -103,6 +103,9 @@ def test_the_twins_filter_is_opencvs(rows, cols):
     image = np.random.default_rng(rows).integers(0, 256, (rows, cols, 3), np.uint8)
     table = torch.tensor([(0, rows, cols, 0, 3 * cols, 3, 1)])
     pixels = torch.from_numpy(image.reshape(-1))
-    mine = resize_plainly(pixels, table, 16, (0, 0, 0), (1, 1, 1), torch.float32, area=True)[0].permute(1, 2, 0) * 255
+    normal = ((0, 0, 0), (1, 1, 1))
+    mine = (
+        resize_plainly(pixels, table, 16, *normal, torch.float32, interpolation="ffcv_area")[0].permute(1, 2, 0) * 255
+    )
     theirs = cv2.resize(image.astype(np.float32), (16, 16), interpolation=cv2.INTER_AREA)
     assert np.abs(mine.numpy() - theirs).max() < 2e-3
