@@ -13,11 +13,11 @@ from torch import nn
 
 from distcls.engine.checkpoints.snapshot import Progress, Snapshots
 from distcls.engine.checkpoints.store import CheckpointStore
-from distcls.engine.metrics import Totals
 from distcls.engine.ranks import collectives
 from distcls.engine.strategies.accelerator import make_accelerator
 from distcls.engine.strategies.buffers import running_statistics
 from distcls.engine.strategies.choose import make_strategy
+from distcls.engine.totals import Totals
 from distcls.optim.ema import Ema
 from distcls.optim.optimizers import SGD, AdamW
 from tests.engine.strategies.small_model import SmallModel
