@@ -73,7 +73,7 @@ def card(path: Path) -> str:
         "Augmentation": ", ".join([*map(call, recipe.data.augment), *map(call, recipe.data.mix)]) or "none",
         "Evaluation": evaluation(recipe),
         "Strategy": recipe.distributed.strategy,
-        "Another number of GPUs": said.get("Batch", "as above; another batch: optimizer.lr times the same factor."),
+        "Another number of GPUs": said["Batch"],
         "Source": said.get("Source", "our own."),
         "Run": f"`{said['Run']}`",
         "Result": said["Result"],
@@ -100,16 +100,18 @@ def measured(path: Path) -> dict[str, str]:
     if not path.exists():
         return {}
     found = MeasuredRuns.read(path)
-    ends = [curve[-1][1] for run in found.runs for name, curve in run.curves.items() if name == "val/top1"]
-    spread = f"mean {mean(ends):.2%}, standard deviation {100 * stdev(ends):.2f} points"
+    reached = []
+    for metric in dict.fromkeys(name for run in found.runs for name in run.curves):
+        ends = [run.curves[metric][-1][1] for run in found.runs]
+        spread = f"n {len(ends)}, mean {mean(ends):.2%}, standard deviation {100 * stdev(ends):.2f} points"
+        reached.append(f"{metric} {', '.join(f'{end:.2%}' for end in ends)}: {spread}")
     minutes = [f"{run.seconds / 60:.1f}" for run in found.runs if run.seconds]
     places = dict.fromkeys(
         f"{run.hardware}, torch {run.versions['torch']}, commit {(run.commit or 'unknown')[:8]}, {run.date}"
         for run in found.runs
     )
     return {
-        "Runs": f"seeds {', '.join(str(run.seed) for run in found.runs)}: "
-        + f"{', '.join(f'{end:.2%}' for end in ends)}; {spread}",
+        "Runs": f"seeds {', '.join(str(run.seed) for run in found.runs)}: " + "; ".join(reached),
         "Where": "; ".join(places) + (f"; minutes: {', '.join(minutes)}" if minutes else ""),
         "Course": ", ".join(
             f"{band.metric} {band.mean:.2%} at epoch {band.epoch:g} ({band.low:.2%} to {band.high:.2%})"

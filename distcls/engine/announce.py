@@ -51,6 +51,11 @@ def announce(
         job.trackers.event("resumed", step=progress.step, changed=start.changed, allowed=start.allowed)
         for line in start.notes():
             job.console.note(f"from step {progress.step + 1} on: {line}")
+        if progress.step > job.total_steps:
+            job.console.note(
+                f"the recipe now ends at step {job.total_steps} and the run is at step {progress.step} already: "
+                "nothing more is trained, it ends with the weights that it has"
+            )
     job.console.start(job.total_steps, job.steps_per_epoch, progress.step)
 
 

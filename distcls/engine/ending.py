@@ -42,3 +42,10 @@ def draw_report(folder: RunFolder, console: Console, seconds: float) -> None:
         within(seconds, lambda: write_report([folder.path], folder.path / "report.html"))
     except Exception as error:
         console.warn(f"{folder.path}/report.html was not drawn: {type(error).__name__}: {error}")
+
+
+def complete_report(folder: RunFolder, console: Console) -> None:
+    """Draw the report of a finished run that was killed between its last word and its report."""
+    report, last_word = folder.path / "report.html", folder.path / "run.json"
+    if not report.exists() or report.stat().st_mtime < last_word.stat().st_mtime:
+        draw_report(folder, console, seconds=60)

@@ -34,6 +34,12 @@ def misfits(recipe: Recipe, train: BetonDataset, val: BetonDataset) -> list[Mist
             f"larger than the training set: got {batch}, expected at most {len(train)}, the images of {train.paths[0]}"
         )
         found.append((("train", "global_batch_size"), text))
+    elif recipe.train.epochs is not None and not round(recipe.train.epochs * (len(train) // batch)):
+        text = (
+            f"not one step: got {recipe.train.epochs:g} epochs of {len(train) // batch} steps of {batch} images, "
+            "expected more, or train.max_steps"
+        )
+        found.append((("train", "epochs"), text))
     found += _labels(HEADS[head["type"]], train, val)
     if recipe.data.sampler == "balanced" and train.multi_label:
         text = f"balanced needs one label per image: {train.paths[0]} holds any number of them; expected shuffle"

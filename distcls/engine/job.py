@@ -91,10 +91,10 @@ class Job:
         (self.console.val_row if "val/loss" in row else self.console.train_row)(row)
 
     def evaluation_due(self, step: int) -> bool:
-        """After each `eval.every_epochs` epochs, at the nearest step, and at the end."""
+        """After each `eval.every_epochs` epochs, at the nearest step, and at the end; beyond it where it moved."""
         period = self.evaluate_every_epochs * self.steps_per_epoch
         nearest = round(step / period)
-        return step == self.total_steps or (nearest > 0 and step == max(1, round(nearest * period)))
+        return step >= self.total_steps or (nearest > 0 and step == max(1, round(nearest * period)))
 
     def logging_due(self, step: int) -> bool:
         return step == self.total_steps or step % self.log_every_steps == 0

@@ -18,7 +18,7 @@ from distcls.engine.build import Datasets, build_job, open_datasets
 from distcls.engine.checkpoints.progress import Progress
 from distcls.engine.checkpoints.snapshot import Snapshots
 from distcls.engine.checkpoints.store import CheckpointStore
-from distcls.engine.ending import draw_report, end_lost, end_run, finish_save
+from distcls.engine.ending import complete_report, draw_report, end_lost, end_run, finish_save
 from distcls.engine.fit_ranks import check_device, check_ranks
 from distcls.engine.initial_weights import InitialWeights
 from distcls.engine.located import located
@@ -146,6 +146,8 @@ def _attempt(plan: Plan, accelerator: Accelerator, local_world_size: int, stop: 
     facts = environment(collectives.gather(place(accelerator.device)))
     start: Start = collectives.on_rank_zero(rank, lambda: _begin(folder, plan, ranks))
     if start.finished:
+        if rank == 0:
+            complete_report(folder, console)
         folder.close()
         console.finish([start.message or ""])
         return Outcome("already finished", folder.path, {}, {})

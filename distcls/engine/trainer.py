@@ -49,6 +49,8 @@ def train(job: Job, snapshots: Snapshots, progress: Progress, window: Totals) ->
         with rows.standing_still("evaluation"):
             if not _evaluated(job, snapshots, progress):
                 return "preempted"
+            # the checkpoint that was taken when the evaluation was cut short does not know the best
+            snapshots.save(progress, window, required=progress.step >= job.total_steps)
 
     model.train()
     with job.train_loader.stream(progress.step, job.total_steps) as batches:
@@ -105,7 +107,7 @@ def _evaluated(job: Job, snapshots: Snapshots, progress: Progress) -> bool:
     """Evaluate, log, keep the best weights. False when a stop request cut it short: the next attempt does it then."""
     began = time.perf_counter()
     job.heart.beat(progress.step, "evaluating")
-    predictions = job.predictions if progress.step == job.total_steps else None
+    predictions = job.predictions if progress.step >= job.total_steps else None
     with averaged_buffers(job.classifier, job.world_size):
         means = _means(job, predictions)
     if means is None:

@@ -9,6 +9,7 @@ from distcls.recipe import editor
 from distcls.recipe.checker import Checker, filled
 from distcls.recipe.errors import RecipeError
 from distcls.recipe.key_pairs import check_together
+from distcls.recipe.named_keys import check_named
 from distcls.recipe.part import Count, Part
 from distcls.recipe.signature import keys_of_part
 from distcls.recipe.source import Source
@@ -243,6 +244,7 @@ def check(source: Source, registries: Sequence[Registry] = ROLES) -> Recipe:
     checker = Checker(source, registries)
     values = checker.mapping(keys_of_part(Recipe), source.tree)
     check_together(checker, source.tree)
+    check_named(checker, keys_of_part(Recipe), source.tree)
     if checker.problems:
         raise RecipeError(source.recipe, checker.problems)
     values["name"] = values.get("name") or source.name

@@ -7,6 +7,7 @@ import pytest
 
 import distcls
 from distcls.engine.checkpoints.snapshot import Snapshots
+from distcls.engine.checkpoints.store import CheckpointStore
 from distcls.engine.checkpoints.tensor_file import load_weights
 from distcls.engine.preemption import StopRequest
 from distcls.engine.run import train
@@ -80,6 +81,34 @@ def begun(tiny_recipe, tmp_path):
     """A run of eight steps, and a copy of it."""
     run = trained(tiny_recipe, tmp_path / "begun", "train.max_steps=8")
     return run, shutil.copytree(run, tmp_path / "copy")
+
+
+def stopped_at_four(recipe, folder, *overrides):
+    """Asked to stop before its first step: it takes notice LAG steps later."""
+    folder.mkdir()
+    (folder / "stop").touch()
+    return trained(recipe, folder, *overrides)
+
+
+def test_an_end_before_what_is_trained_is_told_and_evaluated(tiny_recipe, tmp_path, capsys):
+    run = stopped_at_four(tiny_recipe, tmp_path / "run", "train.max_steps=8")
+    trained(tiny_recipe, run, "train.max_steps=3", "checkpoint.allow_changes=[train.max_steps]")
+    assert (
+        "the recipe now ends at step 3 and the run is at step 4 already: nothing more is trained, it ends with the "
+        "weights that it has\n"
+    ) in capsys.readouterr().out
+    assert [(row["step"], row["val/n"]) for row in read_rows(run) if "val/n" in row] == [(4, 103)]
+    assert load_weights(run / "weights/last.safetensors")[1]["step"] == "4"
+
+
+def test_an_evaluation_that_the_next_attempt_does_is_in_its_checkpoint(tiny_recipe, tmp_path):
+    """Else a longer run would not know its best weights, and lose them to worse ones."""
+    run = stopped_at_four(tiny_recipe, tmp_path / "run", "train.max_steps=4")
+    store = CheckpointStore(run / "checkpoints")
+    assert store.load(store.latest())[0]["progress"]["evaluated"] == 0
+    trained(tiny_recipe, run, "train.max_steps=4")
+    progress = store.load(store.latest())[0]["progress"]
+    assert (progress["evaluated"], progress["best"]["step"]) == (4, 4)
 
 
 def test_a_changed_rate_holds_though_the_first_attempt_with_it_saved_nothing(tiny_recipe, begun, monkeypatch, capsys):

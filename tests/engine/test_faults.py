@@ -41,6 +41,14 @@ def test_a_batch_larger_than_the_data(tiny_recipe, tiny_data):
     ]
 
 
+def test_epochs_too_short_for_a_step(tiny_recipe):
+    text = refusal(tiny_recipe, "train.epochs=0.04")
+    assert text.splitlines()[1:] == [
+        "command line: train.epochs: not one step: got 0.04 epochs of 10 steps of 32 images, expected more, or "
+        "train.max_steps"
+    ]
+
+
 def test_missing_data_names_the_key_the_path_and_the_command(tiny_recipe):
     text = refusal(tiny_recipe, "data.train.path=data/nowhere.beton")
     assert text.splitlines()[1:] == [

@@ -1,16 +1,41 @@
+"""What `launch/train.py` prints of an error, and on which rank."""
+
 import pytest
 
-from distcls.engine.run import main
+from distcls.data.errors import DataError
+from distcls.engine import run
+from distcls.errors import UserError
+
+
+@pytest.mark.parametrize(
+    ("error", "rank", "printed"),
+    [
+        (UserError("a mistake of all"), "0", True),
+        (UserError("a mistake of all"), "1", False),
+        (DataError("train.beton: sample 7: damaged"), "1", True),
+    ],
+)
+def test_an_error_is_printed_where_it_happened_and_once_a_node(error, rank, printed, monkeypatch, capsys):
+    def fail(*_):
+        raise error
+
+    monkeypatch.setattr(run, "train", fail)
+    for name, value in (("RANK", rank), ("LOCAL_RANK", rank), ("WORLD_SIZE", "2")):
+        monkeypatch.setenv(name, value)
+    assert run.main(["recipe.yaml"]) == 1
+    said = capsys.readouterr().err
+    assert (f"error: rank {rank} on " in said and str(error) in said) == printed
+    assert bool(said) == printed
 
 
 @pytest.mark.parametrize("first", ["optimizer.lr=0.1", "--config-file"])
 def test_the_recipe_comes_first(first: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main([first, "r.yaml"]) == 1
+    assert run.main([first, "r.yaml"]) == 1
     assert capsys.readouterr().err == (
         f"error: the recipe comes first, then KEY=VALUE: got '{first}', expected a YAML file\n"
     )
 
 
 def test_help_is_given_wherever_it_is_asked_for(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["r.yaml", "--help"]) == 0
+    assert run.main(["r.yaml", "--help"]) == 0
     assert capsys.readouterr().out.startswith("usage: accelerate launch launch/train.py RECIPE [KEY=VALUE ...]\n")

@@ -36,9 +36,11 @@ def test_a_run_and_its_folder(tiny_recipe, tmp_path):
     assert model.class_names == [f"class_{number}" for number in range(5)]
     assert model(torch.zeros(2, 3, 16, 16)).shape == (2, 5)
 
+    (run / "report.html").unlink()  # killed before it could draw it
     code, output = launch(PLAIN, tiny_recipe)
     assert code == 0
     assert f"the run in {run} is finished; to train again, give another output_dir" in output
+    assert (run / "report.html").exists()
 
 
 def assert_exports_what_the_run_exported(run, file):

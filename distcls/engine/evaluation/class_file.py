@@ -24,7 +24,7 @@ def record_classes(job: Job, folder: Path, step: int, means: Mapping[str, float]
         replace_file(path, encoded({"step": step, **means, **job.metrics.per_class}))
     except OSError as error:
         job.trackers.warn(f"{path} cannot be written: {error.strerror}")
-    if step == job.total_steps:
+    if step >= job.total_steps:
         job.trackers.event("val_per_class", step=step, path=str(path))
 
 

@@ -1,0 +1,56 @@
+"""Keys that a recipe names as text, in `checkpoint.allow_changes`: one that no recipe can have is a mistake."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from distcls.recipe.checker import Checker, listed
+from distcls.recipe.signature import Key, Keys, keys_of_block, keys_of_part, nested, part_among
+from distcls.recipe.values import convert, show
+from distcls.registry import Registry, nearest
+
+NOTHING, ANYTHING = Keys({}), Keys({}, open=True)
+
+
+def check_named(checker: Checker, keys: Keys, tree: Mapping[str, Any]) -> None:
+    """Report to `checker` every key that `checkpoint.allow_changes` names and that does not exist.
+
+    Args:
+        keys: of a whole recipe.
+        tree: as it was written; its values may still be wrong by themselves.
+    """
+    checkpoint = tree.get("checkpoint")
+    names = checkpoint.get("allow_changes") if isinstance(checkpoint, dict) else None
+    for number, name in enumerate(names if isinstance(names, list) else []):
+        if isinstance(name, str) and (text := _unknown(checker, keys, name)):
+            checker.problem(("checkpoint", "allow_changes", number), text)
+
+
+def _unknown(checker: Checker, keys: Keys, name: str) -> str | None:
+    above: tuple[str, ...] = ()
+    for step in name.split("."):
+        if step not in keys.named:
+            if keys.open:
+                return None
+            near = nearest(step, keys.named)
+            hint = f". Did you mean {'.'.join((*above, near))!r}?" if near else ""
+            inside = f" below {'.'.join(above)}" if above else ""
+            return f"no such key: got {show(name)}, expected {listed(keys.named) or 'nothing'}{inside}{hint}"
+        keys, above = _below(checker, keys.named[step].annotation), (*above, step)
+    return None
+
+
+def _below(checker: Checker, annotation: Any) -> Keys:
+    """What a key may hold: of a block the keys of every class of its role, for the run may have had another type."""
+    if part := part_among(annotation):
+        return keys_of_part(part)
+    blocks = nested(annotation)
+    if blocks.registry and blocks.one:
+        return _of_any_class(checker.registries.get(blocks.registry.role, blocks.registry))
+    takes_mappings = blocks.registry is None and not convert(annotation, {})[1]
+    return ANYTHING if takes_mappings else NOTHING
+
+
+def _of_any_class(registry: Registry) -> Keys:
+    classes = [keys_of_block(registry, name) for name in registry.names()]
+    named = {name: key for keys in classes for name, key in keys.named.items()}
+    return Keys({"type": Key(str), **named}, any(keys.open for keys in classes))
