@@ -1,6 +1,6 @@
 """All that is worth measuring on one borrowed GPU, in phases of under ten minutes each, the most wanted first.
 
-    python benchmarks/gpu_session.py [ceiling train tests strategies data fashion] [--limit 570] [--out DIR] [--small]
+    python benchmarks/gpu_session.py [tests ceiling train strategies data fashion] [--limit 570] [--out DIR] [--small]
     python benchmarks/gpu_session.py --summary
 
 Without names all phases run, one after the other. Every script writes its rows to DIR (benchmarks/results/session) as
@@ -17,9 +17,24 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
+NEEDED = [
+    "torch",
+    "torchvision",
+    "triton",
+    "accelerate",
+    "ffcv",
+    "cv2",
+    "numba",
+    "pydantic",
+    "yaml",
+    "safetensors",
+    "rich",
+]
+NEEDED += ["typer", "timm", "torchmetrics", "psutil", "wandb", "pytest", "deepspeed", "pynvml"]
 GPU_TESTS = [
     "tests/engine/test_cuda_graphs.py",
     "tests/models/test_fused_batch_norm.py",
@@ -33,10 +48,11 @@ FEW = ["--steps", "10"]
 SHORT = ["--images", "12", "--steps", "40", "--warm-up", "20", "--precision", "fp32", "--cases", "raw"]
 
 ON_JPEGS = ["--seconds", "6", "--workers", "4", "--cases", "jpeg", "--resolutions", "224"]
-PYTEST = ["-m", "pytest", "-q", "-p", "no:cacheprovider"]
+PYTEST = ["-m", "pytest", "-p", "no:cacheprovider"]
 
 #: phase -> the commands on a GPU, and small ones for a CPU; of `name: script` the rows go to name.json
 PHASES: dict[str, tuple[list[list[str]], list[list[str]]]] = {
+    "tests": ([[*PYTEST, *GPU_TESTS]], [[*PYTEST, GPU_TESTS[0], "-k", "refused"]]),
     "ceiling": (
         [
             ["ceiling_224: ceiling.py", "--resolutions", "224", "--modes", *TRIALS],
@@ -49,7 +65,6 @@ PHASES: dict[str, tuple[list[list[str]], list[list[str]]]] = {
         [["train: train.py", "--steps", "160", "--ffcv", "--evaluation"]],
         [["train: train.py", *TINY, *SHORT]],
     ),
-    "tests": ([[*PYTEST, *GPU_TESTS]], [[*PYTEST, GPU_TESTS[0], "-k", "refused"]]),
     "strategies": ([["strategies: strategies.py"]], [["strategies: strategies.py", "--cases", "ddp fp32", *FEW]]),
     "data": (
         [
@@ -150,6 +165,8 @@ def main() -> int:
     unknown = set(options.phases) - set(PHASES)
     if unknown:
         arguments.error(f"no such phase: {', '.join(sorted(unknown))}; there are {', '.join(PHASES)}")
+    if missing := [name for name in NEEDED if find_spec(name) is None]:
+        print(f"not installed here, without which some phases fail: {', '.join(missing)}", flush=True)
     options.out.mkdir(parents=True, exist_ok=True)
     out, well = options.out.resolve(), True
     for name in [] if options.summary else options.phases or PHASES:
