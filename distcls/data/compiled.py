@@ -5,6 +5,8 @@ numba keeps compiled functions on disk, too, but to load them it has to be impor
 
 A module of such functions imports numba, and names in C_FUNCTIONS those that are called from Python, with their
 signatures. They get numbers and addresses, allocate nothing and raise nothing, for that needs numba's runtime.
+
+What is on disk gets executed: it is taken from files that nobody but this user, or root, can have written.
 """
 
 import contextlib
@@ -14,8 +16,10 @@ import importlib
 import importlib.util
 import os
 import re
+import stat
 import tempfile
 import threading
+import warnings
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -24,7 +28,7 @@ import llvmlite.binding as llvm
 
 _lock = threading.Lock()
 _loaded: dict[str, dict[str, int]] = {}
-_engines: list[llvm.ExecutionEngine] = []  # own the code
+_owners: list[Any] = []  # of the code: LLVM's engines, numba's functions
 
 
 class Code(NamedTuple):
@@ -39,34 +43,43 @@ def addresses(module: str) -> dict[str, int]:
     """Where `module`'s C_FUNCTIONS are in this process, by name. Compiles them, in seconds, where nobody did before."""
     with _lock:
         if module not in _loaded:
-            _loaded[module] = {name: _link(code) for name, code in _functions(module).items()}
+            _loaded[module] = _addresses(module)
     return _loaded[module]
 
 
-def _functions(module: str) -> dict[str, Code]:
-    """From disk, or compiled."""
+def _addresses(module: str) -> dict[str, int]:
     folder = cache_folder()
-    if folder is None:
-        return _compile(module)
-    path = folder / f"{module}-{_version(module)}.o"
-    if (found := _read(path)) is not None:
-        return found
+    path = folder / f"{module}-{_version(module)}.o" if folder else None
+    if path and (found := _read(path)) is not None:
+        return {name: _link(code) for name, code in found.items()}
     made = _compile(module)
-    with contextlib.suppress(OSError):  # a full disk, a folder that may only be read: the next process compiles again
-        _write(path, made)
-    return made
+    _owners.append(made)
+    if path and (codes := _codes(made)):
+        with contextlib.suppress(OSError):  # a full disk, a folder that may only be read: the next one compiles again
+            _write(path, codes)
+    return {name: function.address for name, function in made.items()}
 
 
 def cache_folder() -> Path | None:
     """Local to the node and this user's own; the package's folder may be read-only. None: nothing can be kept.
 
-    NUMBA_CACHE_DIR has its usual meaning where it is set.
+    NUMBA_CACHE_DIR has its usual meaning where it is set. Else the name is one that others know, in a folder that all
+    write to: a link there, or a folder that others may write to, is not used.
     """
     if named := os.environ.get("NUMBA_CACHE_DIR"):
         return Path(named)
-    folder = Path(tempfile.gettempdir()) / f"distcls-numba-{os.getuid()}"
-    folder.mkdir(mode=0o700, exist_ok=True)
-    return folder if folder.stat().st_uid == os.getuid() else None  # what is there gets executed
+    try:
+        folder = Path(tempfile.gettempdir()) / f"distcls-numba-{os.getuid()}"
+        folder.mkdir(mode=0o700, exist_ok=True)
+        found = folder.lstat()
+    except OSError:  # nowhere to write
+        return None
+    return folder if stat.S_ISDIR(found.st_mode) and _ours(found) else None
+
+
+def _ours(found: os.stat_result) -> bool:
+    """Whether nobody but this user, or root, can have written it."""
+    return found.st_uid in (0, os.getuid()) and not found.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
 
 
 def _version(module: str) -> str:
@@ -85,16 +98,37 @@ def _source(module: str) -> str:
     return Path(spec.origin).read_text()
 
 
-def _compile(module: str) -> dict[str, Code]:
+def _compile(module: str) -> dict[str, Any]:
+    """As numba's functions, by name."""
     import numba
 
+    vars(numba.config)["DISABLE_JIT"] = 0  # is for looking into Python code: here it would only fail to compile
     made = {}
     for name, (signature, function) in importlib.import_module(module).C_FUNCTIONS.items():
-        compiled: Any = numba.cfunc(signature, error_model="numpy")(function)
-        _, _, (code, _) = compiled._library.serialize_using_object_code()
-        declared = [one.name for one in compiled._library._final_module.functions if one.is_declaration]
-        made[name] = Code(compiled.native_name, [one for one in declared if not one.startswith("llvm.")], code)
+        made[name] = numba.cfunc(signature, error_model="numpy")(function)
     return made
+
+
+def _codes(made: dict[str, Any]) -> dict[str, Code] | None:
+    """The object code of numba's functions; None where this numba does not give it, for it has no public way to it.
+
+    Then each process compiles: numba's own files would not notice that a constant of another module has changed.
+    """
+    codes = {}
+    for name, function in made.items():
+        try:
+            library = function._library
+            _, _, (code, _) = library.serialize_using_object_code()
+            declared = [one.name for one in library._final_module.functions if one.is_declaration]
+        except (AttributeError, TypeError, ValueError) as error:
+            warnings.warn(
+                f"numba {version('numba')} does not give its object code ({error}): each process spends seconds on "
+                "compiling. launch/constraints.txt names a version that does.",
+                stacklevel=2,
+            )
+            return None
+        codes[name] = Code(function.native_name, [one for one in declared if not one.startswith("llvm.")], code)
+    return codes
 
 
 def _write(path: Path, made: dict[str, Code]) -> None:
@@ -114,9 +148,12 @@ def _write(path: Path, made: dict[str, Code]) -> None:
 
 
 def _read(path: Path) -> dict[str, Code] | None:
-    """None where there is no such file, or one that is damaged or may not be read."""
+    """None where there is no such file, or one that is damaged, somebody else's, or may not be read."""
     try:
-        content = path.read_bytes()
+        with path.open("rb") as file:
+            if not _ours(os.fstat(file.fileno())):
+                return None
+            content = file.read()
     except OSError:
         return None
     digest, content = content[:32], content[32:]
@@ -144,5 +181,5 @@ def _link(function: Code) -> int:
             llvm.add_symbol(name, ctypes.cast(ctypes.CDLL(None).abort, ctypes.c_void_p).value)
     engine.add_object_file(llvm.ObjectFileRef.from_data(function.code))
     engine.finalize_object()
-    _engines.append(engine)
+    _owners.append(engine)
     return engine.get_function_address(function.name)

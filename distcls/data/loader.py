@@ -17,7 +17,7 @@ from distcls.data.sampling.block_order import BlockOrder
 from distcls.data.sampling.block_reads import BlockReads
 from distcls.data.sampling.order import GlobalOrder, Slice
 from distcls.data.stream import Loader, Stream
-from distcls.errors import UserError
+from distcls.errors import ArgumentError
 
 
 class TrainLoader(Loader):
@@ -82,14 +82,16 @@ class TrainLoader(Loader):
     ) -> None:
         self.parts = accumulation_steps * world_size
         if global_batch_size % self.parts:
-            raise UserError(
-                f"train.global_batch_size: got {global_batch_size}, expected a multiple of {self.parts} "
-                f"({world_size} ranks x {accumulation_steps} accumulation steps)"
+            raise ArgumentError(
+                "train.global_batch_size",
+                f"got {global_batch_size}, expected a multiple of {self.parts} "
+                f"({world_size} ranks x {accumulation_steps} accumulation steps)",
             )
         if mixes and global_batch_size // self.parts % 2:
-            raise UserError(
-                f"data.mix: got micro-batches of {global_batch_size // self.parts} images, expected an even number: "
-                "images are mixed in pairs"
+            raise ArgumentError(
+                "data.mix",
+                f"got micro-batches of {global_batch_size // self.parts} images, expected an even number: "
+                "images are mixed in pairs",
             )
         balance = dataset.samples["label"] if balanced else None
         blocks = None

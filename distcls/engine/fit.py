@@ -68,7 +68,7 @@ def model_misfits(model: ImageClassifier, recipe: Recipe, resolution: int | Prog
             text = f"the model does not take this size: got {size} ({said}), expected that of data.resolution, "
             found.append((("data", "val", "resolution"), text + expected))
         if recipe.data.mix and not found and (said := _soft_labels_refused(model, usual)):
-            text = f"the labels that it mixes are not for this head or its loss: got {said}, "
+            text = f"the labels that it mixes are not for this head or its loss ({said}): "
             found.append((("data", "mix"), text + "expected a loss for targets (N, C), such as CrossEntropyLoss"))
     return found
 

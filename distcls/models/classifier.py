@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from distcls.errors import UserError
+from distcls.errors import ArgumentError, UserError
 from distcls.models.common import BaseModule
 from distcls.registry import BACKBONES, HEADS, NECKS
 
@@ -36,8 +36,9 @@ class ImageClassifier(BaseModule):
         self.kept_in_eval_mode: tuple[str, ...] = ()
         num_classes, topk = getattr(head, "num_classes", None), getattr(head, "topk", ())
         if num_classes is not None and topk and max(topk) > num_classes:
-            raise UserError(
-                f"{type(head).__name__}.topk: got {tuple(topk)}, expected at most {num_classes}, the number of classes"
+            raise ArgumentError(
+                f"{type(head).__name__}.topk",
+                f"got {tuple(topk)}, expected at most {num_classes}, the number of classes",
             )
 
     def train(self, mode: bool = True) -> "ImageClassifier":
@@ -123,9 +124,9 @@ def _build_head(block: Mapping[str, Any], body: ImageClassifier, width: int) -> 
     in_channels = getattr(head, "in_channels", width)
     if in_channels != width:
         source = type(body.backbone if body.neck is None else body.neck).__name__
-        raise UserError(
-            f"{cls.__name__}.in_channels: got {in_channels}, but {source} gives it {width} channels. "
-            "Leave in_channels out and it is filled in"
+        raise ArgumentError(
+            f"{cls.__name__}.in_channels",
+            f"got {in_channels}, but {source} gives it {width} channels. Leave in_channels out and it is filled in",
         )
     return head
 
@@ -171,7 +172,7 @@ def _check_logits(model: ImageClassifier, features: Any) -> None:
     logits = _dry_run(model.head, features, type(model.head).__name__)
     num_classes = getattr(model.head, "num_classes", None)
     if num_classes is not None and logits.shape != (1, num_classes):
-        raise UserError(
-            f"{type(model.head).__name__}.forward: got an output of shape {tuple(logits.shape)} for one image, "
-            f"expected logits (1, {num_classes})"
+        raise ArgumentError(
+            f"{type(model.head).__name__}.forward",
+            f"got an output of shape {tuple(logits.shape)} for one image, expected logits (1, {num_classes})",
         )

@@ -12,13 +12,19 @@ import pytest
 from distcls.data import compiled
 
 KERNELS = """
+import numba
 from numba import types
 
 from distcls.data.beton.file_format import RAW
 
 
+@numba.njit
+def _sum(one, other):
+    return one + other
+
+
 def _add(one, other):
-    return one + other + RAW
+    return _sum(one, other) + RAW
 
 
 C_FUNCTIONS = {"add": (types.int64(types.int64, types.int64), _add)}
@@ -111,16 +117,80 @@ def test_without_a_folder_of_ones_own_nothing_is_kept(compilations, tmp_path, mo
     assert not (tmp_path / "cache").exists()
 
 
-def test_a_folder_of_somebody_else_is_not_used(tmp_path, monkeypatch):
+def test_nowhere_to_write_is_no_mistake(monkeypatch):
+    def nowhere():
+        raise FileNotFoundError(errno.ENOENT, "No usable temporary directory found in ['/tmp']")
+
+    monkeypatch.delenv("NUMBA_CACHE_DIR", raising=False)
+    monkeypatch.setattr("tempfile.gettempdir", nowhere)
+    assert compiled.cache_folder() is None
+
+
+@pytest.fixture
+def own(tmp_path, monkeypatch):
+    """The name of the folder in a world's /tmp, which others know, too."""
     monkeypatch.delenv("NUMBA_CACHE_DIR", raising=False)
     monkeypatch.setattr("tempfile.gettempdir", lambda: str(tmp_path))
-    own = tmp_path / f"distcls-numba-{os.getuid()}"
+    return tmp_path / f"distcls-numba-{os.getuid()}"
+
+
+def test_the_folder_is_the_users_own(own):
     assert compiled.cache_folder() == own
     assert own.stat().st_mode & 0o777 == 0o700
-    other = os.getuid() + 1
-    (tmp_path / f"distcls-numba-{other}").symlink_to(own)
-    monkeypatch.setattr("os.getuid", lambda: other)
+
+
+@pytest.mark.parametrize("mode", [0o720, 0o702, 0o777])
+def test_a_folder_that_others_may_write_to_is_not_used(own, mode):
+    own.mkdir()
+    own.chmod(mode)
     assert compiled.cache_folder() is None
+
+
+def test_a_link_in_the_folders_place_is_not_followed(own, tmp_path):
+    (tmp_path / "elsewhere").mkdir(mode=0o700)
+    own.symlink_to("elsewhere")
+    assert compiled.cache_folder() is None
+
+
+def test_a_file_in_the_folders_place(own):
+    own.touch()
+    assert compiled.cache_folder() is None
+
+
+@pytest.mark.parametrize(
+    ("owner", "mode", "trusted"),
+    [(1000, 0o600, True), (0, 0o644, True), (1001, 0o600, False), (1000, 0o620, False), (0, 0o602, False)],
+)
+def test_whose_code_is_executed(monkeypatch, owner, mode, trusted):
+    monkeypatch.setattr("os.getuid", lambda: 1000)
+    assert compiled._ours(os.stat_result((mode, 0, 0, 1, owner, owner, 0, 0, 0, 0))) is trusted
+
+
+def test_a_file_that_others_can_have_written_is_made_anew(compilations, tmp_path):
+    add(1, 1)
+    (file,) = (tmp_path / "cache").iterdir()
+    file.chmod(0o666)
+    assert add(40, 1) == 42
+    assert compilations == [NAME] * 2
+    assert file.stat().st_mode & 0o777 == 0o600
+
+
+def test_a_numba_with_other_ways_compiles_each_time(compilations, tmp_path, monkeypatch):
+    from numba.core.codegen import CPUCodeLibrary
+
+    monkeypatch.delattr(CPUCodeLibrary, "serialize_using_object_code")
+    for _ in range(2):
+        with pytest.warns(UserWarning, match="does not give its object code .*: each process spends seconds"):
+            assert add(40, 1) == 42
+    assert compilations == [NAME] * 2
+    assert not (tmp_path / "cache").exists()
+
+
+def test_numbas_switch_for_debugging_is_none_for_us(compilations, monkeypatch):
+    import numba
+
+    monkeypatch.setattr(numba.config, "DISABLE_JIT", 1)
+    assert add(40, 1) == 42
 
 
 @pytest.mark.slow

@@ -13,7 +13,7 @@ from typing import Protocol
 import numpy as np
 
 from distcls.data.errors import DataError
-from distcls.errors import UserError
+from distcls.errors import ArgumentError
 from distcls.registry import TRANSFORMS
 
 # Recorded with a run: a change of what a random number does to an image changes what a resumed run would see.
@@ -144,9 +144,9 @@ class RandomResizedCrop:
 
     def __init__(self, scale: tuple[float, float] = (0.08, 1.0), ratio: tuple[float, float] = (3 / 4, 4 / 3)) -> None:
         if not 0 < scale[0] <= scale[1] <= 1:
-            raise UserError(f"RandomResizedCrop: scale: got {list(scale)}, expected 0 < smallest <= largest <= 1")
+            raise ArgumentError("RandomResizedCrop.scale", f"got {list(scale)}, expected 0 < smallest <= largest <= 1")
         if not 0 < ratio[0] <= ratio[1]:
-            raise UserError(f"RandomResizedCrop: ratio: got {list(ratio)}, expected 0 < smallest <= largest")
+            raise ArgumentError("RandomResizedCrop.ratio", f"got {list(ratio)}, expected 0 < smallest <= largest")
         self.scale = scale
         self.ratio = ratio
 
@@ -190,7 +190,7 @@ class RandomCrop:
 
     def __init__(self, padding: int = 0) -> None:
         if padding < 0:
-            raise UserError(f"RandomCrop: padding: got {padding}, expected 0 or more pixels")
+            raise ArgumentError("RandomCrop.padding", f"got {padding}, expected 0 or more pixels")
         self.padding = padding
 
     def draw(self, windows: Windows, draws: Draws) -> None:
@@ -221,7 +221,7 @@ class RandomHorizontalFlip:
 
     def __init__(self, p: float = 0.5) -> None:
         if not 0 <= p <= 1:
-            raise UserError(f"RandomHorizontalFlip: p: got {p}, expected a probability between 0 and 1")
+            raise ArgumentError("RandomHorizontalFlip.p", f"got {p}, expected a probability between 0 and 1")
         self.p = p
 
     def draw(self, windows: Windows, draws: Draws) -> None:

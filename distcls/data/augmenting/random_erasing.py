@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from distcls.data.augmenting.augment import Draws, OnDevice
-from distcls.errors import UserError
+from distcls.errors import ArgumentError
 from distcls.registry import TRANSFORMS
 
 _TRIES = 10
@@ -37,11 +37,11 @@ class RandomErasing(OnDevice):
         value: float | tuple[float, float, float] | Literal["random"] = 0.0,
     ) -> None:
         if not 0 <= p <= 1:
-            raise UserError(f"RandomErasing: p: got {p}, expected a probability between 0 and 1")
+            raise ArgumentError("RandomErasing.p", f"got {p}, expected a probability between 0 and 1")
         if not 0 <= scale[0] <= scale[1] <= 1:
-            raise UserError(f"RandomErasing: scale: got {list(scale)}, expected 0 <= smallest <= largest <= 1")
+            raise ArgumentError("RandomErasing.scale", f"got {list(scale)}, expected 0 <= smallest <= largest <= 1")
         if not 0 < ratio[0] <= ratio[1]:
-            raise UserError(f"RandomErasing: ratio: got {list(ratio)}, expected 0 < smallest <= largest")
+            raise ArgumentError("RandomErasing.ratio", f"got {list(ratio)}, expected 0 < smallest <= largest")
         self.p = p
         self.scale = scale
         self.ratio = ratio

@@ -30,6 +30,8 @@ _ALLOCATION = np.dtype([("sample", "<u8"), ("ptr", "<u8"), ("size", "<u8")])
 _FIELD_TYPES = {0: np.dtype("<f8"), 1: np.dtype("<i8"), 2: _IMAGE}
 _INT, _RGB_IMAGE = 1, 2
 _CHUNK = 1 << 16
+# The most that a JPEG of one colour has is 256, grey and with a Huffman table of its own: two bits for 8 x 8 pixels.
+_MOST_PIXELS_PER_BYTE = 1024
 
 _AGAIN = "Write it again with `distcls data convert`."
 
@@ -81,6 +83,8 @@ def _fill(path: Path, table: np.ndarray, pixels: np.ndarray, labels: np.ndarray,
     raw_bytes = pixels["height"].astype(np.uint64) * pixels["width"] * np.uint64(3)
     wrong = (pointers > end) | (pointers + sizes > end) | (pixels["mode"] > RAW) | (raw_bytes == 0)
     wrong |= (pixels["mode"] == RAW) & (sizes != raw_bytes)
+    # Sizes that are damage: memory is set aside for as many pixels, up to 12 GB.
+    wrong |= raw_bytes > sizes * np.uint64(3 * _MOST_PIXELS_PER_BYTE)
     if wrong.any():
         bad = int(np.flatnonzero(wrong)[0])
         raise DataError(

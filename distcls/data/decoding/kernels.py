@@ -138,6 +138,26 @@ def _shrunk(length, denominator):
 
 
 @_compiled
+def _has_size(sample):
+    """Whether the JPEG's own frame header has the table's height and width.
+
+    FFCV's decoder does not look: it would scale another image, or fill a part of the pixels alone.
+    """
+    data, at = numba.carray(_pointer(sample.address), sample.size, np.uint8), 2
+    while at + 9 <= sample.size and data[at] == 0xFF:
+        marker = data[at + 1]
+        if marker == 0xFF:  # fill byte
+            at += 1
+            continue
+        # SOF0..SOF15, without the tables and extensions that lie between them (DHT, JPG, DAC).
+        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
+            height, width = data[at + 5] * 256 + data[at + 6], data[at + 7] * 256 + data[at + 8]
+            return height == sample.height and width == sample.width
+        at += 2 + data[at + 2] * 256 + data[at + 3]
+    return False
+
+
+@_compiled
 def _inside(sample, window):
     """Whether the window lies in the image, as it does except beside a crop's black frame."""
     top, left, rows, cols, denominator = window[0], window[1], window[2], window[3], window[5]
@@ -170,6 +190,8 @@ def _pixels(sample, window, window_decoder, scratch):
             scratch,
         )
         return status, scratch, np.int64(rows), np.int64(cols), 0, 0
+    if not _has_size(sample):
+        return 1, scratch, height, width, top, left
     whole = (sample.height, sample.width)
     status = _imdecode(sample.address, sample.size, *whole, scratch, *whole, 0, 0, 1, denominator, False, False)
     return status, scratch, height, width, top, left

@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Literal, NamedTuple
 
 from torch import Tensor, nn
 
-from distcls.errors import UserError
+from distcls.models.backbones.arguments import check_choice
 from distcls.models.backbones.staged_backbone import StagedBackbone
 from distcls.models.common import (
     NORM_LAYERS,
@@ -148,8 +148,7 @@ class EfficientNet(StagedBackbone):
         norm_eval: bool = False,
         with_cp: bool = False,
     ) -> None:
-        if arch not in self.arch_settings:
-            raise UserError(f"EfficientNet.arch: got {arch!r}, expected one of {', '.join(self.arch_settings)}")
+        check_choice(type(self), "arch", arch, self.arch_settings)
         width_factor, depth_factor = self.arch_settings[arch]
         stages = scaled_stages(EDGE_RUNS if arch.startswith("e") else MOBILE_RUNS, width_factor, depth_factor)
         super().__init__(

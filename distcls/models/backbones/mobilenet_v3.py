@@ -5,7 +5,7 @@ from typing import ClassVar, Literal, NamedTuple
 
 from torch import nn
 
-from distcls.errors import UserError
+from distcls.models.backbones.arguments import check_choice
 from distcls.models.backbones.staged_backbone import StagedBackbone
 from distcls.models.common import (
     NORM_LAYERS,
@@ -104,8 +104,7 @@ class MobileNetV3(StagedBackbone):
         norm_eval: bool = False,
         with_cp: bool = False,
     ) -> None:
-        if arch not in self.arch_settings:
-            raise UserError(f"MobileNetV3.arch: got {arch!r}, expected one of {', '.join(self.arch_settings)}")
+        check_choice(type(self), "arch", arch, self.arch_settings)
         blocks = self.arch_settings[arch]
         last = len(blocks) + 1
         super().__init__(

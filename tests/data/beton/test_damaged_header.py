@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 
 from distcls.data.beton import file_format
+from distcls.data.converting.convert import convert
 from distcls.data.dataset import BetonDataset
 from distcls.data.errors import DataError
 from distcls.data.inspecting.scan import decode_whole
+from tests.data.conftest import Arrays
 from tests.data.test_dataset import header, overwrite, refusal
 
 
@@ -21,6 +23,10 @@ def copy(jpeg_beton, tmp_path):
 
 def field(name):
     return file_format._HEADER.fields[name][1]
+
+
+def record(index):
+    return file_format._HEADER.itemsize + 2 * file_format._FIELD.itemsize + 24 * index
 
 
 def test_another_version(copy):
@@ -65,6 +71,23 @@ def test_an_allocation_of_another_size(copy):
     at = int(header(copy)["allocations_at"]) + 24 * index + 16
     overwrite(copy, at, np.uint64(int(BetonDataset(copy).samples["size"][index]) - 1).tobytes())
     assert "belongs to another file" in refusal(copy)
+
+
+def test_a_size_that_no_jpeg_of_so_few_bytes_has(copy):
+    """It would cost 12 GB of memory."""
+    index = int(np.flatnonzero(BetonDataset(copy).samples["mode"] == file_format.JPEG)[3])
+    size = int(BetonDataset(copy).samples["size"][index])
+    overwrite(copy, record(index) + 1, np.uint16([65500, 65500]).tobytes())
+    message = refusal(copy)
+    assert f"{copy}: sample {index} is damaged: {size} bytes at " in message
+    assert "do not hold a 65500x65500 image of kind 0. " in message
+
+
+def test_a_large_image_of_few_bytes_is_no_damage(tmp_path):
+    """Of one colour."""
+    image = np.zeros((1000, 1000, 3), np.uint8)
+    convert(Arrays([image], [0]), tmp_path / "a.beton", quality=1, workers=1)
+    assert BetonDataset(tmp_path / "a.beton").samples["size"][0] > 1000 * 1000 / 1024
 
 
 @pytest.mark.parametrize("seed", range(3))

@@ -98,14 +98,24 @@ def test_damage_before_the_windows_end_is_found_and_beyond_it_is_not_read(decode
     assert np.array_equal(pixels, unpack(file, (128, 128), (0, 0, 40, 128, 1), WHOLE)[1])
 
 
-@pytest.mark.parametrize("damaged", ["empty", "no JPEG", "header only", "another size"])
-def test_what_is_no_jpeg_of_that_size_is_an_error_and_nothing_more(decoder, damaged):
+@pytest.mark.parametrize("alone", [True, False], ids=["window", "whole"])
+@pytest.mark.parametrize("damaged", ["empty", "no JPEG", "header only", "cut off"])
+def test_what_is_no_jpeg_is_an_error_and_nothing_more(decoder, damaged, alone):
     file = encoded(smooth(np.random.default_rng(0), 64, 64), quality=90)
-    data = {"empty": file[:0], "no JPEG": file[::-1].copy(), "header only": file[:200].copy(), "another size": file}
-    size = (64, 48) if damaged == "another size" else (64, 64)
+    data = {"empty": file[:0], "no JPEG": file[::-1].copy(), "header only": file[:200].copy(), "cut off": file[:650]}
     for _ in range(3):
-        assert unpack(data[damaged], size, (8, 8, 30, 30, 1), decoder)[0] == 1
-    assert unpack(file, (64, 64), (8, 8, 30, 30, 1), decoder)[0] == 0
+        assert unpack(data[damaged], (64, 64), (8, 8, 30, 30, 1), decoder if alone else WHOLE)[0] != 0
+    assert unpack(file, (64, 64), (8, 8, 30, 30, 1), decoder if alone else WHOLE)[0] == 0
+
+
+@pytest.mark.parametrize("alone", [True, False], ids=["window", "whole"])
+@pytest.mark.parametrize("size", [(64, 48), (63, 48), (65, 48), (64, 47), (32, 24), (128, 96), (48, 64)])
+@pytest.mark.parametrize("options", [{}, {"progressive": True}, {"comment": b"\xff\xc0" * 30}], ids=str)
+def test_a_jpeg_of_another_size_than_the_tables_is_an_error(decoder, alone, size, options):
+    """FFCV's decoder would scale it, or fill a part of the pixels and leave in the others what was there before."""
+    file = encoded(smooth(np.random.default_rng(0), 64, 48), quality=90, **options)
+    status, _ = unpack(file, size, (2, 3, 20, 20, 1), decoder if alone else WHOLE)
+    assert (status == 0) == (size == (64, 48))
 
 
 def test_a_damaged_sample_is_named(mixed, decoder, jpeg_beton):
