@@ -68,7 +68,9 @@ def convert(
     shuffle: Annotated[
         bool, typer.Option("--shuffle", help="Write the images in a random order, the same each time.")
     ] = False,
-    workers: Annotated[int | None, typer.Option(help="Processes. Default: the cores this process may use.")] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Processes. Default: the cores this process may use.")
+    ] = None,
 ) -> None:
     """Write a .beton and its sidecar (class names, statistics) from images on disk."""
     from distcls.data.converting.convert import convert as to_file
