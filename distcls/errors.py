@@ -1,4 +1,4 @@
-"""The one kind of exception that is meant for a person: commands print its text and no traceback."""
+"""The one kind of exception that is meant for a person, and what knows its place in a recipe: a text, no traceback."""
 
 
 class UserError(Exception):
@@ -12,3 +12,18 @@ class UserError(Exception):
     """
 
     on_one_rank = False
+
+
+class ArgumentError(UserError):
+    """Something that a part of a recipe refuses. Parts do not know where a recipe names them; whoever has it does.
+
+    Args:
+        place: the part's class, or a key of the recipe, and the argument: ``LinearClsHead.topk``, ``data.mix``,
+            ``LeNet5``.
+        reason: what is wrong there, without the place.
+    """
+
+    def __init__(self, place: str, reason: str) -> None:
+        super().__init__(f"{place}: {reason}")
+        self.place = place
+        self.reason = reason

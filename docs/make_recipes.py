@@ -38,8 +38,8 @@ learning rate and schedule are the same on 1 GPU and on 64. If memory does not s
 same factor, with LAMB by its square root.
 
 Accuracies of others are what the source named on the card states. Two things differ from most sources throughout: half
-precision is bf16 (ffcv-imagenet's: fp16), and crops are resized bilinearly with antialiasing where timm's recipes (RSB,
-DeiT, Swin, ConvNeXt) resize bicubically.
+precision is bf16 (ffcv-imagenet's: fp16), and evaluation resizes the centred square, not the whole image before it is
+cut out ([data.md](data.md)).
 
 ## Is my run on course?
 
@@ -48,10 +48,12 @@ DeiT, Swin, ConvNeXt) resize bicubically.
 holds each evaluation of a run, finished or going on, against the runs of its recipe that were measured
 (`recipes/results/NAME.json`, the row "Course" of a card), and ends with status 1 if one lies outside the band. The band
 is where 99 of 100 further runs lie, if runs scatter normally: mean +- t s sqrt(1 + 1/n), with Student's t for the n
-seeds that were run, so a few seeds make it wide. A run with other settings is refused; seed, paths, workers and what
-only changes speed may differ. For recipes of your own:
+seeds that were run, so a few seeds make it wide. A run with other settings, or with another `eval.tta`, is refused;
+seed, paths, workers and what only changes speed may differ. For recipes of your own:
 
     distcls recipe record runs/mine_seed0 runs/mine_seed1 runs/mine_seed2
+
+The Fashion-MNIST recipes are measured by `python benchmarks/fashion_mnist.py`, whose runs can be recorded like this.
 """
 
 
@@ -73,7 +75,7 @@ def card(path: Path) -> str:
         "Augmentation": ", ".join([*map(call, recipe.data.augment), *map(call, recipe.data.mix)]) or "none",
         "Evaluation": evaluation(recipe),
         "Strategy": recipe.distributed.strategy,
-        "Another number of GPUs": said.get("Batch", "as above; another batch: optimizer.lr times the same factor."),
+        "Another number of GPUs": said["Batch"],
         "Source": said.get("Source", "our own."),
         "Run": f"`{said['Run']}`",
         "Result": said["Result"],
@@ -100,16 +102,18 @@ def measured(path: Path) -> dict[str, str]:
     if not path.exists():
         return {}
     found = MeasuredRuns.read(path)
-    ends = [curve[-1][1] for run in found.runs for name, curve in run.curves.items() if name == "val/top1"]
-    spread = f"mean {mean(ends):.2%}, standard deviation {100 * stdev(ends):.2f} points"
+    reached = []
+    for metric in dict.fromkeys(name for run in found.runs for name in run.curves):
+        ends = [run.curves[metric][-1][1] for run in found.runs]
+        spread = f"n {len(ends)}, mean {mean(ends):.2%}, standard deviation {100 * stdev(ends):.2f} points"
+        reached.append(f"{metric} {', '.join(f'{end:.2%}' for end in ends)}: {spread}")
     minutes = [f"{run.seconds / 60:.1f}" for run in found.runs if run.seconds]
     places = dict.fromkeys(
         f"{run.hardware}, torch {run.versions['torch']}, commit {(run.commit or 'unknown')[:8]}, {run.date}"
         for run in found.runs
     )
     return {
-        "Runs": f"seeds {', '.join(str(run.seed) for run in found.runs)}: "
-        + f"{', '.join(f'{end:.2%}' for end in ends)}; {spread}",
+        "Runs": f"seeds {', '.join(str(run.seed) for run in found.runs)}: " + "; ".join(reached),
         "Where": "; ".join(places) + (f"; minutes: {', '.join(minutes)}" if minutes else ""),
         "Course": ", ".join(
             f"{band.metric} {band.mean:.2%} at epoch {band.epoch:g} ({band.low:.2%} to {band.high:.2%})"
@@ -179,10 +183,11 @@ def average(recipe: Recipe) -> str:
 
 
 def resolution(recipe: Recipe) -> str:
-    side = recipe.data.resolution
+    side, how = recipe.data.resolution, recipe.data.interpolation
+    filter_ = "" if how == "bilinear" else f", {how}"
     if isinstance(side, int):
-        return f"{side} pixels"
-    return f"{side.start} to {side.end} pixels in epochs {side.ramp[0]} to {side.ramp[1]}"
+        return f"{side} pixels{filter_}"
+    return f"{side.start} to {side.end} pixels in epochs {side.ramp[0]} to {side.ramp[1]}{filter_}"
 
 
 def evaluation(recipe: Recipe) -> str:

@@ -7,7 +7,20 @@ from typing import Annotated
 
 import typer
 
-from distcls.cli import bench, checkpoint, data, models, plan, recipe, report, slurm, track, verify_resume
+from distcls.cli import (
+    bench,
+    checkpoint,
+    data,
+    evaluate,
+    models,
+    plan,
+    predict,
+    recipe,
+    report,
+    slurm,
+    track,
+    verify_resume,
+)
 from distcls.errors import UserError
 from distcls.version import __version__
 
@@ -17,6 +30,8 @@ app.add_typer(data.app, name="data")
 app.add_typer(bench.app, name="bench")
 app.add_typer(checkpoint.app, name="checkpoint")
 app.add_typer(track.app, name="track")
+app.command(name="eval")(evaluate.evaluate)
+app.command()(predict.predict)
 app.command()(models.models)
 app.command()(plan.plan)
 app.command()(report.report)

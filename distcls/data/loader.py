@@ -6,18 +6,20 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from distcls.data.augmenting.augment import OnDevice, Transform, Windows, draw_windows, in_share
+from distcls.data.augmenting.draws import in_share
 from distcls.data.augmenting.mix import Mix, Mixing
 from distcls.data.augmenting.pixels import PixelStage
 from distcls.data.augmenting.resolution import Progressive
+from distcls.data.augmenting.windows import OnDevice, Transform, Windows, draw_windows
 from distcls.data.dataset import BetonDataset
+from distcls.data.decoding.interpolation import Interpolation
 from distcls.data.decoding.jpeg_window import WindowDecoder
-from distcls.data.decoding.plan import Finish, Interpolation, Plan
+from distcls.data.decoding.plan import Finish, Plan
 from distcls.data.sampling.block_order import BlockOrder
 from distcls.data.sampling.block_reads import BlockReads
 from distcls.data.sampling.order import GlobalOrder, Slice
 from distcls.data.stream import Loader, Stream
-from distcls.errors import UserError
+from distcls.errors import ArgumentError
 
 
 class TrainLoader(Loader):
@@ -44,7 +46,7 @@ class TrainLoader(Loader):
         device: where the batches go.
         dtype: of the images.
         batches_ahead: micro-batches in work or ready beyond the one in use.
-        interpolation: how crops are resized, see slots.Interpolation.
+        interpolation: how crops are resized, see interpolation.py.
         jpeg: how JPEGs are decoded; None: as well as this installation can.
         gpu_decode_share: share of the data set's JPEGs that the GPU decodes.
 
@@ -82,14 +84,16 @@ class TrainLoader(Loader):
     ) -> None:
         self.parts = accumulation_steps * world_size
         if global_batch_size % self.parts:
-            raise UserError(
-                f"train.global_batch_size: got {global_batch_size}, expected a multiple of {self.parts} "
-                f"({world_size} ranks x {accumulation_steps} accumulation steps)"
+            raise ArgumentError(
+                "train.global_batch_size",
+                f"got {global_batch_size}, expected a multiple of {self.parts} "
+                f"({world_size} ranks x {accumulation_steps} accumulation steps)",
             )
         if mixes and global_batch_size // self.parts % 2:
-            raise UserError(
-                f"data.mix: got micro-batches of {global_batch_size // self.parts} images, expected an even number: "
-                "images are mixed in pairs"
+            raise ArgumentError(
+                "data.mix",
+                f"got micro-batches of {global_batch_size // self.parts} images, expected an even number: "
+                "images are mixed in pairs",
             )
         balance = dataset.samples["label"] if balanced else None
         blocks = None

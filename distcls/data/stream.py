@@ -14,11 +14,12 @@ import numpy as np
 import torch
 
 from distcls.data.dataset import BetonDataset
+from distcls.data.decoding.interpolation import Interpolation
 from distcls.data.decoding.jpeg_window import WindowDecoder, window_decoder
-from distcls.data.decoding.plan import Interpolation, Plan
+from distcls.data.decoding.plan import Plan
 from distcls.data.decoding.slots import Slot, make_slots
 from distcls.data.errors import DataError
-from distcls.errors import UserError
+from distcls.errors import ArgumentError
 
 
 @dataclass(frozen=True)
@@ -133,7 +134,7 @@ class Loader:
         jpeg: WindowDecoder | None,
     ) -> None:
         if workers < 1:
-            raise UserError(f"data.workers: got {workers}, expected 1 or more threads")
+            raise ArgumentError("data.workers", f"got {workers}, expected 1 or more threads")
         dataset.guard()
         self.dataset = dataset
         self.resolution = resolution

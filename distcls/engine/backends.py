@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from distcls.engine.records.run_folder import Start
-from distcls.errors import UserError
+from distcls.errors import ArgumentError, UserError
 from distcls.recipe.schema import Recipe
 from distcls.registry import TRACKERS
 from distcls.tracking.console import Console
@@ -58,7 +58,7 @@ def _wandb(
     tracking = recipe.tracking
     if tracking.mode == "disabled":
         if tracking.required:
-            raise UserError("tracking.required: got true with tracking.mode: disabled, expected another mode")
+            raise ArgumentError("tracking.required", "got true with tracking.mode: disabled, expected another mode")
         return None
     try:
         return WandbTracker(
@@ -77,6 +77,6 @@ def _wandb(
         raise
     except Exception as error:  # a broken installation, a full disk
         if tracking.required:
-            raise UserError(f"tracking.required: W&B did not start: {type(error).__name__}: {error}") from error
+            raise ArgumentError("tracking.required", f"W&B did not start: {type(error).__name__}: {error}") from error
         console.warn(f"WandbTracker did not start and is off for this run: {type(error).__name__}: {error}")
         return None

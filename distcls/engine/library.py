@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from distcls.engine.checkpoints.export import IDENTITY
 from distcls.engine.checkpoints.tensor_file import load_weights
 from distcls.engine.initial_weights import weights_file
 from distcls.engine.located import blocks
@@ -22,20 +23,25 @@ def build_model(block: Mapping[str, Any], *, image_size: tuple[int, int]) -> Ima
 
 def load(path: Path) -> ImageClassifier:
     """See `distcls.load`."""
+    return load_with_facts(path)[0]
+
+
+def load_with_facts(path: Path) -> tuple[ImageClassifier, dict[str, Any]]:
+    """`distcls.load`'s model, and what its file says beside the weights."""
     file = weights_file(path)
     tensors, metadata = load_weights(file)
     if metadata.get("format") != "distcls":
         raise UserError(f"{file}: not written by distcls: expected a file of a run folder's weights/")
-    recipe = json.loads(metadata["recipe"])
+    facts = {key: json.loads(metadata[key]) for key in IDENTITY if key != "run_id"}
+    recipe = facts["recipe"]
     resolution = recipe["data"]["resolution"]
     size = resolution["end"] if isinstance(resolution, dict) else resolution
     import_parts()
     _import_plugins(file, recipe)
     model = build_classifier(recipe["model"], image_size=(size, size), init_weights=False)
     model.load_state_dict(tensors)
-    model.mean, model.std = json.loads(metadata["mean"]), json.loads(metadata["std"])
-    model.class_names = json.loads(metadata["class_names"])
-    return model.eval()
+    model.mean, model.std, model.class_names = facts["mean"], facts["std"], facts["class_names"]
+    return model.eval(), facts
 
 
 def _import_plugins(file: Path, recipe: Mapping[str, Any]) -> None:

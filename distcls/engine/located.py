@@ -1,26 +1,21 @@
 """What a part refuses in its own arguments, reported at the line of the recipe that holds them."""
 
-import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from distcls.errors import UserError
-from distcls.recipe.errors import KeyPath
+from distcls.errors import ArgumentError, UserError
+from distcls.recipe.errors import KeyPath, Mistake
 from distcls.recipe.source import Source
 
 
 @contextmanager
 def located(source: Source) -> Iterator[None]:
-    """A UserError within the block that begins with a class or a key of the recipe is a mistake at its place.
-
-    Parts know their class and their arguments, not where a recipe names them: ``LinearClsHead.topk: got ...``,
-    ``RandAugment: p: got ...``, ``LinearClsHead takes ...``, ``schedule: the warm-up ...``.
-    """
+    """An ArgumentError within the block is a mistake of the recipe's, at the class or key that the error names."""
     try:
         yield
-    except UserError as error:
-        if type(error) is not UserError or (found := place(str(error), source.tree)) is None:
+    except ArgumentError as error:
+        if (found := mistake_of(error, source.tree)) is None:
             raise
         raise source.error(found) from error
 
@@ -34,21 +29,14 @@ def located_at(source: Source, path: KeyPath) -> Iterator[None]:
         raise source.error((path, str(error))) from error
 
 
-def place(text: str, tree: Mapping[str, Any]) -> tuple[KeyPath, str] | None:
-    """The path that a message is about and what it says beside it; None if it names nothing of the recipe."""
-    dotted, _, rest = text.partition(": ")
-    first, *names = dotted.split(".")
-    if not all(name.isidentifier() for name in (first, *names)):
-        dotted, rest = "", text
-        first, names = text.partition(" ")[0].partition(".")[0], []
+def mistake_of(error: ArgumentError, tree: Mapping[str, Any]) -> Mistake | None:
+    """Its place in the recipe, of a class that comes twice the first, and what to say there; None if there is none."""
+    first, *argument = error.place.split(".")
     if first in tree:
-        return (first, *names), rest
+        return (first, *argument), error.reason
     for path, block in blocks(tree):
         if block["type"] == first:
-            argument = re.match(r"(\w+): ", rest) if not names else None
-            if argument:
-                return (*path, argument[1]), rest[argument.end() :]
-            return (*path, *names), rest if names else text
+            return (*path, *argument), error.reason if argument else str(error)
     return None
 
 

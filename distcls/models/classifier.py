@@ -1,14 +1,14 @@
 """ImageClassifier: backbone, neck and head as one module; build_classifier makes it from the recipe's model block."""
 
 import inspect
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from distcls.errors import UserError
+from distcls.errors import ArgumentError, UserError
 from distcls.models.common import BaseModule
 from distcls.registry import BACKBONES, HEADS, NECKS
 
@@ -36,8 +36,9 @@ class ImageClassifier(BaseModule):
         self.kept_in_eval_mode: tuple[str, ...] = ()
         num_classes, topk = getattr(head, "num_classes", None), getattr(head, "topk", ())
         if num_classes is not None and topk and max(topk) > num_classes:
-            raise UserError(
-                f"{type(head).__name__}.topk: got {tuple(topk)}, expected at most {num_classes}, the number of classes"
+            raise ArgumentError(
+                f"{type(head).__name__}.topk",
+                f"got {tuple(topk)}, expected at most {num_classes}, the number of classes",
             )
 
     def train(self, mode: bool = True) -> "ImageClassifier":
@@ -123,9 +124,9 @@ def _build_head(block: Mapping[str, Any], body: ImageClassifier, width: int) -> 
     in_channels = getattr(head, "in_channels", width)
     if in_channels != width:
         source = type(body.backbone if body.neck is None else body.neck).__name__
-        raise UserError(
-            f"{cls.__name__}.in_channels: got {in_channels}, but {source} gives it {width} channels. "
-            "Leave in_channels out and it is filled in"
+        raise ArgumentError(
+            f"{cls.__name__}.in_channels",
+            f"got {in_channels}, but {source} gives it {width} channels. Leave in_channels out and it is filled in",
         )
     return head
 
@@ -152,6 +153,17 @@ def at_rest(part: nn.Module) -> Iterator[None]:
         part.train()
 
 
+def set_class_counts(model: nn.Module, counts: Sequence[int]) -> None:
+    """Tell every loss in `model` that wants to know it (``class_weight: auto``) how many training images classes have.
+
+    Args:
+        counts: (C,).
+    """
+    for part in model.modules():
+        if (weigh := getattr(part, "set_class_counts", None)) is not None:
+            weigh(counts)
+
+
 def _dry_run(part: nn.Module, x: Any, name: str) -> Any:
     with at_rest(part):
         try:
@@ -171,7 +183,7 @@ def _check_logits(model: ImageClassifier, features: Any) -> None:
     logits = _dry_run(model.head, features, type(model.head).__name__)
     num_classes = getattr(model.head, "num_classes", None)
     if num_classes is not None and logits.shape != (1, num_classes):
-        raise UserError(
-            f"{type(model.head).__name__}.forward: got an output of shape {tuple(logits.shape)} for one image, "
-            f"expected logits (1, {num_classes})"
+        raise ArgumentError(
+            f"{type(model.head).__name__}.forward",
+            f"got an output of shape {tuple(logits.shape)} for one image, expected logits (1, {num_classes})",
         )

@@ -5,11 +5,12 @@ One that is `elementwise` updates every element from its own gradient and state 
 FSDP2 as it would the whole; one that needs norms over a parameter or its shape (LAMB, Muon) is not.
 """
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 from pydantic import Field
 from torch import nn
+from torch.distributed.tensor import DTensor
 
 from distcls.optim.param_groups import ParamwiseCfg, param_groups
 from distcls.registry import OPTIMIZERS
@@ -36,7 +37,11 @@ class SGD(torch.optim.SGD):
         paramwise_cfg: ParamwiseCfg | None = None,
     ) -> None:
         groups = param_groups(model, lr=lr, weight_decay=weight_decay, paramwise_cfg=paramwise_cfg)
-        super().__init__(groups, lr=lr, momentum=momentum, dampening=dampening, nesterov=nesterov, fused=_on_gpu(model))
+        on_gpu = _on_gpu(model)
+        # torch's fused kernel of Adam takes the shards of FSDP2, that of SGD (2.14) refuses them in the first step
+        sharded = isinstance(next(model.parameters()), DTensor)
+        kernels: dict[str, Any] = {"foreach": on_gpu} if sharded else {"fused": on_gpu}
+        super().__init__(groups, lr=lr, momentum=momentum, dampening=dampening, nesterov=nesterov, **kernels)
 
 
 @OPTIMIZERS.register

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 from typing_extensions import TypedDict
 
-from distcls.errors import UserError
+from distcls.errors import ArgumentError, UserError
 from distcls.registry import did_you_mean
 
 NORMS = (_NormBase, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm)
@@ -120,9 +120,10 @@ def _layer_scale(model: nn.Module, rate: float) -> Callable[[str], float]:
         return lambda name: 1.0
     backbone: Any = getattr(model, "backbone", None)
     if not hasattr(backbone, "get_layer_depth"):
-        raise UserError(
-            f"optimizer.paramwise_cfg.layer_decay_rate: {type(backbone).__name__} does not say how deep its layers lie "
-            "(it has no get_layer_depth): remove the key, or set lr_mult by custom_keys"
+        raise ArgumentError(
+            "optimizer.paramwise_cfg.layer_decay_rate",
+            f"{type(backbone).__name__} does not say how deep its layers lie "
+            "(it has no get_layer_depth): remove the key, or set lr_mult by custom_keys",
         )
 
     def scale(name: str) -> float:
@@ -141,4 +142,4 @@ def _check_keys(custom: Mapping[str, Any], names: list[str]) -> None:
     for key in custom:
         if not any(key in name for name in names):
             hint = did_you_mean(key, parts)
-            raise UserError(f"optimizer.paramwise_cfg.custom_keys: no parameter's name contains {key!r}.{hint}")
+            raise ArgumentError("optimizer.paramwise_cfg.custom_keys", f"no parameter's name contains {key!r}.{hint}")

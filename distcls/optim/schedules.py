@@ -10,7 +10,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from distcls.errors import UserError
+from distcls.errors import ArgumentError
 from distcls.registry import SCHEDULES
 
 NonNegative = Annotated[float, Field(ge=0)]
@@ -39,16 +39,17 @@ class Schedule:
         steps_per_epoch: int,
     ) -> None:
         if warmup_steps and warmup_epochs:
-            raise UserError("schedule: warmup_epochs and warmup_steps are both set: keep one of them")
+            raise ArgumentError("schedule", "warmup_epochs and warmup_steps are both set: keep one of them")
         self.warmup_steps = warmup_steps or round(warmup_epochs * steps_per_epoch)
         self.warmup_start_factor = warmup_start_factor
         self.by_epoch = by_epoch
         self.total_steps = total_steps
         self.steps_per_epoch = steps_per_epoch
         if self.warmup_steps > total_steps:
-            raise UserError(
-                f"schedule: the warm-up lasts {self.warmup_steps} steps and the whole run {total_steps}: "
-                "shorten the warm-up or train longer"
+            raise ArgumentError(
+                "schedule",
+                f"the warm-up lasts {self.warmup_steps} steps and the whole run {total_steps}: "
+                "shorten the warm-up or train longer",
             )
 
     def __call__(self, step: int) -> float:

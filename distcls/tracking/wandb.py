@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from distcls.errors import UserError
+from distcls.errors import ArgumentError
 from distcls.tracking.bounded import within
 from distcls.tracking.jsonl import read_rows, strict
 from distcls.tracking.redact import redact
@@ -140,9 +140,10 @@ class WandbTracker:
                 end_service()  # which holds the run's id
         if mode != "online":
             if self.required and self.mode != "offline":
-                raise UserError(
-                    f"tracking.required: no W&B run: {why}. Mend that, or take tracking.mode=offline (files for a "
-                    "later `distcls track sync`) or tracking.required=false"
+                raise ArgumentError(
+                    "tracking.required",
+                    f"no W&B run: {why}. Mend that, or take tracking.mode=offline (files for a "
+                    "later `distcls track sync`) or tracking.required=false",
                 )
             self.run = self._init(mode)
             later = f". To upload it later: distcls track sync {self.run_folder}" if mode == "offline" else ""

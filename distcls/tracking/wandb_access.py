@@ -8,7 +8,7 @@ import urllib.request
 from typing import Literal
 from urllib.parse import urlsplit
 
-from distcls.errors import UserError
+from distcls.errors import ArgumentError
 from distcls.tracking.bounded import within
 
 Mode = Literal["auto", "online", "offline"]
@@ -27,9 +27,10 @@ def wanted_mode(mode: Mode) -> tuple[str, str]:
         return "offline", "tracking.mode: offline"
     why = out_of_reach()
     if why == NO_KEY and mode == "online":
-        raise UserError(
-            "tracking.mode: no W&B API key, but the mode is online. Run `wandb login`, set WANDB_API_KEY,"
-            " or take tracking.mode=auto (offline without a key)"
+        raise ArgumentError(
+            "tracking.mode",
+            "no W&B API key, but the mode is online. Run `wandb login`, set WANDB_API_KEY, or take tracking.mode=auto "
+            "(offline without a key)",
         )
     return ("offline", why) if why else ("online", "")
 

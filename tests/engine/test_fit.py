@@ -64,8 +64,8 @@ def test_a_loss_for_class_numbers_is_refused_under_mixing(tiny_recipe: Path) -> 
     seesaw = ["model.head.loss={type: SeesawLoss, num_classes: 5}"]
     build(tiny_recipe, *seesaw)
     assert (
-        "command line: data.mix: the labels that it mixes are not for this head or its loss: got SeesawLoss "
-        "takes class numbers (N,), got targets (1, 5), expected a loss for targets (N, C), such as CrossEntropyLoss"
+        "command line: data.mix: the labels that it mixes are not for this head or its loss (SeesawLoss: "
+        "got targets (1, 5), expected class numbers (N,)): expected a loss for targets (N, C), such as CrossEntropyLoss"
     ) in refusal(tiny_recipe, *seesaw, "data.mix=[{type: Mixup}]")
 
 

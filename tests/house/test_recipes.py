@@ -41,6 +41,17 @@ def test_a_recipe_of_others_names_its_source(recipe: Path) -> None:
         assert re.search(r"^# Source: +\S", header(recipe.read_text()), re.MULTILINE)
 
 
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda recipe: recipe.stem)
+def test_header_says_what_another_batch_or_number_of_gpus_needs(recipe: Path) -> None:
+    import_parts()
+    batch = check(read(recipe, [])).train.global_batch_size
+    said = re.search(
+        r"^# Batch: +(\d+) images.* Another batch: optimizer\.lr times", header(recipe.read_text()), re.MULTILINE
+    )
+    assert said, "no `# Batch:` in the header"
+    assert int(said[1]) == batch
+
+
 def test_result_further_down_does_not_count() -> None:
     assert "Result" not in header("# A recipe.\nmodel: {}\n# Result: 99%\n")
 

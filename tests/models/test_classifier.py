@@ -138,7 +138,9 @@ def test_messages(head: dict, message: str) -> None:
 
 
 def test_no_neck() -> None:
-    with pytest.raises(UserError, match=r"^LinearClsHead takes features \(N, C\), got \(1, 32, 2, 2\): add a neck"):
+    with pytest.raises(
+        UserError, match=r"^LinearClsHead: got features of shape \(1, 32, 2, 2\), expected \(N, C\): add a neck"
+    ):
         build_classifier({**block(), "neck": None}, (16, 16))
 
 

@@ -125,6 +125,44 @@ def test_maps_that_are_not_channels_last_run_as_they_are(monkeypatch):
     assert torch.equal(norm_relu(norm, RELU, x), norm(x).relu())
 
 
+def test_maps_in_double_precision_run_as_they_are(monkeypatch):
+    """The kernels' sums would round them to float32."""
+    monkeypatch.setattr(fused_batch_norm, "on_device", lambda _: True)
+    norm, x = nn.BatchNorm2d(16).double(), torch.randn(2, 16, 5, 5, dtype=torch.float64)
+    x = x.to(memory_format=torch.channels_last)
+    assert torch.equal(norm_relu(norm, RELU, x), norm(x).relu())
+
+
+def test_a_single_value_a_channel_is_refused_as_by_the_layer(monkeypatch):
+    monkeypatch.setattr(fused_batch_norm, "on_device", lambda _: True)
+    with pytest.raises(ValueError, match="Expected more than 1 value per channel when training"):
+        norm_relu(nn.BatchNorm2d(16), RELU, torch.randn(1, 16, 1, 1).to(memory_format=torch.channels_last))
+
+
+def test_kernels_are_launched_where_the_map_is(monkeypatch):
+    """Triton launches on the current device, which another GPU of the process may be."""
+    entered = []
+
+    class Guard:
+        def __init__(self, x):
+            self.x = x
+
+        def __enter__(self):
+            entered.append(self.x)
+
+        def __exit__(self, *_): ...
+
+    def apply(x, *_):
+        assert entered == [x]
+        return x.clone(), x
+
+    monkeypatch.setattr(fused_batch_norm, "on_device", lambda _: True)
+    monkeypatch.setattr(torch.cuda, "device_of", Guard)
+    monkeypatch.setattr(fused_batch_norm._FusedBatchNorm, "apply", apply)
+    norm_relu(nn.BatchNorm2d(16), RELU, torch.randn(2, 16, 5, 5).to(memory_format=torch.channels_last))
+    assert len(entered) == 1
+
+
 @pytest.mark.parametrize("hooked", ["norm", "shortcut's norm", "relu", "pool", "relu before pool"])
 @pytest.mark.parametrize("register", ["register_forward_pre_hook", "register_forward_hook"])
 def test_a_layer_with_hooks_is_called(hooked, register, monkeypatch):

@@ -174,6 +174,6 @@ def test_linear_head_without_a_pooling_neck_says_what_is_missing() -> None:
     with pytest.raises(UserError) as caught:
         head(torch.zeros(2, 4, 7, 7))
     assert str(caught.value) == (
-        "LinearClsHead takes features (N, C), got (2, 4, 7, 7): "
+        "LinearClsHead: got features of shape (2, 4, 7, 7), expected (N, C): "
         "add a neck that pools them, such as neck: {type: GlobalAveragePooling}"
     )

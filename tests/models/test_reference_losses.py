@@ -145,12 +145,12 @@ def test_target_threshold_is_timms(kind: str, threshold: float | None) -> None:
         (
             {"type": "L1Loss"},
             torch.zeros(2, 4),
-            "L1Loss takes targets of the scores' shape (2, 3), got (2, 4)",
+            "L1Loss: got targets (2, 4), expected the scores' shape (2, 3)",
         ),
         (
             {"type": "FocalLoss"},
             torch.zeros(2, 1),
-            "FocalLoss takes targets of the scores' shape (2, 3), got (2, 1)",
+            "FocalLoss: got targets (2, 1), expected the scores' shape (2, 3)",
         ),
         (
             {"type": "SeesawLoss", "num_classes": 5},
@@ -160,7 +160,7 @@ def test_target_threshold_is_timms(kind: str, threshold: float | None) -> None:
         (
             {"type": "SeesawLoss", "num_classes": 3},
             torch.zeros(2, 3),
-            "SeesawLoss takes class numbers (N,), got targets (2, 3)",
+            "SeesawLoss: got targets (2, 3), expected class numbers (N,)",
         ),
     ],
 )

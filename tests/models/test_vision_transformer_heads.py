@@ -51,5 +51,5 @@ def test_a_map_is_refused() -> None:
     with pytest.raises(UserError) as caught:
         VisionTransformerClsHead(3, 8)(torch.zeros(2, 8, 7, 7))
     assert str(caught.value) == (
-        "VisionTransformerClsHead takes a class token (N, C), got (2, 8, 7, 7): a backbone with out_type 'cls_token' gives one"
+        "VisionTransformerClsHead: got features of shape (2, 8, 7, 7), expected a class token (N, C): a backbone with out_type 'cls_token' gives one"
     )

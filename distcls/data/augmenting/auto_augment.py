@@ -5,10 +5,10 @@ from typing import Literal
 
 import numpy as np
 
-from distcls.data.augmenting.augment import Draws
+from distcls.data.augmenting.draws import Draws
 from distcls.data.augmenting.pixels import IDENTITY, Fill, Interpolation, Layer, PixelTransform
 from distcls.data.augmenting.strengths import ENHANCE, WARPS, Strengths, TimmIncreasing
-from distcls.errors import UserError
+from distcls.errors import ArgumentError
 from distcls.registry import TRANSFORMS
 
 _COMMON = (*WARPS, *ENHANCE, "Posterize", "Solarize", "AutoContrast", "Equalize")
@@ -50,17 +50,17 @@ class RandAugment(PixelTransform):
         policies: Literal["torchvision", "timm_increasing"] = "torchvision",
     ) -> None:
         if num_ops < 0:
-            raise UserError(f"RandAugment: num_ops: got {num_ops}, expected 0 or more operations")
+            raise ArgumentError("RandAugment.num_ops", f"got {num_ops}, expected 0 or more operations")
         _check_bins("RandAugment", num_magnitude_bins)
         if not 0 <= magnitude <= num_magnitude_bins - 1:
-            raise UserError(
-                f"RandAugment: magnitude: got {magnitude}, expected 0 to {num_magnitude_bins - 1}, "
-                "num_magnitude_bins - 1"
+            raise ArgumentError(
+                "RandAugment.magnitude",
+                f"got {magnitude}, expected 0 to {num_magnitude_bins - 1}, num_magnitude_bins - 1",
             )
         if mstd < 0:
-            raise UserError(f"RandAugment: mstd: got {mstd}, expected 0 or more")
+            raise ArgumentError("RandAugment.mstd", f"got {mstd}, expected 0 or more")
         if not 0 <= p <= 1:
-            raise UserError(f"RandAugment: p: got {p}, expected a probability between 0 and 1")
+            raise ArgumentError("RandAugment.p", f"got {p}, expected a probability between 0 and 1")
         self.num_ops = num_ops
         self.magnitude = magnitude
         self.top = num_magnitude_bins - 1
@@ -161,4 +161,4 @@ class AutoAugment(PixelTransform):
 
 def _check_bins(name: str, bins: int) -> None:
     if bins < 2:
-        raise UserError(f"{name}: num_magnitude_bins: got {bins}, expected 2 or more")
+        raise ArgumentError(f"{name}.num_magnitude_bins", f"got {bins}, expected 2 or more")

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from distcls.data.augmenting.augment import Draws
+from distcls.data.augmenting.draws import Draws
 from distcls.data.augmenting.pixels import IDENTITY, Layer, PixelTransform
-from distcls.errors import UserError
+from distcls.errors import ArgumentError
 from distcls.registry import TRANSFORMS
 
 Range = float | tuple[float, float]
@@ -34,7 +34,7 @@ class ColorJitter(PixelTransform):
         }
         low, high = self.ranges["Hue"]
         if not -0.5 <= low <= high <= 0.5:
-            raise UserError(f"ColorJitter: hue: got {_shown(hue)}, expected 0 to 0.5, or two numbers in -0.5..0.5")
+            raise ArgumentError("ColorJitter.hue", f"got {_shown(hue)}, expected 0 to 0.5, or two numbers in -0.5..0.5")
 
     def layers(self, draws: Draws, resolution: int, first_counter: int = 0) -> Sequence[Layer]:
         order = np.argsort(np.stack([draws.uniform(first_counter + k) for k in range(4)]), axis=0)
@@ -63,7 +63,7 @@ class ThreeAugment(PixelTransform):
 
     def __init__(self, color_jitter: float = 0.3) -> None:
         if color_jitter < 0:
-            raise UserError(f"ThreeAugment: color_jitter: got {color_jitter}, expected 0 or more")
+            raise ArgumentError("ThreeAugment.color_jitter", f"got {color_jitter}, expected 0 or more")
         self.jitter = ColorJitter(color_jitter, color_jitter, color_jitter)
 
     def layers(self, draws: Draws, resolution: int) -> Sequence[Layer]:
@@ -83,7 +83,9 @@ def amount_layer(ops: np.ndarray, amounts: np.ndarray) -> Layer:
 def _factors(name: str, given: Range) -> tuple[float, float]:
     low, high = (max(1 - given, 0.0), 1 + given) if isinstance(given, int | float) else given
     if not 0 <= low <= high:
-        raise UserError(f"ColorJitter: {name}: got {_shown(given)}, expected 0 or more, or two numbers from 0 upward")
+        raise ArgumentError(
+            f"ColorJitter.{name}", f"got {_shown(given)}, expected 0 or more, or two numbers from 0 upward"
+        )
     return low, high
 
 

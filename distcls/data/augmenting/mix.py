@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from distcls.errors import UserError
+from distcls.errors import ArgumentError
 from distcls.registry import MIXES
 
 # Mixes images (N, 3, R, R) in place and soft labels (N, C) too.
@@ -94,8 +94,8 @@ class Mixing:
     def __init__(self, mixes: Sequence[Mix], *, seed: int, num_classes: int) -> None:
         given = sum(mix.p for mix in mixes if mix.p is not None)
         if given > 1 + 1e-9:
-            raise UserError(
-                f"data.mix: p: got {given:g} in sum, expected at most 1; the rest of the steps is not mixed"
+            raise ArgumentError(
+                "data.mix", f"p: got {given:g} in sum, expected at most 1; the rest of the steps is not mixed"
             )
         open_ = sum(mix.p is None for mix in mixes)
         shares = [(1 - given) / open_ if mix.p is None else mix.p for mix in mixes]
@@ -137,7 +137,7 @@ def _blend(x: Tensor, weight: float) -> None:
 
 def _checked(name: str, alpha: float, p: float | None) -> tuple[float, float | None]:
     if not alpha > 0:
-        raise UserError(f"{name}: alpha: got {alpha}, expected a number above 0")
+        raise ArgumentError(f"{name}.alpha", f"got {alpha}, expected a number above 0")
     if p is not None and not 0 <= p <= 1:
-        raise UserError(f"{name}: p: got {p}, expected a probability between 0 and 1")
+        raise ArgumentError(f"{name}.p", f"got {p}, expected a probability between 0 and 1")
     return alpha, p

@@ -8,8 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from distcls.data.augmenting.augment import Draws, OnDevice
-from distcls.errors import UserError
+from distcls.data.augmenting.draws import Draws
+from distcls.data.augmenting.windows import OnDevice
+from distcls.errors import ArgumentError
 from distcls.registry import TRANSFORMS
 
 _TRIES = 10
@@ -37,11 +38,11 @@ class RandomErasing(OnDevice):
         value: float | tuple[float, float, float] | Literal["random"] = 0.0,
     ) -> None:
         if not 0 <= p <= 1:
-            raise UserError(f"RandomErasing: p: got {p}, expected a probability between 0 and 1")
+            raise ArgumentError("RandomErasing.p", f"got {p}, expected a probability between 0 and 1")
         if not 0 <= scale[0] <= scale[1] <= 1:
-            raise UserError(f"RandomErasing: scale: got {list(scale)}, expected 0 <= smallest <= largest <= 1")
+            raise ArgumentError("RandomErasing.scale", f"got {list(scale)}, expected 0 <= smallest <= largest <= 1")
         if not 0 < ratio[0] <= ratio[1]:
-            raise UserError(f"RandomErasing: ratio: got {list(ratio)}, expected 0 < smallest <= largest")
+            raise ArgumentError("RandomErasing.ratio", f"got {list(ratio)}, expected 0 < smallest <= largest")
         self.p = p
         self.scale = scale
         self.ratio = ratio
@@ -108,7 +109,7 @@ def _noise(keys: Tensor, shape: torch.Size) -> Tensor:
 
 
 def _mix(z: Tensor) -> Tensor:
-    """SplitMix64's finalizer on int64; augment.py has it in numpy."""
+    """SplitMix64's finalizer on int64; draws.py has it in numpy."""
     z = (z ^ ((z >> 30) & (2**34 - 1))) * _signed(0xBF58476D1CE4E5B9)
     z = (z ^ ((z >> 27) & (2**37 - 1))) * _signed(0x94D049BB133111EB)
     return z ^ ((z >> 31) & (2**33 - 1))

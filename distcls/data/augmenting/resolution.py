@@ -1,6 +1,6 @@
 """Progressive resizing: the side of training images as a function of the epoch (Howard 2018, FFCV's recipes)."""
 
-from distcls.errors import UserError
+from distcls.errors import ArgumentError
 
 
 class Progressive:
@@ -19,7 +19,7 @@ class Progressive:
 
     def __init__(self, *, start: int, end: int, ramp: tuple[int, int], multiple_of: int = 32) -> None:
         if ramp[0] > ramp[1]:
-            raise UserError(f"data.resolution.ramp: got {list(ramp)}, expected its first epoch before its last")
+            raise ArgumentError("data.resolution.ramp", f"got {list(ramp)}, expected its first epoch before its last")
         self.start = start
         self.end = end
         self.ramp = ramp

@@ -16,7 +16,7 @@ from distcls.data.beton.multi_hot import MOST_CLASSES
 from distcls.data.errors import DataError
 from distcls.registry import did_you_mean
 
-_IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".ppm", ".pgm"}
+IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".ppm", ".pgm"}
 
 
 class ImageFiles:
@@ -95,7 +95,7 @@ class FolderSource(ImageFiles):
             files = sorted(
                 str(file.relative_to(root))
                 for file in (root / name).rglob("*")
-                if file.suffix.lower() in _IMAGE_SUFFIXES
+                if file.suffix.lower() in IMAGE_SUFFIXES
             )
             if not files:
                 raise DataError(

@@ -1,9 +1,9 @@
 """Arguments that several backbones share: a size by name, stages by number."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sized
 from typing import Any
 
-from distcls.errors import UserError
+from distcls.errors import ArgumentError
 from distcls.registry import did_you_mean
 
 
@@ -19,12 +19,14 @@ def find_arch(cls: type, arch: str | Mapping[str, Any], known: Mapping[str, Mapp
         name = arch if arch in known else arch.lower()
         if name not in known:
             hint = did_you_mean(arch, known)
-            raise UserError(f"{cls.__name__}.arch: got {arch!r}, expected one of {', '.join(known)}.{hint}")
+            raise ArgumentError(f"{cls.__name__}.arch", f"got {arch!r}, expected one of {', '.join(known)}.{hint}")
         return known[name]
     entries = list(known.values())
     needed = [key for key in entries[0] if all(key in entry for entry in entries)]
     if not set(needed) <= set(arch) <= {key for entry in entries for key in entry}:
-        raise UserError(f"{cls.__name__}.arch: got a mapping with {', '.join(arch)}, expected {', '.join(needed)}")
+        raise ArgumentError(
+            f"{cls.__name__}.arch", f"got a mapping with {', '.join(arch)}, expected {', '.join(needed)}"
+        )
     return arch
 
 
@@ -36,16 +38,46 @@ def stage_indices(cls: type, out_indices: int | tuple[int, ...], count: int) -> 
     """
     indices = (out_indices,) if isinstance(out_indices, int) else tuple(out_indices)
     if not indices or not all(-count <= i < count for i in indices):
-        raise UserError(f"{cls.__name__}.out_indices: got {indices}, expected numbers from {-count} to {count - 1}")
+        raise ArgumentError(
+            f"{cls.__name__}.out_indices", f"got {indices}, expected numbers from {-count} to {count - 1}"
+        )
     return tuple(i % count for i in indices)
 
 
 def check_frozen_stages(cls: type, frozen_stages: int, lowest: int, highest: int) -> None:
-    """Raises:
-    UserError: out of range.
+    """See that `frozen_stages` is a number from `lowest` to `highest`.
+
+    Raises:
+        ArgumentError: it is not.
     """
     if not lowest <= frozen_stages <= highest:
-        raise UserError(f"{cls.__name__}.frozen_stages: got {frozen_stages}, expected {lowest} to {highest}")
+        raise ArgumentError(f"{cls.__name__}.frozen_stages", f"got {frozen_stages}, expected {lowest} to {highest}")
+
+
+def check_choice(cls: type, argument: str, value: Any, known: Collection[Any]) -> None:
+    """See that `value` is one of `known`.
+
+    Raises:
+        ArgumentError: it is not.
+    """
+    if value not in known:
+        raise ArgumentError(
+            f"{cls.__name__}.{argument}", f"got {value!r}, expected one of {', '.join(map(str, known))}"
+        )
+
+
+def check_per_stage(cls: type, num_stages: int, arguments: Mapping[str, Sized]) -> None:
+    """See that each of `arguments`, by its name, has one entry for each stage.
+
+    Raises:
+        ArgumentError: one has not.
+    """
+    for argument, values in arguments.items():
+        if len(values) != num_stages:
+            raise ArgumentError(
+                f"{cls.__name__}.{argument}",
+                f"got {len(values)} of them, expected one for each of {num_stages} stages",
+            )
 
 
 def per_item(cls: type, argument: str, cfgs: Any, count: int) -> list[dict[str, Any]]:
@@ -57,5 +89,5 @@ def per_item(cls: type, argument: str, cfgs: Any, count: int) -> list[dict[str, 
     if isinstance(cfgs, Mapping):
         return [dict(cfgs)] * count
     if len(cfgs) != count:
-        raise UserError(f"{cls.__name__}.{argument}: got {len(cfgs)} of them, expected one for each of {count}")
+        raise ArgumentError(f"{cls.__name__}.{argument}", f"got {len(cfgs)} of them, expected one for each of {count}")
     return [dict(cfg) for cfg in cfgs]

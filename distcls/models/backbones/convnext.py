@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from distcls.errors import UserError
+from distcls.errors import ArgumentError
 from distcls.models.backbones.arguments import find_arch
 from distcls.models.backbones.staged_backbone import StagedBackbone
 from distcls.models.common import (
@@ -174,7 +174,9 @@ class ConvNeXt(StagedBackbone):
         super().__init__(num_stages=len(settings["depths"]), out_indices=out_indices, frozen_stages=frozen_stages)
         self.depths, self.channels = tuple(settings["depths"]), tuple(settings["channels"])
         if len(self.depths) != len(self.channels):
-            raise UserError(f"ConvNeXt.arch: got depths {self.depths} and channels {self.channels}, of another length")
+            raise ArgumentError(
+                "ConvNeXt.arch", f"got depths {self.depths} and channels {self.channels}, of another length"
+            )
         self.in_channels = in_channels
         self.gap_before_final_norm = gap_before_final_norm
 

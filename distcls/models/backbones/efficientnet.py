@@ -7,17 +7,15 @@ from typing import Any, ClassVar, Literal, NamedTuple
 
 from torch import Tensor, nn
 
-from distcls.errors import UserError
+from distcls.models.backbones.arguments import check_choice
 from distcls.models.backbones.staged_backbone import StagedBackbone
 from distcls.models.common import (
-    NORM_LAYERS,
+    CONVOLUTIONAL,
     ConvModule,
     InvertedResidual,
     LinearResidual,
-    constant_init,
     drop_path_rates,
     init_layers,
-    kaiming_init,
     make_divisible,
 )
 from distcls.registry import BACKBONES
@@ -148,8 +146,7 @@ class EfficientNet(StagedBackbone):
         norm_eval: bool = False,
         with_cp: bool = False,
     ) -> None:
-        if arch not in self.arch_settings:
-            raise UserError(f"EfficientNet.arch: got {arch!r}, expected one of {', '.join(self.arch_settings)}")
+        check_choice(type(self), "arch", arch, self.arch_settings)
         width_factor, depth_factor = self.arch_settings[arch]
         stages = scaled_stages(EDGE_RUNS if arch.startswith("e") else MOBILE_RUNS, width_factor, depth_factor)
         super().__init__(
@@ -183,7 +180,7 @@ class EfficientNet(StagedBackbone):
         return [[layer] for layer in self.layers]
 
     def init_weights(self) -> None:
-        init_layers(self, {nn.Conv2d: kaiming_init, NORM_LAYERS: partial(constant_init, val=1.0)})
+        init_layers(self, CONVOLUTIONAL)
 
 
 def scaled_stages(runs: tuple[Run, ...], width_factor: float, depth_factor: float) -> list[list[Run]]:

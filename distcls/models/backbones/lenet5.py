@@ -2,7 +2,7 @@
 
 from torch import Tensor, nn
 
-from distcls.errors import UserError
+from distcls.errors import ArgumentError
 from distcls.models.common import BaseModule
 from distcls.registry import BACKBONES
 
@@ -46,5 +46,5 @@ class LeNet5(BaseModule):
             return (self.features(x),)
         height, width = x.shape[2:]
         if (height, width) != (32, 32):
-            raise UserError(f"LeNet5: with num_classes it takes images of 32 x 32 pixels, got {height} x {width}")
+            raise ArgumentError("LeNet5", f"with num_classes it takes images of 32 x 32 pixels, got {height} x {width}")
         return (self.classifier(self.features(x).flatten(1)),)

@@ -5,15 +5,13 @@ from typing import ClassVar, Literal, NamedTuple
 
 from torch import nn
 
-from distcls.errors import UserError
+from distcls.models.backbones.arguments import check_choice
 from distcls.models.backbones.staged_backbone import StagedBackbone
 from distcls.models.common import (
-    NORM_LAYERS,
+    CONVOLUTIONAL,
     ConvModule,
     InvertedResidual,
-    constant_init,
     init_layers,
-    kaiming_init,
 )
 from distcls.registry import BACKBONES
 
@@ -104,8 +102,7 @@ class MobileNetV3(StagedBackbone):
         norm_eval: bool = False,
         with_cp: bool = False,
     ) -> None:
-        if arch not in self.arch_settings:
-            raise UserError(f"MobileNetV3.arch: got {arch!r}, expected one of {', '.join(self.arch_settings)}")
+        check_choice(type(self), "arch", arch, self.arch_settings)
         blocks = self.arch_settings[arch]
         last = len(blocks) + 1
         super().__init__(
@@ -144,4 +141,4 @@ class MobileNetV3(StagedBackbone):
         return [layer for (layer,) in self.stage_layers()[: self.frozen_stages + 1]]
 
     def init_weights(self) -> None:
-        init_layers(self, {nn.Conv2d: kaiming_init, NORM_LAYERS: partial(constant_init, val=1.0)})
+        init_layers(self, CONVOLUTIONAL)

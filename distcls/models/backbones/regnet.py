@@ -3,8 +3,7 @@
 import math
 from typing import Any, ClassVar, Literal
 
-from distcls.errors import UserError
-from distcls.models.backbones.arguments import find_arch
+from distcls.models.backbones.arguments import check_per_stage, find_arch
 from distcls.models.backbones.res_layer import Bottleneck, ResLayer
 from distcls.models.backbones.residual_backbone import ResidualBackbone
 from distcls.registry import BACKBONES
@@ -78,11 +77,7 @@ class RegNet(ResidualBackbone):
         super().__init__(
             num_stages=len(stages), out_indices=out_indices, frozen_stages=frozen_stages, norm_eval=norm_eval
         )
-        for argument, values in (("strides", strides), ("dilations", dilations)):
-            if len(values) != len(stages):
-                raise UserError(
-                    f"RegNet.{argument}: got {len(values)} of them, expected one for each of {len(stages)} stages"
-                )
+        check_per_stage(type(self), len(stages), {"strides": strides, "dilations": dilations})
         self.in_channels = in_channels
         self.conv_cfg = conv_cfg
         self.norm_cfg = norm_cfg

@@ -1,22 +1,18 @@
 """RepVGG: a plain stack of 3x3 convolutions that trains as if it had shortcuts."""
 
-from collections.abc import Mapping
 from functools import partial
 from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 
-from distcls.errors import UserError
-from distcls.models.backbones.arguments import find_arch
+from distcls.models.backbones.arguments import check_per_stage, find_arch
 from distcls.models.backbones.repvgg_block import RepVGGBlock
 from distcls.models.backbones.staged_backbone import StagedBackbone
 from distcls.models.common import (
-    NORM_LAYERS,
+    CONVOLUTIONAL,
     ConvModule,
-    constant_init,
     init_layers,
-    kaiming_init,
 )
 from distcls.registry import BACKBONES
 
@@ -145,7 +141,8 @@ class RepVGG(StagedBackbone):
             frozen_stages=frozen_stages,
             norm_eval=norm_eval,
         )
-        _check_per_stage(len(self.stage_blocks), settings, strides=strides, dilations=dilations)
+        per_stage = {"arch.width_factor": settings["width_factor"], "strides": strides, "dilations": dilations}
+        check_per_stage(type(self), len(self.stage_blocks), per_stage)
         self.in_channels = in_channels
         self.deploy = deploy
         groups = settings["group_layer_map"] or {}
@@ -189,7 +186,7 @@ class RepVGG(StagedBackbone):
         return stages
 
     def init_weights(self) -> None:
-        init_layers(self, {nn.Conv2d: kaiming_init, NORM_LAYERS: partial(constant_init, val=1.0)})
+        init_layers(self, CONVOLUTIONAL)
 
     def switch_to_deploy(self) -> None:
         """Fold every block's branches into one convolution, in place: the same maps in eval mode, in less time.
@@ -202,9 +199,3 @@ class RepVGG(StagedBackbone):
                 module.switch_to_deploy()
         self.deploy = True
         self.train(self.training)  # frozen stages stay frozen in their new form
-
-
-def _check_per_stage(num_stages: int, arch: Mapping[str, Any], **arguments: tuple[int, ...]) -> None:
-    for name, values in {"arch.width_factor": arch["width_factor"], **arguments}.items():
-        if len(values) != num_stages:
-            raise UserError(f"RepVGG.{name}: got {len(values)} of them, expected one for each of {num_stages} stages")

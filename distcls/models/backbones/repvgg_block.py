@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from distcls.errors import UserError
+from distcls.errors import ArgumentError
 from distcls.models.common import (
     SELayer,
     build_activation_layer,
@@ -109,7 +109,9 @@ class RepVGGBlock(nn.Module):
             return
         conv, norm = self.branch_3x3.conv, self.branch_3x3.norm
         if not isinstance(norm, _BatchNorm):
-            raise UserError(f"RepVGG.switch_to_deploy: got {type(norm).__name__} in norm_cfg, expected BN or SyncBN")
+            raise ArgumentError(
+                "RepVGG.switch_to_deploy", f"got {type(norm).__name__} in norm_cfg, expected BN or SyncBN"
+            )
         # in float64: the branches cancel each other in part, and this runs once
         pointwise = F.pad(self.branch_1x1.conv.weight.double(), (1, 1, 1, 1))
         folded = [_folded(conv.weight.double(), norm), _folded(pointwise, self.branch_1x1.norm)]

@@ -5,7 +5,8 @@ from typing import Any, ClassVar, Literal
 
 from torch import nn
 
-from distcls.errors import UserError
+from distcls.errors import ArgumentError
+from distcls.models.backbones.arguments import check_choice, check_per_stage
 from distcls.models.backbones.res_layer import BasicBlock, Bottleneck, ResidualBlock, ResLayer
 from distcls.models.backbones.residual_backbone import ResidualBackbone
 from distcls.models.common import ConvModule, drop_path_rates
@@ -158,13 +159,7 @@ class ResNetV1d(ResNet):
 def _check_stages(
     cls: type[ResNet], depth: int, num_stages: int, strides: tuple[int, ...], dilations: tuple[int, ...]
 ) -> None:
-    name = cls.__name__
-    if depth not in cls.arch_settings:
-        raise UserError(f"{name}.depth: got {depth}, expected one of {', '.join(map(str, cls.arch_settings))}")
+    check_choice(cls, "depth", depth, cls.arch_settings)
     if not 1 <= num_stages <= 4:
-        raise UserError(f"{name}.num_stages: got {num_stages}, expected 1 to 4")
-    for argument, values in (("strides", strides), ("dilations", dilations)):
-        if len(values) != num_stages:
-            raise UserError(
-                f"{name}.{argument}: got {len(values)} of them, expected one for each of {num_stages} stages"
-            )
+        raise ArgumentError(f"{cls.__name__}.num_stages", f"got {num_stages}, expected 1 to 4")
+    check_per_stage(cls, num_stages, {"strides": strides, "dilations": dilations})

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from distcls.errors import UserError
+from distcls.errors import ArgumentError
 from distcls.models.backbones.resnet import ResNet
 from distcls.registry import BACKBONES
 
@@ -20,7 +20,7 @@ class ResNet_CIFAR(ResNet):
 
     def __init__(self, deep_stem: bool = False, **kwargs: Any) -> None:
         if deep_stem:
-            raise UserError("ResNet_CIFAR.deep_stem: got True, but its stem is a single 3x3 convolution")
+            raise ArgumentError("ResNet_CIFAR.deep_stem", "got True, but its stem is a single 3x3 convolution")
         super().__init__(deep_stem=False, **kwargs)
 
     def _make_stem_layer(self, in_channels: int, base_channels: int) -> None:

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from distcls.errors import UserError
+from distcls.models.backbones.arguments import check_choice
 from distcls.models.backbones.staged_backbone import StagedBackbone
 from distcls.models.common import (
     NORM_LAYERS,
@@ -102,9 +102,7 @@ class ShuffleNetV2(StagedBackbone):
         norm_eval: bool = False,
         with_cp: bool = False,
     ) -> None:
-        if widen_factor not in self.arch_settings:
-            known = ", ".join(map(str, self.arch_settings))
-            raise UserError(f"ShuffleNetV2.widen_factor: got {widen_factor}, expected one of {known}")
+        check_choice(type(self), "widen_factor", widen_factor, self.arch_settings)
         super().__init__(num_stages=4, out_indices=out_indices, frozen_stages=frozen_stages, norm_eval=norm_eval)
         kwargs: dict[str, Any] = {"conv_cfg": conv_cfg, "norm_cfg": norm_cfg, "act_cfg": act_cfg}
         *widths, last = self.arch_settings[widen_factor]

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from distcls.errors import UserError
+from distcls.errors import ArgumentError
 from distcls.models.backbones.library_weights import fetch_weights, load_own
 from distcls.models.common import BaseModule
 from distcls.registry import BACKBONES, did_you_mean
@@ -53,9 +53,11 @@ class TimmBackbone(BaseModule):
 
         if not timm.is_model(model_name):
             hint = did_you_mean(model_name, timm.list_models())
-            raise UserError(f"TimmBackbone.model_name: timm {timm.__version__} has no model {model_name!r}.{hint}")
+            raise ArgumentError(
+                "TimmBackbone.model_name", f"timm {timm.__version__} has no model {model_name!r}.{hint}"
+            )
         if features_only and pooled:
-            raise UserError("TimmBackbone: features_only gives maps and pooled gives none: set one of them")
+            raise ArgumentError("TimmBackbone", "features_only gives maps and pooled gives none: set one of them")
         self.in_channels = in_channels
         self.features_only, self.pooled = features_only, pooled
         self.pretrained, self.checkpoint_path = pretrained, checkpoint_path
@@ -66,7 +68,7 @@ class TimmBackbone(BaseModule):
         try:
             self.timm_model: Any = timm.create_model(**self._arguments)
         except (TypeError, RuntimeError, AssertionError) as error:
-            raise UserError(f"TimmBackbone: timm cannot build {model_name!r} like this: {error}") from error
+            raise ArgumentError("TimmBackbone", f"timm cannot build {model_name!r} like this: {error}") from error
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         out = self.timm_model(x)
@@ -88,11 +90,11 @@ class TimmBackbone(BaseModule):
         name = type(self.timm_model).__name__
         embed: Any = getattr(self.timm_model, "patch_embed", None)
         if tokens.ndim != 3 or not hasattr(embed, "dynamic_feat_size"):
-            raise UserError(f"TimmBackbone: timm's {name} gives no feature map: set pooled")
+            raise ArgumentError("TimmBackbone", f"timm's {name} gives no feature map: set pooled")
         grid = embed.dynamic_feat_size(tuple(image))
         patches = tokens[:, getattr(self.timm_model, "num_prefix_tokens", 0) :]
         if grid[0] * grid[1] != patches.shape[1]:
-            raise UserError(f"TimmBackbone: the tokens of timm's {name} form no map: set pooled")
+            raise ArgumentError("TimmBackbone", f"the tokens of timm's {name} form no map: set pooled")
         return patches.transpose(1, 2).unflatten(2, grid)
 
     def init_weights(self) -> None:
@@ -121,7 +123,7 @@ class TimmBackbone(BaseModule):
 
     def _depths(self) -> dict[str, int]:
         if not hasattr(self.timm_model, "group_matcher"):
-            raise UserError(f"TimmBackbone: timm groups no layers of {type(self.timm_model).__name__}")
+            raise ArgumentError("TimmBackbone", f"timm groups no layers of {type(self.timm_model).__name__}")
         from timm.models import group_parameters
 
         groups = group_parameters(self.timm_model, self.timm_model.group_matcher(coarse=False))

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from distcls.errors import UserError
+from distcls.errors import ArgumentError
 from distcls.models.backbones.library_weights import fetch_weights, load_own
 from distcls.models.common import BaseModule
 from distcls.registry import BACKBONES, did_you_mean
@@ -86,21 +86,21 @@ class TorchvisionBackbone(BaseModule):
         known = zoo.list_models(module=zoo)
         if model_name not in known:
             hint = did_you_mean(model_name, known)
-            raise UserError(f"TorchvisionBackbone.model_name: torchvision has no model {model_name!r}.{hint}")
+            raise ArgumentError("TorchvisionBackbone.model_name", f"torchvision has no model {model_name!r}.{hint}")
         self.model_name = model_name
         self.pretrained, self.checkpoint_path = pretrained, checkpoint_path
         self._arguments = kwargs
         try:
             model = zoo.get_model(model_name, weights=None, **kwargs)
         except (TypeError, ValueError) as error:
-            text = f"TorchvisionBackbone: torchvision cannot build {model_name!r} like this: {error}"
-            raise UserError(text) from error
+            reason = f"torchvision cannot build {model_name!r} like this: {error}"
+            raise ArgumentError("TorchvisionBackbone", reason) from error
         name = type(model).__name__
         if name not in MAPS:
             known = ", ".join(sorted(MAPS))
-            raise UserError(
-                f"TorchvisionBackbone: {name} has outputs beside its map, expected one of {known}; "
-                "TimmBackbone may have it"
+            raise ArgumentError(
+                "TorchvisionBackbone",
+                f"{name} has outputs beside its map, expected one of {known}; TimmBackbone may have it",
             )
         self._map, after = MAPS[name]
         for part in after:

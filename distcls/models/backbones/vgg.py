@@ -6,7 +6,8 @@ from typing import ClassVar, Literal
 
 from torch import nn
 
-from distcls.errors import UserError
+from distcls.errors import ArgumentError
+from distcls.models.backbones.arguments import check_choice, check_per_stage
 from distcls.models.backbones.staged_backbone import StagedBackbone
 from distcls.models.common import (
     NORM_LAYERS,
@@ -126,11 +127,9 @@ class VGG(StagedBackbone):
 
 
 def _check_stages(depth: int, num_classes: int, num_stages: int, dilations: tuple[int, ...]) -> None:
-    if depth not in VGG.arch_settings:
-        raise UserError(f"VGG.depth: got {depth}, expected one of {', '.join(map(str, VGG.arch_settings))}")
+    check_choice(VGG, "depth", depth, VGG.arch_settings)
     if not 1 <= num_stages <= 5:
-        raise UserError(f"VGG.num_stages: got {num_stages}, expected 1 to 5")
-    if len(dilations) != num_stages:
-        raise UserError(f"VGG.dilations: got {len(dilations)} of them, expected one for each of {num_stages} stages")
+        raise ArgumentError("VGG.num_stages", f"got {num_stages}, expected 1 to 5")
+    check_per_stage(VGG, num_stages, {"dilations": dilations})
     if num_classes > 0 and num_stages != 5:
-        raise UserError(f"VGG.num_stages: got {num_stages}, but the classifier of num_classes needs all 5 stages")
+        raise ArgumentError("VGG.num_stages", f"got {num_stages}, but the classifier of num_classes needs all 5 stages")

@@ -6,7 +6,7 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from distcls.errors import UserError
+from distcls.errors import ArgumentError
 from distcls.models.backbones.arguments import check_frozen_stages, find_arch, per_item, stage_indices
 from distcls.models.backbones.freezable_backbone import FreezableBackbone
 from distcls.models.common import (
@@ -167,7 +167,7 @@ class VisionTransformer(FreezableBackbone):
         self.position_embedding, self.linear_init = position_embedding, linear_init
         if not with_cls_token:
             if out_type == "cls_token":
-                raise UserError(f"{cls.__name__}.out_type: got 'cls_token', but with_cls_token is False")
+                raise ArgumentError(f"{cls.__name__}.out_type", "got 'cls_token', but with_cls_token is False")
             self.num_extra_tokens = 0
 
         patch = {"kernel_size": patch_size, "input_size": img_size, "bias": not pre_norm, **patch_cfg}

@@ -2,7 +2,7 @@
 
 from torch import Tensor, nn
 
-from distcls.errors import UserError
+from distcls.errors import ArgumentError
 
 
 class FlattenMap(nn.Module):
@@ -26,8 +26,9 @@ class FlattenMap(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         height, width = x.shape[2:]
         if (height, width) != (self.size, self.size):
-            raise UserError(
-                f"{self.owner}: with num_classes it takes images of {self.image_size} x {self.image_size} pixels, "
-                f"whose last map is {self.size} x {self.size}; got one of {height} x {width}"
+            raise ArgumentError(
+                self.owner,
+                f"with num_classes it takes images of {self.image_size} x {self.image_size} pixels, "
+                f"whose last map is {self.size} x {self.size}; got one of {height} x {width}",
             )
         return x.flatten(1)

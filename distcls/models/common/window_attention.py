@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from distcls.errors import UserError
+from distcls.errors import ArgumentError
 from distcls.models.common.attention import split_heads
 from distcls.models.common.drop_path import DropPath
 from distcls.models.common.position_embedding import fit_before_loading, fit_relative_position_bias
@@ -110,9 +110,10 @@ class ShiftWindowMSA(nn.Module):
         (height, width), window = grid, self.window_size
         smaller = min(grid) < window
         if smaller and not self.pad_small_map:
-            raise UserError(
-                f"SwinTransformer: a map of {height} x {width} is smaller than the window of {window}: "
-                "set pad_small_map, take a smaller window_size or larger images"
+            raise ArgumentError(
+                "SwinTransformer",
+                f"a map of {height} x {width} is smaller than the window of {window}: "
+                "set pad_small_map, take a smaller window_size or larger images",
             )
         shift = self.shift_size if min(grid) > window or self.pad_small_map else 0
         x = x.unflatten(1, grid)

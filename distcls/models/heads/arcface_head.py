@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from distcls.errors import UserError
+from distcls.errors import ArgumentError
 from distcls.models.heads.cls_head import ClsHead, Features
 from distcls.registry import HEADS
 
@@ -58,9 +58,9 @@ class ArcFaceClsHead(ClsHead):
         self.set_widths(num_classes, in_channels)
         each = [float(margins)] * num_classes if isinstance(margins, int | float) else list(margins)
         if len(each) != num_classes:
-            raise UserError(
-                f"ArcFaceClsHead.margins: got {len(each)} values, expected one, or one for each of "
-                f"{num_classes} classes"
+            raise ArgumentError(
+                "ArcFaceClsHead.margins",
+                f"got {len(each)} values, expected one, or one for each of {num_classes} classes",
             )
         self.num_subcenters = num_subcenters
         self.scale = scale

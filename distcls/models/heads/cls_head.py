@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar
 import torch
 from torch import Tensor, nn
 
-from distcls.errors import UserError
+from distcls.errors import ArgumentError
 from distcls.models.common import BaseModule
 from distcls.models.heads.topk import topk_counts
 from distcls.registry import HEADS, LOSSES
@@ -43,19 +43,19 @@ class ClsHead(BaseModule):
         super().__init__()
         blocks = [loss] if isinstance(loss, dict) else loss
         if not blocks:
-            raise UserError(f"{type(self).__name__}.loss: got an empty list, expected one block at least")
+            raise ArgumentError(f"{type(self).__name__}.loss", "got an empty list, expected one block at least")
         losses = [LOSSES.build(block) for block in blocks]
         self.loss_names = ["loss"] if len(blocks) == 1 else _entries([block["type"] for block in blocks])
         # a loss alone keeps the name that its buffers have in MMPretrain's checkpoints
         self.loss_module = losses[0] if len(blocks) == 1 else nn.ModuleList(losses)
         self.topk = (topk,) if isinstance(topk, int) else tuple(topk)
         if not self.topk or min(self.topk) < 1:
-            raise UserError(f"{type(self).__name__}.topk: got {self.topk}, expected numbers of at least 1")
+            raise ArgumentError(f"{type(self).__name__}.topk", f"got {self.topk}, expected numbers of at least 1")
         for module in losses:
             if getattr(module, "reduction", "mean") != "mean":
-                raise UserError(
-                    f"{type(self).__name__}.loss.reduction: got {module.reduction!r}, expected 'mean': "
-                    "the head's loss is a mean over images"
+                raise ArgumentError(
+                    f"{type(self).__name__}.loss.reduction",
+                    f"got {module.reduction!r}, expected 'mean': the head's loss is a mean over images",
                 )
 
     def set_widths(self, num_classes: int, in_channels: int | None) -> None:
@@ -66,7 +66,7 @@ class ClsHead(BaseModule):
         """
         for name, value in (("num_classes", num_classes), ("in_channels", in_channels)):
             if value is None or value <= 0:
-                raise UserError(f"{type(self).__name__}.{name}: got {value}, expected a positive number")
+                raise ArgumentError(f"{type(self).__name__}.{name}", f"got {value}, expected a positive number")
             setattr(self, name, value)
 
     def pre_logits(self, x: Features) -> Tensor:
@@ -81,9 +81,10 @@ class ClsHead(BaseModule):
         """
         features = x[-1] if isinstance(x, tuple) else x
         if features.ndim != 2:
-            raise UserError(
-                f"{type(self).__name__} takes features (N, C), got {tuple(features.shape)}: "
-                "add a neck that pools them, such as neck: {type: GlobalAveragePooling}"
+            raise ArgumentError(
+                type(self).__name__,
+                f"got features of shape {tuple(features.shape)}, expected (N, C): "
+                "add a neck that pools them, such as neck: {type: GlobalAveragePooling}",
             )
         return features
 

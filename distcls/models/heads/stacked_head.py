@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from pydantic import Field
 from torch import Tensor, nn
 
-from distcls.errors import UserError
+from distcls.errors import ArgumentError
 from distcls.models.common import build_activation_layer, build_norm_layer
 from distcls.models.heads.cls_head import ClsHead, Features
 from distcls.registry import HEADS
@@ -64,8 +64,8 @@ class StackedLinearClsHead(ClsHead):
         super().__init__(**kwargs)
         self.set_widths(num_classes, in_channels)
         if not mid_channels or min(mid_channels) <= 0:
-            raise UserError(
-                f"StackedLinearClsHead.mid_channels: got {mid_channels}, expected a list of positive widths"
+            raise ArgumentError(
+                "StackedLinearClsHead.mid_channels", f"got {mid_channels}, expected a list of positive widths"
             )
         hidden = [
             LinearBlock(before, after, dropout_rate, norm_cfg, act_cfg)

@@ -5,7 +5,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from distcls.errors import UserError
+from distcls.errors import ArgumentError
 from distcls.models.common import build_activation_layer, constant_init, trunc_normal_init
 from distcls.models.heads.cls_head import ClsHead
 from distcls.registry import HEADS
@@ -35,19 +35,13 @@ class VisionTransformerClsHead(ClsHead):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        name = type(self).__name__
-        if num_classes <= 0:
-            raise UserError(f"{name}.num_classes: got {num_classes}, expected a positive number")
-        if in_channels is None or in_channels <= 0:
-            raise UserError(f"{name}.in_channels: got {in_channels}, expected a positive number")
-        self.num_classes = num_classes
-        self.in_channels = in_channels
+        self.set_widths(num_classes, in_channels)
         self.hidden_dim = hidden_dim
         layers: OrderedDict[str, nn.Module] = OrderedDict()
         if hidden_dim is not None:
-            layers["pre_logits"] = nn.Linear(in_channels, hidden_dim)
+            layers["pre_logits"] = nn.Linear(self.in_channels, hidden_dim)
             layers["act"] = build_activation_layer(act_cfg)
-        layers["head"] = nn.Linear(hidden_dim or in_channels, num_classes)
+        layers["head"] = nn.Linear(hidden_dim or self.in_channels, num_classes)
         self.layers: Any = nn.Sequential(layers)
 
     def init_weights(self) -> None:
@@ -66,9 +60,10 @@ class VisionTransformerClsHead(ClsHead):
     def hidden(self, token: Tensor) -> Tensor:
         """A token (N, in_channels) -> (N, hidden_dim), or the token itself where there is no hidden layer."""
         if token.ndim != 2:
-            raise UserError(
-                f"{type(self).__name__} takes a class token (N, C), got {tuple(token.shape)}: "
-                "a backbone with out_type 'cls_token' gives one"
+            raise ArgumentError(
+                type(self).__name__,
+                f"got features of shape {tuple(token.shape)}, expected a class token (N, C): "
+                "a backbone with out_type 'cls_token' gives one",
             )
         return token if self.hidden_dim is None else self.layers.act(self.layers.pre_logits(token))
 

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from distcls.errors import UserError
+from distcls.errors import ArgumentError
 from distcls.models.losses.loss import Loss
 from distcls.models.losses.targets import per_class
 from distcls.models.losses.weighted import Reduction, weight_reduce_loss
@@ -97,19 +97,19 @@ class CrossEntropyLoss(Loss):
         self.class_weight: Tensor | None
         self.pos_weight: Tensor | None
         if use_sigmoid and use_soft:
-            raise UserError("CrossEntropyLoss: use_sigmoid and use_soft exclude each other")
+            raise ArgumentError("CrossEntropyLoss", "use_sigmoid and use_soft exclude each other")
         if pos_weight is not None and not use_sigmoid:
-            raise UserError(
-                "CrossEntropyLoss.pos_weight: weighs the positives of a sigmoid loss, expected use_sigmoid: true"
+            raise ArgumentError(
+                "CrossEntropyLoss.pos_weight", "weighs the positives of a sigmoid loss, expected use_sigmoid: true"
             )
         if target_threshold is not None and not use_sigmoid:
-            raise UserError(
-                "CrossEntropyLoss.target_threshold: makes the targets of a sigmoid loss 0 or 1, expected use_sigmoid: "
-                "true"
+            raise ArgumentError(
+                "CrossEntropyLoss.target_threshold",
+                "makes the targets of a sigmoid loss 0 or 1, expected use_sigmoid: true",
             )
         if target_threshold is not None and not 0 <= target_threshold < 1:
-            raise UserError(
-                f"CrossEntropyLoss.target_threshold: got {target_threshold:g}, expected 0 or more and below 1"
+            raise ArgumentError(
+                "CrossEntropyLoss.target_threshold", f"got {target_threshold:g}, expected 0 or more and below 1"
             )
         self.use_sigmoid = use_sigmoid
         self.use_soft = use_soft
@@ -154,18 +154,20 @@ class CrossEntropyLoss(Loss):
 
     def _check(self, pred: Tensor, target: Tensor) -> None:
         if self._auto and self.class_weight is None:
-            raise UserError("CrossEntropyLoss.class_weight: auto needs the training set's counts: set_class_counts")
+            raise ArgumentError(
+                "CrossEntropyLoss.class_weight", "auto needs the training set's counts: set_class_counts"
+            )
         if (self.use_sigmoid or self.use_soft) and target.shape != pred.shape:
             option = "use_sigmoid" if self.use_sigmoid else "use_soft"
-            raise UserError(
-                f"CrossEntropyLoss.{option}: needs a target per class, "
-                f"got targets {tuple(target.shape)} for scores {tuple(pred.shape)}"
+            raise ArgumentError(
+                f"CrossEntropyLoss.{option}",
+                f"needs a target per class, got targets {tuple(target.shape)} for scores {tuple(pred.shape)}",
             )
         for name, weights in (("class_weight", self.class_weight), ("pos_weight", self.pos_weight)):
             if weights is not None and len(weights) != pred.shape[1]:
-                raise UserError(
-                    f"CrossEntropyLoss.{name}: got {len(weights)} values, expected one for each of "
-                    f"{pred.shape[1]} classes"
+                raise ArgumentError(
+                    f"CrossEntropyLoss.{name}",
+                    f"got {len(weights)} values, expected one for each of {pred.shape[1]} classes",
                 )
 
 

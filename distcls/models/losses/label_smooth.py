@@ -6,7 +6,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from distcls.errors import UserError
+from distcls.errors import ArgumentError
 from distcls.models.losses.cross_entropy import CrossEntropyLoss
 from distcls.models.losses.loss import Loss
 from distcls.models.losses.targets import per_class
@@ -47,9 +47,9 @@ class LabelSmoothLoss(Loss):
     ) -> None:
         super().__init__(reduction, loss_weight)
         if not 0 <= label_smooth_val < 1:
-            raise UserError(f"LabelSmoothLoss.label_smooth_val: got {label_smooth_val}, expected 0 <= value < 1")
+            raise ArgumentError("LabelSmoothLoss.label_smooth_val", f"got {label_smooth_val}, expected 0 <= value < 1")
         if mode == "multi_label" and use_sigmoid is False:
-            raise UserError("LabelSmoothLoss.use_sigmoid: got False, but mode multi_label is a sigmoid loss")
+            raise ArgumentError("LabelSmoothLoss.use_sigmoid", "got False, but mode multi_label is a sigmoid loss")
         use_sigmoid = mode == "multi_label" if use_sigmoid is None else use_sigmoid
         self.num_classes = num_classes
         self.mode = mode
@@ -76,5 +76,7 @@ class LabelSmoothLoss(Loss):
             UserError: the scores' width is not num_classes.
         """
         if self.num_classes not in (None, pred.shape[1]):
-            raise UserError(f"LabelSmoothLoss.num_classes: got {self.num_classes}, but the head has {pred.shape[1]}")
+            raise ArgumentError(
+                "LabelSmoothLoss.num_classes", f"got {self.num_classes}, but the head has {pred.shape[1]}"
+            )
         return self.ce(pred, self.smooth_label(target, pred), weight, avg_factor, reduction)

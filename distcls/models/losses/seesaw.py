@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
-from distcls.errors import UserError
+from distcls.errors import ArgumentError
 from distcls.models.losses.loss import Loss
 from distcls.models.losses.weighted import Reduction, weight_reduce_loss
 from distcls.registry import LOSSES
@@ -58,9 +58,9 @@ class SeesawLoss(Loss):
             UserError: soft labels, or scores of another number of classes.
         """
         if target.ndim != 1:
-            raise UserError(f"SeesawLoss takes class numbers (N,), got targets {tuple(target.shape)}")
+            raise ArgumentError("SeesawLoss", f"got targets {tuple(target.shape)}, expected class numbers (N,)")
         if pred.shape[1] != self.num_classes:
-            raise UserError(f"SeesawLoss.num_classes: got {self.num_classes}, but the head has {pred.shape[1]}")
+            raise ArgumentError("SeesawLoss.num_classes", f"got {self.num_classes}, but the head has {pred.shape[1]}")
         if self.training:
             # one-hot sums, not bincount: the same whatever the order of additions, also on a GPU
             self.cum_samples += F.one_hot(target, self.num_classes).sum(0)

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from distcls.errors import UserError
+from distcls.errors import ArgumentError
 
 
 def per_class(label: Tensor, cls_score: Tensor, loss: str) -> Tensor:
@@ -21,5 +21,7 @@ def per_class(label: Tensor, cls_score: Tensor, loss: str) -> Tensor:
     if label.ndim == 1:
         return torch.zeros(cls_score.shape, dtype=dtype, device=cls_score.device).scatter_(1, label[:, None], 1)
     if label.shape != cls_score.shape:
-        raise UserError(f"{loss} takes targets of the scores' shape {tuple(cls_score.shape)}, got {tuple(label.shape)}")
+        raise ArgumentError(
+            loss, f"got targets {tuple(label.shape)}, expected the scores' shape {tuple(cls_score.shape)}"
+        )
     return label.to(dtype)

@@ -4,7 +4,7 @@ from typing import Literal
 
 from torch import Tensor, nn
 
-from distcls.errors import UserError
+from distcls.errors import ArgumentError
 from distcls.registry import NECKS
 
 
@@ -32,8 +32,9 @@ class GlobalAveragePooling(nn.Module):
 
     def _pooled(self, x: Tensor) -> Tensor:
         if x.ndim != self.dim + 2:
-            raise UserError(
-                f"GlobalAveragePooling: got features of shape {tuple(x.shape)}, expected {self.dim + 2} dimensions, "
-                f"(N, C) and {self.dim} of positions. Features that are pooled already need no neck: model.neck=null"
+            raise ArgumentError(
+                "GlobalAveragePooling",
+                f"got features of shape {tuple(x.shape)}, expected {self.dim + 2} dimensions, "
+                f"(N, C) and {self.dim} of positions. Features that are pooled already need no neck: model.neck=null",
             )
         return self.gap(x).flatten(1)

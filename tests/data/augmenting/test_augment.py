@@ -3,14 +3,9 @@ import pytest
 import torch
 from torchvision.transforms import v2
 
-from distcls.data.augmenting.augment import (
-    Draws,
-    RandomCrop,
-    RandomHorizontalFlip,
-    RandomResizedCrop,
-    Windows,
-    draw_windows,
-)
+from distcls.data.augmenting.augment import RandomCrop, RandomHorizontalFlip, RandomResizedCrop
+from distcls.data.augmenting.draws import Draws
+from distcls.data.augmenting.windows import Windows, draw_windows
 from distcls.data.errors import DataError
 from distcls.errors import UserError
 
@@ -102,14 +97,14 @@ def test_a_sample_that_comes_twice_is_augmented_twice():
     [
         (
             lambda: RandomResizedCrop(scale=(0.5, 2)),
-            "RandomResizedCrop: scale: got [0.5, 2], expected 0 < smallest <= largest <= 1",
+            "RandomResizedCrop.scale: got [0.5, 2], expected 0 < smallest <= largest <= 1",
         ),
         (
             lambda: RandomResizedCrop(ratio=(2, 1)),
-            "RandomResizedCrop: ratio: got [2, 1], expected 0 < smallest <= largest",
+            "RandomResizedCrop.ratio: got [2, 1], expected 0 < smallest <= largest",
         ),
-        (lambda: RandomCrop(-1), "RandomCrop: padding: got -1, expected 0 or more pixels"),
-        (lambda: RandomHorizontalFlip(2), "RandomHorizontalFlip: p: got 2, expected a probability between 0 and 1"),
+        (lambda: RandomCrop(-1), "RandomCrop.padding: got -1, expected 0 or more pixels"),
+        (lambda: RandomHorizontalFlip(2), "RandomHorizontalFlip.p: got 2, expected a probability between 0 and 1"),
     ],
 )
 def test_wrong_parameters_are_refused(make, message):

@@ -130,8 +130,8 @@ def test_an_odd_micro_batch_is_refused(mixed):
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: Mixup(0), "Mixup: alpha: got 0, expected a number above 0"),
-        (lambda: CutMix(p=1.5), "CutMix: p: got 1.5, expected a probability between 0 and 1"),
+        (lambda: Mixup(0), "Mixup.alpha: got 0, expected a number above 0"),
+        (lambda: CutMix(p=1.5), "CutMix.p: got 1.5, expected a probability between 0 and 1"),
         (
             lambda: Mixing([Mixup(p=0.7), CutMix(p=0.5)], seed=0, num_classes=2),
             "data.mix: p: got 1.2 in sum, expected at most 1; the rest of the steps is not mixed",

@@ -5,9 +5,10 @@ import pytest
 import torch
 from torchvision.transforms import v2
 
-from distcls.data.augmenting.augment import Draws, RandomHorizontalFlip, RandomResizedCrop
+from distcls.data.augmenting.augment import RandomHorizontalFlip, RandomResizedCrop
 from distcls.data.augmenting.auto_augment import AutoAugment, RandAugment, TrivialAugmentWide
 from distcls.data.augmenting.color_jitter import ColorJitter, ThreeAugment
+from distcls.data.augmenting.draws import Draws
 from distcls.data.augmenting.pixels import PixelStage, apply_layers
 from distcls.data.augmenting.random_erasing import RandomErasing
 from distcls.errors import UserError
@@ -185,23 +186,23 @@ def test_packed_batches_are_augmented_too(raw):
     [
         (
             lambda: ColorJitter(hue=0.6),
-            "ColorJitter: hue: got 0.6, expected 0 to 0.5, or two numbers in -0.5..0.5",
+            "ColorJitter.hue: got 0.6, expected 0 to 0.5, or two numbers in -0.5..0.5",
         ),
         (
             lambda: ColorJitter(brightness=(1, 0.5)),
-            "ColorJitter: brightness: got [1, 0.5], expected 0 or more, or two numbers from 0 upward",
+            "ColorJitter.brightness: got [1, 0.5], expected 0 or more, or two numbers from 0 upward",
         ),
-        (lambda: RandAugment(num_ops=-1), "RandAugment: num_ops: got -1, expected 0 or more operations"),
+        (lambda: RandAugment(num_ops=-1), "RandAugment.num_ops: got -1, expected 0 or more operations"),
         (
             lambda: RandAugment(magnitude=31),
-            "RandAugment: magnitude: got 31, expected 0 to 30, num_magnitude_bins - 1",
+            "RandAugment.magnitude: got 31, expected 0 to 30, num_magnitude_bins - 1",
         ),
-        (lambda: RandAugment(mstd=-1), "RandAugment: mstd: got -1, expected 0 or more"),
-        (lambda: TrivialAugmentWide(1), "TrivialAugmentWide: num_magnitude_bins: got 1, expected 2 or more"),
-        (lambda: ThreeAugment(-1), "ThreeAugment: color_jitter: got -1, expected 0 or more"),
+        (lambda: RandAugment(mstd=-1), "RandAugment.mstd: got -1, expected 0 or more"),
+        (lambda: TrivialAugmentWide(1), "TrivialAugmentWide.num_magnitude_bins: got 1, expected 2 or more"),
+        (lambda: ThreeAugment(-1), "ThreeAugment.color_jitter: got -1, expected 0 or more"),
         (
             lambda: RandomErasing(scale=(0.5, 0.1)),
-            "RandomErasing: scale: got [0.5, 0.1], expected 0 <= smallest <= largest <= 1",
+            "RandomErasing.scale: got [0.5, 0.1], expected 0 <= smallest <= largest <= 1",
         ),
     ],
 )

@@ -9,7 +9,7 @@ Two passes: one reduction over gradient and input, then the input's gradient. Al
 import triton
 import triton.language as tl
 
-from distcls.models.common.batch_norm.tiles import byte_tile, channels_of, tile
+from distcls.models.common.batch_norm.tiles import byte_tile, channels_of, first_of_tile, tile
 
 
 @triton.jit
@@ -73,7 +73,7 @@ def _put(out, row, value, real, channel, known, channels):
 def backward_sums(
     gradient, gradient2, x, shortcut, positive, table, shortcut_table, joined, sums, products, shortcut_products,
     rows, channels, rows_each,
-    ADD: tl.constexpr, TWO: tl.constexpr, SCALED: tl.constexpr,
+    ADD: tl.constexpr, TWO: tl.constexpr, SCALED: tl.constexpr, STAGES: tl.constexpr,
     BLOCK_ROWS: tl.constexpr, BLOCK_CHANNELS: tl.constexpr,
 ):  # fmt: skip
     """Per part the sums of g and of g * (x - mean), g being the gradient behind the ReLU.
@@ -93,7 +93,7 @@ def backward_sums(
     if SCALED:
         shortcut_mean = tl.load(shortcut_table + channel, mask=known, other=0)
         shortcut_product = tl.zeros((BLOCK_ROWS, BLOCK_CHANNELS), tl.float32)
-    for start in range(first, last, BLOCK_ROWS):
+    for start in tl.range(first, last, BLOCK_ROWS, num_stages=STAGES):
         offset, inside = tile(start, last, channels, BLOCK_ROWS, BLOCK_CHANNELS)
         value = tl.load(x + offset, mask=inside, other=0).to(tl.float32)
         g = tl.load(gradient + offset, mask=inside, other=0).to(tl.float32)
@@ -147,11 +147,15 @@ def backward_factors(
 
 @triton.jit
 def backward(
-    gradient, gradient2, x, table, factors, out, rows, channels,
-    ADD: tl.constexpr, TWO: tl.constexpr, BLOCK_ROWS: tl.constexpr, BLOCK_CHANNELS: tl.constexpr,
+    gradient, gradient2, x, table, factors, out, shortcut, shortcut_factors, shortcut_out, rows, channels,
+    ADD: tl.constexpr, TWO: tl.constexpr, SCALED: tl.constexpr, DESCENDING: tl.constexpr,
+    BLOCK_ROWS: tl.constexpr, BLOCK_CHANNELS: tl.constexpr,
 ):  # fmt: skip
-    """out = a * g + b * x + c; g as in `backward_sums`, which with ADD has already written it."""
-    first = tl.program_id(0).to(tl.int64) * BLOCK_ROWS
+    """out = a * g + b * x + c; g as in `backward_sums`, which with ADD has already written it.
+
+    With SCALED the same of the shortcut, by its own factors.
+    """
+    first = first_of_tile(DESCENDING, BLOCK_ROWS)
     offset, inside = tile(first, rows, channels, BLOCK_ROWS, BLOCK_CHANNELS)
     channel, known = channels_of(channels, BLOCK_CHANNELS)
     value = tl.load(x + offset, mask=inside, other=0).to(tl.float32)
@@ -162,6 +166,14 @@ def backward(
         scale = tl.load(table + 2 * channels + channel, mask=known, other=0)
         shift = tl.load(table + 3 * channels + channel, mask=known, other=0)
         g = tl.where(value * scale[None, :] + shift[None, :] > 0, g, 0.0)
+    _put_gradient(out, g, value, factors, offset, inside, channel, known, channels)
+    if SCALED:
+        value = tl.load(shortcut + offset, mask=inside, other=0).to(tl.float32)
+        _put_gradient(shortcut_out, g, value, shortcut_factors, offset, inside, channel, known, channels)
+
+
+@triton.jit
+def _put_gradient(out, g, value, factors, offset, inside, channel, known, channels):
     a = tl.load(factors + channel, mask=known, other=0)
     b = tl.load(factors + channels + channel, mask=known, other=0)
     c = tl.load(factors + 2 * channels + channel, mask=known, other=0)

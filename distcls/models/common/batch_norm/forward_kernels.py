@@ -10,11 +10,14 @@ written once for the result. All sums are float32 in a fixed order: the same bit
 import triton
 import triton.language as tl
 
-from distcls.models.common.batch_norm.tiles import byte_tile, channels_of, tile
+from distcls.models.common.batch_norm.tiles import byte_tile, channels_of, first_of_tile, tile
 
 
 @triton.jit
-def moments(x, means, squares, rows, channels, rows_each, BLOCK_ROWS: tl.constexpr, BLOCK_CHANNELS: tl.constexpr):
+def moments(
+    x, means, squares, rows, channels, rows_each,
+    STAGES: tl.constexpr, BLOCK_ROWS: tl.constexpr, BLOCK_CHANNELS: tl.constexpr,
+):  # fmt: skip
     """Mean and sum of squared distances to it, over rows_each rows a program: two tables (programs, channels).
 
     Differences to the first row are summed, which loses nothing where the mean is large against the deviation.
@@ -26,7 +29,7 @@ def moments(x, means, squares, rows, channels, rows_each, BLOCK_ROWS: tl.constex
     pivot = tl.load(x + first * channels + channel, mask=known, other=0).to(tl.float32)
     total = tl.zeros((BLOCK_ROWS, BLOCK_CHANNELS), tl.float32)
     square = tl.zeros((BLOCK_ROWS, BLOCK_CHANNELS), tl.float32)
-    for start in range(first, last, BLOCK_ROWS):
+    for start in tl.range(first, last, BLOCK_ROWS, num_stages=STAGES):
         offset, inside = tile(start, last, channels, BLOCK_ROWS, BLOCK_CHANNELS)
         value = tl.load(x + offset, mask=inside, other=0).to(tl.float32)
         value = tl.where(inside, value - pivot[None, :], 0.0)
@@ -108,6 +111,7 @@ def forward(
     ADD: tl.constexpr,
     SCALED: tl.constexpr,
     KEEP: tl.constexpr,
+    DESCENDING: tl.constexpr,
     BLOCK_ROWS: tl.constexpr,
     BLOCK_CHANNELS: tl.constexpr,
 ):
@@ -115,7 +119,7 @@ def forward(
 
     With KEEP one bit per value, eight channels a byte: is it positive?
     """
-    first = tl.program_id(0).to(tl.int64) * BLOCK_ROWS
+    first = first_of_tile(DESCENDING, BLOCK_ROWS)
     offset, inside = tile(first, rows, channels, BLOCK_ROWS, BLOCK_CHANNELS)
     channel, known = channels_of(channels, BLOCK_CHANNELS)
     scale = tl.load(table + 2 * channels + channel, mask=known, other=0)

@@ -5,7 +5,7 @@ other, up to rounding: from Triton kernels where the map lies channels-last on a
 torch.compile sees the plain layers.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import cache
 from importlib import import_module
 from typing import Any
@@ -14,8 +14,9 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-_ROWS, _CHANNELS = 16, 128  # of a tile
-_PARTS = 528  # about this many programs share a sum: four a multiprocessor of an H100
+from distcls.models.common.batch_norm.launches import Launches
+
+_DTYPES = (torch.float32, torch.float16, torch.bfloat16)  # the sums are float32: too little for float64
 
 
 def norm_relu(norm: nn.Module, relu: nn.Module, x: Tensor) -> Tensor:
@@ -55,7 +56,8 @@ def _fused(
     norm: Any, x: Tensor, shortcut: Tensor | None = None, shortcut_norm: Any = None, pool: bool = False
 ) -> Tensor:
     of_shortcut = (None, None) if shortcut_norm is None else (shortcut_norm.weight, shortcut_norm.bias)
-    y, second = _FusedBatchNorm.apply(x, shortcut, norm.weight, norm.bias, *of_shortcut, norm, shortcut_norm, pool)
+    with torch.cuda.device_of(x):  # Triton launches on the current device; backward's thread has x's already
+        y, second = _FusedBatchNorm.apply(x, shortcut, norm.weight, norm.bias, *of_shortcut, norm, shortcut_norm, pool)
     if torch.is_grad_enabled():
         y.second_use = second
     return y
@@ -85,6 +87,8 @@ def _fuses(norm: nn.Module, x: Tensor) -> bool:
         and (norm.training or not torch.is_grad_enabled())
         and on_device(x)
         and _is_rows(x)
+        and x.dtype in _DTYPES
+        and x.numel() > x.shape[1]  # of a single value a channel the layer says that there is no deviation
         and not torch.compiler.is_compiling()
         and not torch.jit.is_tracing()
     )
@@ -129,35 +133,6 @@ def _is_stem_pool(pool: nn.Module) -> bool:
     )
 
 
-class _Shape:
-    """A map as rows x channels, how its sums are parted, and the launch of a kernel over it."""
-
-    def __init__(self, x: Tensor) -> None:
-        images, self.channels, self.height, self.width = x.shape
-        self.rows = images * self.height * self.width
-        self.block = min(_CHANNELS, 1 << (self.channels - 1).bit_length())
-        self.columns = -(-self.channels // self.block)
-        tile = _ROWS * _CHANNELS // self.block
-        self.tile = {"BLOCK_ROWS": tile, "BLOCK_CHANNELS": self.block}
-        parts = min(max(1, _PARTS // self.columns), -(-self.rows // tile))
-        self.rows_each = -(-self.rows // parts)
-        self.parts = -(-self.rows // self.rows_each)
-        self.sums = {"BLOCK_PARTS": 64, "BLOCK_CHANNELS": min(self.block, 32)}
-        self.pooled = ((self.height - 1) // 2 + 1, (self.width - 1) // 2 + 1)
-
-    def over_parts(self, kernel: Any) -> Callable[..., None]:
-        # eight warps a tile: the sums wait for memory, and more of them wait at once
-        return lambda *values, **kind: kernel[(self.parts, self.columns)](*values, **kind, **self.tile, num_warps=8)
-
-    def over_channels(self, kernel: Any) -> Callable[..., None]:
-        grid = (1, -(-self.channels // self.sums["BLOCK_CHANNELS"]))
-        return lambda *values: kernel[grid](*values, **self.sums)
-
-    def over_rows(self, kernel: Any, rows: int) -> Callable[..., None]:
-        grid = (-(-rows // self.tile["BLOCK_ROWS"]), self.columns)
-        return lambda *values, **kind: kernel[grid](*values, **kind, **self.tile)
-
-
 class _FusedBatchNorm(torch.autograd.Function):
     """(x, shortcut or None, weights and biases of both norms, the norms, pool?) -> (y, y again).
 
@@ -177,7 +152,7 @@ class _FusedBatchNorm(torch.autograd.Function):
         shortcut_norm: Any,
         pool: bool,
     ) -> tuple[Tensor, Tensor]:
-        shape = _Shape(x)
+        shape = Launches(x)
         table = _statistics(norm, x, shape)
         scaled = None if shortcut_norm is None else shortcut
         shortcut_table = None if scaled is None else _statistics(shortcut_norm, scaled, shape)
@@ -197,7 +172,7 @@ class _FusedBatchNorm(torch.autograd.Function):
             positive = x.new_empty((shape.rows, shape.channels // 8), dtype=torch.uint8) if keep else None
             shape.over_rows(_kernels("forward").forward, shape.rows)(
                 x, shortcut, table, shortcut_table, y, positive, shape.rows, shape.channels,
-                ADD=add, SCALED=shortcut_norm is not None, KEEP=keep,
+                ADD=add, SCALED=shortcut_norm is not None, KEEP=keep, **shape.direction,
             )  # fmt: skip
         ctx.add = shortcut is not None
         ctx.set_materialize_grads(False)
@@ -208,7 +183,7 @@ class _FusedBatchNorm(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, first: Tensor | None, second: Tensor | None) -> tuple[Tensor | None, ...]:
         x, scaled, weight, shortcut_weight, table, shortcut_table, positive, index = ctx.saved_tensors
-        shape = _Shape(x)
+        shape = Launches(x, two=scaled is not None)
         gradient, *others = (_as_rows(one) for one in (first, second) if one is not None)
         other = others[0] if others else None
         if index is not None:
@@ -223,26 +198,35 @@ class _FusedBatchNorm(torch.autograd.Function):
         if joined is not None:
             gradient, other = joined, None
 
-        def through(x: Tensor, weight: Tensor, table: Tensor, products: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-            """Gradients of one norm's input, weight and bias."""
-            factors = torch.empty((5, shape.channels), dtype=torch.float32, device=x.device)
-            shape.over_channels(_kernels("backward").backward_factors)(
-                parts[0], products, weight, table, factors, shape.parts, shape.rows, shape.channels
-            )
-            out = torch.empty_like(x)
-            shape.over_rows(_kernels("backward").backward, shape.rows)(
-                gradient, other, x, table, factors, out, shape.rows, shape.channels, ADD=ctx.add, TWO=other is not None,
-            )  # fmt: skip
-            return out, factors[3].to(weight.dtype), factors[4].to(weight.dtype)
-
-        own, *of_own = through(x, weight, table, parts[1])
-        if scaled is None:
-            return own, joined, *of_own, None, None, None, None, None
-        shortcut, *of_shortcut = through(scaled, shortcut_weight, shortcut_table, parts[2])
-        return own, shortcut, *of_own, *of_shortcut, None, None, None
+        factors = _factors(shape, parts[0], parts[1], weight, table)
+        own, shortcut, shortcut_factors = torch.empty_like(x), joined, None
+        of_shortcut: tuple[Tensor | None, Tensor | None] = (None, None)
+        if scaled is not None:
+            shortcut = torch.empty_like(x)
+            shortcut_factors = _factors(shape, parts[0], parts[2], shortcut_weight, shortcut_table)
+            of_shortcut = _of_norm(shortcut_factors, shortcut_weight)
+        shape.over_rows(_kernels("backward").backward, shape.rows)(
+            gradient, other, x, table, factors, own, scaled, shortcut_factors, shortcut, shape.rows, shape.channels,
+            ADD=ctx.add, TWO=other is not None, SCALED=scaled is not None, **shape.direction,
+        )  # fmt: skip
+        return own, shortcut, *_of_norm(factors, weight), *of_shortcut, None, None, None
 
 
-def _unpooled(gradient: Tensor, other: Tensor | None, index: Tensor, shape: _Shape, x: Tensor) -> Tensor:
+def _factors(shape: Launches, sums: Tensor, products: Tensor, weight: Tensor, table: Tensor) -> Tensor:
+    """(5, C), see `backward_factors`."""
+    factors = torch.empty((5, shape.channels), dtype=torch.float32, device=sums.device)
+    shape.over_channels(_kernels("backward").backward_factors)(
+        sums, products, weight, table, factors, shape.parts, shape.rows, shape.channels
+    )
+    return factors
+
+
+def _of_norm(factors: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+    """Gradients of weight and bias."""
+    return factors[3].to(weight.dtype), factors[4].to(weight.dtype)
+
+
+def _unpooled(gradient: Tensor, other: Tensor | None, index: Tensor, shape: Launches, x: Tensor) -> Tensor:
     out = torch.empty_like(x)
     windows = index.numel() // shape.channels
     shape.over_rows(_kernels("backward").unpooled, windows)(
@@ -256,7 +240,7 @@ def _as_rows(gradient: Tensor) -> Tensor:
     return gradient.contiguous(memory_format=torch.channels_last)
 
 
-def _statistics(norm: Any, x: Tensor, shape: _Shape) -> Tensor:
+def _statistics(norm: Any, x: Tensor, shape: Launches) -> Tensor:
     """(4, C): mean, 1 / deviation, scale and shift. In training this batch's, which the running ones move towards."""
     if not norm.training:
         return _kept_statistics(norm)

@@ -8,6 +8,18 @@ import triton.language as tl
 
 
 @triton.jit
+def first_of_tile(DESCENDING: tl.constexpr, BLOCK_ROWS: tl.constexpr):
+    """The first row of this program's tile.
+
+    DESCENDING: the map's end is written first, so that the L2 keeps its beginning.
+    """
+    place = tl.program_id(0).to(tl.int64)
+    if DESCENDING:
+        place = tl.num_programs(0) - 1 - place
+    return place * BLOCK_ROWS
+
+
+@triton.jit
 def channels_of(channels, BLOCK_CHANNELS: tl.constexpr):
     """The channels of this program's second index, and which of them exist."""
     channel = tl.program_id(1) * BLOCK_CHANNELS + tl.arange(0, BLOCK_CHANNELS)

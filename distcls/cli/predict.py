@@ -1,0 +1,43 @@
+"""`distcls predict`: what a trained model sees in images."""
+
+import csv
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from distcls.errors import UserError
+
+Run = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder (its best weights), or a file of its weights.")]
+
+
+def predict(
+    run: Run,
+    images: Annotated[list[Path], typer.Argument(metavar="IMAGE", help="Image files, or folders of them.")],
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help="A .csv file to write in place of printing.")
+    ] = None,
+    top: Annotated[int, typer.Option(min=1, help="The number of classes for each image.")] = 3,
+) -> None:
+    """Name the most probable classes of images, prepared as in the run's evaluations."""
+    from distcls.data.errors import DataError
+    from distcls.engine.trained_model import TrainedModel
+
+    unreadable = []
+    rows = []
+    for file, found in TrainedModel(run).predict(images, top):
+        if isinstance(found, DataError):
+            unreadable.append(str(found))
+        elif output is None:
+            print(f"{file}: {', '.join(f'{name} {score:.4f}' for name, score in found)}", flush=True)
+        else:
+            rows.append([file, *(cell for name, score in found for cell in (name, f"{score:.6f}"))])
+    if output is not None:
+        ranks = range(1, (len(rows[0]) + 1) // 2 if rows else 1)
+        with output.open("w", newline="", encoding="utf-8") as table:
+            csv.writer(table).writerows(
+                [["path", *(f"{key}{rank}" for rank in ranks for key in ("class", "score"))], *rows]
+            )
+        print(f"{output}: {len(rows)} images")
+    if unreadable:
+        raise UserError("\n".join([f"{len(unreadable)} of the images left out:", *unreadable]))
