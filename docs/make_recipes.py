@@ -38,8 +38,8 @@ learning rate and schedule are the same on 1 GPU and on 64. If memory does not s
 same factor, with LAMB by its square root.
 
 Accuracies of others are what the source named on the card states. Two things differ from most sources throughout: half
-precision is bf16 (ffcv-imagenet's: fp16), and crops are resized bilinearly with antialiasing where timm's recipes (RSB,
-DeiT, Swin, ConvNeXt) resize bicubically.
+precision is bf16 (ffcv-imagenet's: fp16), and evaluation resizes the centred square, not the whole image before it is
+cut out ([data.md](data.md)).
 
 ## Is my run on course?
 
@@ -48,10 +48,12 @@ DeiT, Swin, ConvNeXt) resize bicubically.
 holds each evaluation of a run, finished or going on, against the runs of its recipe that were measured
 (`recipes/results/NAME.json`, the row "Course" of a card), and ends with status 1 if one lies outside the band. The band
 is where 99 of 100 further runs lie, if runs scatter normally: mean +- t s sqrt(1 + 1/n), with Student's t for the n
-seeds that were run, so a few seeds make it wide. A run with other settings is refused; seed, paths, workers and what
-only changes speed may differ. For recipes of your own:
+seeds that were run, so a few seeds make it wide. A run with other settings, or with another `eval.tta`, is refused;
+seed, paths, workers and what only changes speed may differ. For recipes of your own:
 
     distcls recipe record runs/mine_seed0 runs/mine_seed1 runs/mine_seed2
+
+The Fashion-MNIST recipes are measured by `python benchmarks/fashion_mnist.py`, whose runs can be recorded like this.
 """
 
 
@@ -181,10 +183,11 @@ def average(recipe: Recipe) -> str:
 
 
 def resolution(recipe: Recipe) -> str:
-    side = recipe.data.resolution
+    side, how = recipe.data.resolution, recipe.data.interpolation
+    filter_ = "" if how == "bilinear" else f", {how}"
     if isinstance(side, int):
-        return f"{side} pixels"
-    return f"{side.start} to {side.end} pixels in epochs {side.ramp[0]} to {side.ramp[1]}"
+        return f"{side} pixels{filter_}"
+    return f"{side.start} to {side.end} pixels in epochs {side.ramp[0]} to {side.ramp[1]}{filter_}"
 
 
 def evaluation(recipe: Recipe) -> str:

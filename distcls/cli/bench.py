@@ -30,19 +30,15 @@ def data(
     from distcls.data.loader import TrainLoader
     from distcls.engine.build import open_datasets
     from distcls.engine.located import located
-    from distcls.engine.plugins import import_parts
+    from distcls.engine.plugins import checked_recipe
     from distcls.engine.ranks.topology import cores_per_rank
     from distcls.engine.sampling import resolution_of
-    from distcls.recipe.schema import check
-    from distcls.recipe.source import read
     from distcls.registry import TRANSFORMS
 
-    source = read(recipe, overrides or [])
-    import_parts(source)
-    checked = check(source)
+    checked, source, _ = checked_recipe(recipe, overrides or [])
     dataset = open_datasets(checked, source).train
     _, size = resolution_of(checked.data.resolution)
-    workers = checked.data.workers or cores_per_rank(1)
+    interpolation, workers = checked.data.interpolation, checked.data.workers or cores_per_rank(1)
     batch = checked.train.global_batch_size // checked.train.accumulation_steps
     with located(source):
         own = [TRANSFORMS.build(block) for block in checked.data.augment]
@@ -55,7 +51,7 @@ def data(
             global_batch_size=batch,
             seed=checked.train.seed,
             workers=workers,
-            interpolation=checked.data.interpolation,
+            interpolation=interpolation,
             device="cpu",
         )
         try:
@@ -75,10 +71,13 @@ def data(
     mine = row("distcls, as the recipe augments", lambda: loader(own))
     if not only_ours:
         row("distcls, RandomResizedCrop and flip", lambda: loader(run.reference_transforms()))
-        row("torch DataLoader (Pillow), the same", lambda: run.torch_loader(dataset, size, batch, workers, seconds))
+        row(
+            "torch DataLoader (Pillow), the same",
+            lambda: run.torch_loader(dataset, size, interpolation, batch, workers, seconds),
+        )
         if importlib.util.find_spec("ffcv"):
             row("FFCV's Loader, the same", lambda: run.ffcv_loader(dataset, size, batch, workers, seconds))
-    costs = run.costs(dataset, size)
+    costs = run.costs(dataset, size, interpolation)
     print("one image on one core, in ms, whole image to a centred square:")
     parts = {"read": costs.read, "decode": costs.decode, "resize": costs.resize, "normalise, copy": costs.copy}
     print("  " + ", ".join(f"{name} {1000 * value:.3f}" for name, value in parts.items()))

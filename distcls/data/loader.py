@@ -6,13 +6,15 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from distcls.data.augmenting.augment import OnDevice, Transform, Windows, draw_windows, in_share
+from distcls.data.augmenting.draws import in_share
 from distcls.data.augmenting.mix import Mix, Mixing
 from distcls.data.augmenting.pixels import PixelStage
 from distcls.data.augmenting.resolution import Progressive
+from distcls.data.augmenting.windows import OnDevice, Transform, Windows, draw_windows
 from distcls.data.dataset import BetonDataset
+from distcls.data.decoding.interpolation import Interpolation
 from distcls.data.decoding.jpeg_window import WindowDecoder
-from distcls.data.decoding.plan import Finish, Interpolation, Plan
+from distcls.data.decoding.plan import Finish, Plan
 from distcls.data.sampling.block_order import BlockOrder
 from distcls.data.sampling.block_reads import BlockReads
 from distcls.data.sampling.order import GlobalOrder, Slice
@@ -44,7 +46,7 @@ class TrainLoader(Loader):
         device: where the batches go.
         dtype: of the images.
         batches_ahead: micro-batches in work or ready beyond the one in use.
-        interpolation: how crops are resized, see slots.Interpolation.
+        interpolation: how crops are resized, see interpolation.py.
         jpeg: how JPEGs are decoded; None: as well as this installation can.
         gpu_decode_share: share of the data set's JPEGs that the GPU decodes.
 

@@ -5,10 +5,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from PIL import Image
 from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as transforms
 
-from distcls.data.augmenting.augment import Windows
+from distcls.data.augmenting.windows import Windows
 from distcls.data.converting.image_files import IMAGE_SUFFIXES, ImageFiles
 from distcls.data.errors import DataError
 
@@ -61,6 +62,9 @@ class SingleImages(ImageFiles):
             import cv2  # what FFCV resizes with
 
             return torch.from_numpy(cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)).permute(2, 0, 1)
+        if self.interpolation == "bicubic":  # torchvision's is coarser on bytes, and overshoots otherwise on floats
+            resized = Image.fromarray(pixels).resize(size, Image.Resampling.BICUBIC)
+            return torch.from_numpy(np.array(resized)).permute(2, 0, 1)
         image = torch.from_numpy(pixels).permute(2, 0, 1)
         return transforms.resize(image, list(size), InterpolationMode(self.interpolation), antialias=True)
 

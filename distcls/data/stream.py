@@ -14,8 +14,9 @@ import numpy as np
 import torch
 
 from distcls.data.dataset import BetonDataset
+from distcls.data.decoding.interpolation import Interpolation
 from distcls.data.decoding.jpeg_window import WindowDecoder, window_decoder
-from distcls.data.decoding.plan import Interpolation, Plan
+from distcls.data.decoding.plan import Plan
 from distcls.data.decoding.slots import Slot, make_slots
 from distcls.data.errors import DataError
 from distcls.errors import ArgumentError

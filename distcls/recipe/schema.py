@@ -98,8 +98,9 @@ class Data(Part):
     """Of the sampler block_shuffle: the blocks that are mixed for each place in the global batch."""
     mix: Annotated[list[dict[str, Any]], MIXES] = []
     """Mixing of pairs of images and of their labels; each step takes one of these at random."""
-    interpolation: Literal["bilinear", "ffcv_area"] = "bilinear"
-    """How crops are resized. bilinear: antialiased, as torchvision. ffcv_area: as FFCV does, after full decoding."""
+    interpolation: Literal["bilinear", "bicubic", "ffcv_area"] = "bilinear"
+    """How crops are resized. bilinear: antialiased, as torchvision. bicubic: as Pillow and so as timm and MMPretrain's
+    backend='pillow'. ffcv_area: as FFCV. The last two decode each JPEG at full size."""
     gpu_decode_share: Annotated[float, Field(ge=0, le=1)] = 0.0
     """Share of the training JPEGs that the GPU decodes (nvJPEG): for machines with few CPU cores beside their GPUs."""
     workers: Count | None = None

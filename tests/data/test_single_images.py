@@ -23,7 +23,7 @@ def save(path: Path, height: int, width: int) -> None:
     Image.fromarray(pixels).resize((width, height), Image.Resampling.BICUBIC).save(path)
 
 
-@pytest.mark.parametrize("interpolation", ["bilinear", "ffcv_area"])
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic", "ffcv_area"])
 def test_a_file_is_prepared_as_evaluation_prepares_it(tmp_path: Path, interpolation) -> None:
     for number, (height, width) in enumerate([(40, 64), (96, 80), (20, 24)]):
         save(tmp_path / "images" / "a" / f"{number}.png", height, width)

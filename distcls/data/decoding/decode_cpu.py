@@ -16,10 +16,11 @@ import numpy as np
 from distcls.data.beton.file_format import JPEG, SAMPLE
 from distcls.data.compiled import addresses
 from distcls.data.decoding.ffcv_library import ffcv_library
+from distcls.data.decoding.interpolation import CODES, Interpolation
 
 _POINTER, _NUMBER = ctypes.c_uint64, ctypes.c_int64
 _Decode = ctypes.CFUNCTYPE(
-    None, *[_POINTER] * 4, ctypes.c_bool, *[_POINTER] * 2, _NUMBER, *[_POINTER] * 3, *[_NUMBER] * 2, _POINTER
+    None, *[_POINTER] * 4, _NUMBER, *[_POINTER] * 2, _NUMBER, *[_POINTER] * 4, *[_NUMBER] * 2, _POINTER
 )
 _Pack = ctypes.CFUNCTYPE(None, *[_POINTER] * 7, _NUMBER, _POINTER)
 
@@ -29,7 +30,7 @@ def decode_windows(
     indices: np.ndarray,
     windows: np.ndarray,
     window_decoder: int,
-    area: bool,
+    interpolation: Interpolation,
     out: np.ndarray,
     status: np.ndarray,
 ) -> None:
@@ -40,29 +41,32 @@ def decode_windows(
         indices: (n,) int64; below 0: the output is black.
         windows: (n, 6) int32 of `Windows.packed`.
         window_decoder: address in `jpeg_window.WindowDecoder`.
-        area: resize by FFCV's filter (OpenCV's INTER_AREA) in place of antialiased bilinear.
+        interpolation: the filter.
         out: (n, R, R, 3) uint8.
         status: (n,) int32; not 0 where the decoder complained, and then out[i] is undefined.
     """
     number, size = out.shape[:2]
     longest = max(int(windows[:, 2:4].max()), size)
-    taps = 2 * math.ceil(longest / size) + 1
+    cubic = interpolation == "bicubic"  # reaches twice as far, and makes all lines before it makes columns
+    taps = 2 * math.ceil((1 + cubic) * longest / size) + 1
     scratch = _scratch(samples, indices, windows)
     # Of each axis the filter's weights, and of each output pixel the first input pixel and their number.
     weights, places = np.empty((2, size, taps), np.float32), np.empty((4, size), np.int64)
     line = np.empty(3 * longest, np.float32)
+    lines = np.empty(3 * longest * size if cubic else 0, np.uint8)
     decode, _ = _functions()
     decode(
         _address(samples, SAMPLE),
         _address(indices, np.int64),
         _address(windows, np.int32),
         window_decoder,
-        area,
+        CODES[interpolation],
         scratch.ctypes.data,
         weights.ctypes.data,
         taps,
         places.ctypes.data,
         line.ctypes.data,
+        lines.ctypes.data,
         _address(out, np.uint8),
         number,
         size,

@@ -1,7 +1,6 @@
 """One Triton kernel from packed windows to normalised images: resize, mirror, normalise, channels-last.
 
-The filter is Pillow's and torchvision's antialiased bilinear one, as in decode_cpu.py, or FFCV's; here without rounding
-to 8 bits before normalising.
+The filters are those of interpolation.py, as in decode_cpu.py; here without rounding to 8 bits before normalising.
 """
 
 # Triton's types are not Python's.
@@ -13,13 +12,22 @@ import torch
 import triton
 import triton.language as tl
 
+from distcls.data.decoding.interpolation import Interpolation
+
 _BLOCK = 256  # output pixels per program
 
 
 @triton.jit
-def _bilinear(place, centre, support):
-    """Weight of input pixel `place`: a triangle of `support` on either side of the output pixel's centre."""
-    return tl.maximum(1.0 - tl.abs(place.to(tl.float32) + 0.5 - centre) / support, 0.0)
+def _weight(place, centre, stretch, CUBIC: tl.constexpr):
+    """Of input pixel `place`: `resize_kernels._weight`, as far from the output pixel's centre as it is."""
+    away = tl.abs(place.to(tl.float32) + 0.5 - centre) / stretch
+    if CUBIC:
+        near = (1.5 * away - 2.5) * away * away + 1.0
+        far = ((2.5 - 0.5 * away) * away - 4.0) * away + 2.0
+        weight = tl.where(away < 1.0, near, tl.where(away < 2.0, far, 0.0))
+    else:
+        weight = tl.maximum(1.0 - away, 0.0)
+    return weight
 
 
 @triton.jit
@@ -41,10 +49,27 @@ def _area(place, i, length, size, shrinks, first, share):
 
 
 @triton.jit
+def _nothing(BLOCK: tl.constexpr):
+    """The sums to begin with."""
+    return tl.zeros((BLOCK,), tl.float32)
+
+
+@triton.jit
+def _cut_off(level):
+    """To what a byte holds."""
+    return tl.minimum(tl.maximum(level, 0.0), 255.0)
+
+
+@triton.jit
 def _resize(
-    packed, table, out, size, mean0, mean1, mean2, scale0, scale1, scale2, AREA: tl.constexpr, BLOCK: tl.constexpr
+    packed, table, out, size, mean0, mean1, mean2, scale0, scale1, scale2, FILTER: tl.constexpr, BLOCK: tl.constexpr
 ):
-    """Program (i, k): pixels [k * BLOCK, (k + 1) * BLOCK) of image i of out (N, size, size, 3)."""
+    """Program (i, k): pixels [k * BLOCK, (k + 1) * BLOCK) of image i of out (N, size, size, 3).
+
+    FILTER is an `Interpolation`.
+    """
+    AREA: tl.constexpr = FILTER == "ffcv_area"
+    CUBIC: tl.constexpr = FILTER == "bicubic"
     image = tl.program_id(0).to(tl.int64)
     row_of_table = table + image * 7
     start = packed + tl.load(row_of_table)
@@ -62,8 +87,10 @@ def _resize(
 
     step_y = rows.to(tl.float32) / size
     step_x = cols.to(tl.float32) / size
-    support_y = tl.maximum(step_y, 1.0)
-    support_x = tl.maximum(step_x, 1.0)
+    stretch_y = tl.maximum(step_y, 1.0)
+    stretch_x = tl.maximum(step_x, 1.0)
+    support_y = 2 * stretch_y if CUBIC else stretch_y
+    support_x = 2 * stretch_x if CUBIC else stretch_x
     centre_y = (row.to(tl.float32) + 0.5) * step_y
     centre_x = (col.to(tl.float32) + 0.5) * step_x
     shrinks = (rows >= size) & (cols >= size)
@@ -78,33 +105,47 @@ def _resize(
         taps_y = (2 * support_y).to(tl.int32) + 2
         taps_x = (2 * support_x).to(tl.int32) + 2
 
-    red = tl.zeros((BLOCK,), tl.float32)
-    green = tl.zeros((BLOCK,), tl.float32)
-    blue = tl.zeros((BLOCK,), tl.float32)
-    total = tl.zeros((BLOCK,), tl.float32)
+    red, green, blue, total = _nothing(BLOCK), _nothing(BLOCK), _nothing(BLOCK), _nothing(BLOCK)
     for tap_y in range(taps_y):
         y = first_y + tap_y
-        weight_y = _area(y, row, rows, size, shrinks, first_y, share_y) if AREA else _bilinear(y, centre_y, support_y)
+        if AREA:
+            weight_y = _area(y, row, rows, size, shrinks, first_y, share_y)
+        else:
+            weight_y = _weight(y, centre_y, stretch_y, CUBIC)
         weight_y = tl.where(y < rows, weight_y, 0.0)
+        if CUBIC:  # sums of this line alone
+            above = (red, green, blue, total)
+            red, green, blue, total = _nothing(BLOCK), _nothing(BLOCK), _nothing(BLOCK), _nothing(BLOCK)
         for tap_x in range(taps_x):
             x = first_x + tap_x
             if AREA:
                 weight_x = _area(x, col, cols, size, shrinks, first_x, share_x)
             else:
-                weight_x = _bilinear(x, centre_x, support_x)
-            weight = weight_y * tl.where(x < cols, weight_x, 0.0)
+                weight_x = _weight(x, centre_x, stretch_x, CUBIC)
+            weight_x = tl.where(x < cols, weight_x, 0.0)
+            weight = weight_y * weight_x
             pixel = start + y * line + x * beside
-            needed = inside & (weight > 0.0)
+            needed = inside & (weight != 0.0)
+            if CUBIC:
+                weight = weight_x
             red += weight * tl.load(pixel, mask=needed, other=0).to(tl.float32)
             green += weight * tl.load(pixel + channel, mask=needed, other=0).to(tl.float32)
             blue += weight * tl.load(pixel + 2 * channel, mask=needed, other=0).to(tl.float32)
             total += weight
+        if CUBIC:  # it overshoots: Pillow cuts lines off, then columns
+            red = above[0] + weight_y * _cut_off(red / total)
+            green = above[1] + weight_y * _cut_off(green / total)
+            blue = above[2] + weight_y * _cut_off(blue / total)
+            total = above[3] + weight_y
+    red, green, blue = red / total, green / total, blue / total
+    if CUBIC:
+        red, green, blue = _cut_off(red), _cut_off(green), _cut_off(blue)
 
     target = out + (image * size * size + place) * 3
     kind = out.dtype.element_ty
-    tl.store(target, ((red / total - mean0) * scale0).to(kind), mask=inside)
-    tl.store(target + 1, ((green / total - mean1) * scale1).to(kind), mask=inside)
-    tl.store(target + 2, ((blue / total - mean2) * scale2).to(kind), mask=inside)
+    tl.store(target, ((red - mean0) * scale0).to(kind), mask=inside)
+    tl.store(target + 1, ((green - mean1) * scale1).to(kind), mask=inside)
+    tl.store(target + 2, ((blue - mean2) * scale2).to(kind), mask=inside)
 
 
 def resize_windows(
@@ -115,7 +156,7 @@ def resize_windows(
     std: Sequence[float],
     dtype: torch.dtype,
     *,
-    area: bool = False,
+    interpolation: Interpolation = "bilinear",
 ) -> torch.Tensor:
     """Packed windows as normalised images, on the current stream; arguments and result as `resize_plainly`.
 
@@ -126,5 +167,5 @@ def resize_windows(
     means = [255 * value for value in mean]
     scales = [1 / (255 * value) for value in std]
     with torch.cuda.device_of(packed):  # Triton launches on the current device, which need not be the loader's
-        _resize[grid](packed, table, out, resolution, *means, *scales, AREA=area, BLOCK=_BLOCK)
+        _resize[grid](packed, table, out, resolution, *means, *scales, FILTER=interpolation, BLOCK=_BLOCK)
     return out.permute(0, 3, 1, 2)

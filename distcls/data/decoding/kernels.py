@@ -14,6 +14,8 @@ from numba import types
 from numba.extending import intrinsic
 
 from distcls.data.beton.file_format import JPEG, SAMPLE
+from distcls.data.decoding.interpolation import BICUBIC, FFCV_AREA
+from distcls.data.decoding.resize_kernels import resize_bicubic, resize_bilinear
 
 _compiled = numba.njit(error_model="numpy")
 
@@ -70,65 +72,6 @@ def _copy_window(source, height, width, top, left, flip, out):
                 out[row, col, 2] = source[at + 2]
             else:
                 out[row, col, 0] = out[row, col, 1] = out[row, col, 2] = 0
-
-
-@_compiled
-def _triangle(length, size, first, count, weights):
-    """Antialiased bilinear filter along one axis, `length` pixels -> `size`, as in Pillow and torchvision.
-
-    Fills first (size,), count (size,) and weights (size, taps): output i = sum over t < count[i] of weights[i, t] *
-    input[first[i] + t].
-    """
-    scale = length / size
-    support = max(scale, 1.0)
-    for i in range(size):
-        centre = (i + 0.5) * scale
-        low = max(int(centre - support + 0.5), 0)
-        high = min(int(centre + support + 0.5), length)
-        total = 0.0
-        for t in range(low, high):
-            total += max(1.0 - abs((t - centre + 0.5) / support), 0.0)
-        for t in range(low, high):
-            weights[i, t - low] = max(1.0 - abs((t - centre + 0.5) / support), 0.0) / total
-        first[i] = low
-        count[i] = high - low
-
-
-@_compiled
-def _resize_window(source, width, top, left, rows, cols, flip, out, weights, places, line):
-    """out (R, R, 3) = the (rows, cols) window of source (height * width * 3,) at (top, left), resized.
-
-    `weights`, `places` and `line` are room to work in, see `decode_windows`.
-    """
-    size = out.shape[0]
-    row_weights, col_weights = weights[0], weights[1]
-    first_row, row_count, first_col, col_count = places[0], places[1], places[2], places[3]
-    _triangle(rows, size, first_row, row_count, row_weights)
-    _triangle(cols, size, first_col, col_count, col_weights)
-    for i in range(size):
-        for t in range(row_count[i]):
-            weight = row_weights[i, t]
-            start = ((top + first_row[i] + t) * width + left) * 3
-            pixels = source[start : start + cols * 3]
-            if t == 0:
-                for k in range(cols * 3):
-                    line[k] = weight * np.float32(pixels[k])
-            else:
-                for k in range(cols * 3):
-                    line[k] += weight * np.float32(pixels[k])
-        for j in range(size):
-            red = green = blue = np.float32(0.5)  # rounds to nearest
-            at = first_col[j] * 3
-            for t in range(col_count[j]):
-                weight = col_weights[j, t]
-                red += weight * line[at]
-                green += weight * line[at + 1]
-                blue += weight * line[at + 2]
-                at += 3
-            col = size - 1 - j if flip else j
-            out[i, col, 0] = np.uint8(red)
-            out[i, col, 1] = np.uint8(green)
-            out[i, col, 2] = np.uint8(blue)
 
 
 @_compiled
@@ -199,7 +142,7 @@ def _pixels(sample, window, window_decoder, scratch):
 
 @_compiled
 def _resize_area(source, height, width, top, left, rows, cols, flip, out):
-    """As `_resize_window`, with FFCV's own filter."""
+    """As `resize_bilinear`, with FFCV's own filter."""
     size = out.shape[0]
     window = (top, top + rows, left, left + cols)
     _resize_by_ffcv(0, source.ctypes.data, height, width, *window, out.ctypes.data, size, size, _INTER_AREA)
@@ -213,12 +156,32 @@ def _resize_area(source, height, width, top, left, rows, cols, flip, out):
 
 
 def _decode_windows(
-    samples, indices, windows, window_decoder, area, scratch, weights, taps, places, line, out, number, size, status
+    samples,
+    indices,
+    windows,
+    window_decoder,
+    interpolation,
+    scratch,
+    weights,
+    taps,
+    places,
+    line,
+    lines,
+    out,
+    number,
+    size,
+    status,
 ):
     samples, indices = numba.carray(samples, 1 << 40, SAMPLE), numba.carray(indices, number, np.int64)
     windows, status = numba.carray(windows, (number, 6), np.int32), numba.carray(status, number, np.int32)
-    weights, places = numba.carray(weights, (2, size, taps), np.float32), numba.carray(places, (4, size), np.int64)
-    line, out = numba.carray(line, 1 << 40, np.float32), numba.carray(out, (number, size, size, 3), np.uint8)
+    places, out = numba.carray(places, (4, size), np.int64), numba.carray(out, (number, size, size, 3), np.uint8)
+    # bicubic takes the same room for whole numbers.
+    whole, weights = (
+        numba.carray(weights, (2, size, taps), np.int32),
+        numba.carray(weights, (2, size, taps), np.float32),
+    )
+    sums, line = numba.carray(line, 1 << 40, np.int32), numba.carray(line, 1 << 40, np.float32)
+    lines = numba.carray(lines, 1 << 40, np.uint8)
     for i in range(number):
         status[i] = 0
         if indices[i] < 0:
@@ -231,10 +194,12 @@ def _decode_windows(
         source = numba.carray(_pointer(address), height * width * 3, np.uint8)
         if rows == size and cols == size:
             _copy_window(source, height, width, top, left, flip, out[i])
-        elif area:
+        elif interpolation == FFCV_AREA:
             _resize_area(source, height, width, top, left, rows, cols, flip, out[i])
+        elif interpolation == BICUBIC:
+            resize_bicubic(source, width, top, left, rows, cols, flip, out[i], whole, places, lines, sums)
         else:
-            _resize_window(source, width, top, left, rows, cols, flip, out[i], weights, places, line)
+            resize_bilinear(source, width, top, left, rows, cols, flip, out[i], weights, places, line)
 
 
 def _pack_windows(samples, indices, windows, window_decoder, scratch, offsets, packed, number, status):
@@ -269,7 +234,7 @@ def _pack_windows(samples, indices, windows, window_decoder, scratch, offsets, p
 
 # Arrays are addresses: a pointer where the function itself reads or writes them, a number where it hands them on.
 _array, _address, _number = types.voidptr, types.uint64, types.int64
-_decode = (*[_array] * 3, _address, types.boolean, _address, _array, _number, *[_array] * 3, *[_number] * 2, _array)
+_decode = (*[_array] * 3, _address, _number, _address, _array, _number, *[_array] * 4, *[_number] * 2, _array)
 _pack = (*[_array] * 3, *[_address] * 2, _array, _address, _number, _array)
 C_FUNCTIONS = {
     "decode_windows": (types.void(*_decode), _decode_windows),

@@ -19,8 +19,9 @@ import torch
 from torchvision.io import ImageReadMode, decode_jpeg
 
 from distcls.data.decoding.decode_cpu import pack_windows
+from distcls.data.decoding.interpolation import Interpolation
 from distcls.data.decoding.jpeg_window import WindowDecoder
-from distcls.data.decoding.plan import Interpolation, Plan
+from distcls.data.decoding.plan import Plan
 from distcls.data.decoding.resize_plain import resize_plainly
 
 _COLUMNS = 7
@@ -120,7 +121,7 @@ class PackedSlot:
         jpeg: WindowDecoder,
         transfer: Transfer,
     ) -> None:
-        self._area = interpolation == "ffcv_area"
+        self._interpolation: Interpolation = interpolation
         self._jpeg = jpeg
         self._decoded: list[torch.Tensor] = []
         self._mean, self._std, self._dtype = tuple(mean), tuple(std), dtype
@@ -219,7 +220,7 @@ class PackedSlot:
         table = self._device[: self._table.nbytes].view(torch.int64).view(-1, _COLUMNS)
         target = self._device[self._table.nbytes : pixels_at].view(on_host.dtype).view(on_host.shape).clone()
         shape = (self._plan.resolution, self._mean, self._std, self._dtype)
-        images = _resizer(self._device)(self._device, table, *shape, area=self._area)
+        images = _resizer(self._device)(self._device, table, *shape, interpolation=self._interpolation)
         self._transfer.read()
         return images, target
 

@@ -2,16 +2,14 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import torch
 
-from distcls.data.augmenting.augment import Windows
+from distcls.data.augmenting.windows import Windows
 from distcls.data.beton.file_format import JPEG
+from distcls.data.decoding.interpolation import Interpolation
 
-# How a window becomes the output. bilinear: antialiased, Pillow's and torchvision's. ffcv_area: OpenCV's INTER_AREA.
-Interpolation = Literal["bilinear", "ffcv_area"]
 # What is left to do on the device: images (N, 3, R, R), which it may overwrite, and target -> those of the batch.
 Finish = Callable[[torch.Tensor, torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
 
@@ -48,7 +46,8 @@ class Plan:
     ) -> "Plan":
         """For `samples` (N,), rows of the data set's table; where an index is -1 any row.
 
-        FFCV decodes at full size, whatever becomes of it: so does ffcv_area.
+        FFCV and Pillow's users decode at full size, whatever becomes of it: so do ffcv_area and bicubic, to give the
+        same pixels. A JPEG decoded to half its size differs by as much as the filters do from each other.
         """
         jpeg = samples["mode"] == JPEG
         on_device = None if on_device is None else on_device & jpeg & (indices >= 0)

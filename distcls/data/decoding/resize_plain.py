@@ -4,6 +4,8 @@ from collections.abc import Sequence
 
 import torch
 
+from distcls.data.decoding.interpolation import Interpolation
+
 
 def resize_plainly(
     packed: torch.Tensor,
@@ -13,7 +15,7 @@ def resize_plainly(
     std: Sequence[float],
     dtype: torch.dtype,
     *,
-    area: bool = False,
+    interpolation: Interpolation = "bilinear",
 ) -> torch.Tensor:
     """What the GPU's kernel computes, in plain torch, image by image.
 
@@ -23,7 +25,7 @@ def resize_plainly(
         resolution: R.
         mean, std: per channel on the scale 0..1.
         dtype: of the result; float32 is computed with.
-        area: FFCV's filter (OpenCV's INTER_AREA) in place of antialiased bilinear.
+        interpolation: the filter.
 
     Returns:
         (N, 3, R, R) in channels-last memory, normalised.
@@ -33,23 +35,35 @@ def resize_plainly(
     shift = 255 * torch.tensor(mean, device=packed.device)
     for image, (offset, rows, cols, flip, *strides) in zip(out, table.tolist(), strict=True):
         pixels = packed.as_strided((rows, cols, 3), strides, packed.storage_offset() + offset).float()
-        if area:
+        if interpolation == "ffcv_area":
             shrinks = min(rows, cols) >= resolution
             down, across = (_area_filter(length, resolution, shrinks, packed.device) for length in (rows, cols))
         else:
-            down, across = (_filter(length, resolution, packed.device) for length in (rows, cols))
-        resized = torch.einsum("iy,yxc->ixc", down, pixels)
-        resized = torch.einsum("jx,ixc->ijc", across.flip(0) if flip else across, resized)
+            cubic = interpolation == "bicubic"
+            down, across = (_filter(length, resolution, cubic, packed.device) for length in (rows, cols))
+        across = across.flip(0) if flip else across
+        if interpolation == "bicubic":  # it overshoots: Pillow cuts lines off, then columns
+            lines = torch.einsum("jx,yxc->yjc", across, pixels).clamp(0, 255)
+            resized = torch.einsum("iy,yjc->ijc", down, lines).clamp(0, 255)
+        else:
+            lines = torch.einsum("iy,yxc->ixc", down, pixels)
+            resized = torch.einsum("jx,ixc->ijc", across, lines)
         image.copy_((resized - shift) * scale)
     return out.permute(0, 3, 1, 2)
 
 
-def _filter(length: int, size: int, device: torch.device) -> torch.Tensor:
-    """The antialiased bilinear filter as a (size, length) matrix; `decode_cpu._triangle`."""
-    support = max(length / size, 1.0)
+def _filter(length: int, size: int, cubic: bool, device: torch.device) -> torch.Tensor:
+    """The antialiased filter as a (size, length) matrix; `resize_kernels._weigh`."""
+    stretch = max(length / size, 1.0)
     centres = (torch.arange(size, device=device, dtype=torch.float64)[:, None] + 0.5) * (length / size)
     places = torch.arange(length, device=device, dtype=torch.float64)[None] + 0.5
-    weights = (1 - (places - centres).abs() / support).clamp(min=0)
+    away = (places - centres).abs() / stretch
+    if cubic:
+        near = (1.5 * away - 2.5) * away**2 + 1
+        far = ((2.5 - 0.5 * away) * away - 4) * away + 2
+        weights = torch.where(away < 1, near, torch.where(away < 2, far, 0))
+    else:
+        weights = (1 - away).clamp(min=0)
     return (weights / weights.sum(1, keepdim=True)).float()
 
 

@@ -7,8 +7,9 @@ import numpy as np
 import torch
 
 from distcls.data.decoding.decode_cpu import decode_windows
+from distcls.data.decoding.interpolation import Interpolation
 from distcls.data.decoding.jpeg_window import WindowDecoder
-from distcls.data.decoding.plan import Interpolation, Plan
+from distcls.data.decoding.plan import Plan
 
 
 class Slot(Protocol):
@@ -88,7 +89,7 @@ class HostSlot:
     def __init__(
         self, batch_size: int, resolution: int, normalise: Normalise, interpolation: Interpolation, jpeg: WindowDecoder
     ) -> None:
-        self._area = interpolation == "ffcv_area"
+        self._interpolation: Interpolation = interpolation
         self._jpeg = jpeg
         self._room = torch.empty(batch_size * resolution * resolution * 3, dtype=torch.uint8)
         self._normalise = normalise
@@ -107,7 +108,7 @@ class HostSlot:
             plan.indices[part],
             plan.windows[part],
             self._jpeg.address,
-            self._area,
+            self._interpolation,
             self._pixels[part],
             status,
         )

@@ -12,10 +12,12 @@ import numpy as np
 import torch
 from PIL import Image
 
-from distcls.data.augmenting.augment import RandomHorizontalFlip, RandomResizedCrop, Windows
+from distcls.data.augmenting.augment import RandomHorizontalFlip, RandomResizedCrop
+from distcls.data.augmenting.windows import Windows
 from distcls.data.beton.file_format import JPEG, RAW
 from distcls.data.dataset import BetonDataset
 from distcls.data.decoding.decode_cpu import decode_windows, pack_windows
+from distcls.data.decoding.interpolation import Interpolation
 from distcls.data.decoding.slots import Normalise
 from distcls.data.loader import TrainLoader
 
@@ -73,13 +75,14 @@ def ours(loader: TrainLoader, seconds: float) -> Rate:
 class _Pillow(torch.utils.data.Dataset):
     """The same stored bytes, decoded by Pillow and cut by torchvision, as most training scripts do."""
 
-    def __init__(self, dataset: BetonDataset, resolution: int) -> None:
+    def __init__(self, dataset: BetonDataset, resolution: int, interpolation: Interpolation) -> None:
         from torchvision.transforms import v2
 
+        mode = v2.InterpolationMode.BICUBIC if interpolation == "bicubic" else v2.InterpolationMode.BILINEAR
         self._dataset = dataset
         self._transform = v2.Compose(
             [
-                v2.RandomResizedCrop(resolution),
+                v2.RandomResizedCrop(resolution, interpolation=mode),
                 v2.RandomHorizontalFlip(),
                 v2.PILToTensor(),
                 v2.ToDtype(torch.float32, scale=True),
@@ -100,9 +103,11 @@ class _Pillow(torch.utils.data.Dataset):
         return self._transform(image), int(sample["label"])
 
 
-def torch_loader(dataset: BetonDataset, resolution: int, batch_size: int, workers: int, seconds: float) -> Rate:
+def torch_loader(
+    dataset: BetonDataset, resolution: int, interpolation: Interpolation, batch_size: int, workers: int, seconds: float
+) -> Rate:
     """torch.utils.data.DataLoader over Pillow and torchvision: RandomResizedCrop, flip, normalise."""
-    pillow = _Pillow(dataset, resolution)
+    pillow = _Pillow(dataset, resolution, interpolation)
     # One endless epoch: the start of the next one's processes is not what is measured.
     order = torch.utils.data.RandomSampler(pillow, replacement=True, num_samples=10**9)
     iterator = iter(torch.utils.data.DataLoader(pillow, batch_size, sampler=order, num_workers=workers))
@@ -155,7 +160,7 @@ def reference_transforms() -> list[RandomResizedCrop | RandomHorizontalFlip]:
     return [RandomResizedCrop(), RandomHorizontalFlip()]
 
 
-def costs(dataset: BetonDataset, resolution: int, images: int = 200) -> Costs:
+def costs(dataset: BetonDataset, resolution: int, interpolation: Interpolation, images: int = 200) -> Costs:
     """Where an image's time goes on one core, over images spread evenly."""
     chosen = np.linspace(0, len(dataset) - 1, min(images, len(dataset))).astype(np.int64)
     samples = dataset.samples
@@ -185,7 +190,7 @@ def costs(dataset: BetonDataset, resolution: int, images: int = 200) -> Costs:
 
     read = timed(lambda: [ctypes.string_at(int(row["address"]), int(row["size"])) for row in table])
     decode = timed(lambda: pack_windows(table, here, whole, 0, offsets, pixels, status))
-    resize = timed(lambda: decode_windows(decoded, here, windows, 0, False, out, status))
+    resize = timed(lambda: decode_windows(decoded, here, windows, 0, interpolation, out, status))
     copy = timed(lambda: normalise(torch.from_numpy(out)))
     return Costs(read, decode, resize, copy, float(table["size"].mean()), resident)
 

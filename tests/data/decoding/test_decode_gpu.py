@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from distcls.data.augmenting.augment import RandomCrop, RandomHorizontalFlip, RandomResizedCrop, in_share
+from distcls.data.augmenting.augment import RandomCrop, RandomHorizontalFlip, RandomResizedCrop
+from distcls.data.augmenting.draws import in_share
 from distcls.data.beton.file_format import JPEG
 from distcls.data.converting.convert import convert
 from distcls.data.dataset import BetonDataset
@@ -43,13 +44,13 @@ def levels(images, dataset):
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-4), (torch.float16, 4e-3), (torch.bfloat16, 3e-2)])
 @pytest.mark.parametrize("resolution", [7, 20, 224])
-@pytest.mark.parametrize("area", [False, True])
-def test_the_kernel_computes_what_its_plain_twin_does(dtype, tolerance, resolution, area):
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic", "ffcv_area"])
+def test_the_kernel_computes_what_its_plain_twin_does(dtype, tolerance, resolution, interpolation):
     from distcls.data.decoding.decode_gpu import resize_windows
 
     packed, table = (tensor.cuda() for tensor in example())
-    kernel = resize_windows(packed, table, resolution, *NORMAL, dtype, area=area)
-    plain = resize_plainly(packed, table, resolution, *NORMAL, dtype, area=area)
+    kernel = resize_windows(packed, table, resolution, *NORMAL, dtype, interpolation=interpolation)
+    plain = resize_plainly(packed, table, resolution, *NORMAL, dtype, interpolation=interpolation)
     assert kernel.stride() == plain.stride()
     assert kernel.dtype == dtype
     assert (kernel.float() - plain.float()).abs().max() < tolerance
@@ -65,10 +66,12 @@ def test_the_gpus_images_are_the_cpus_up_to_rounding(raw, transforms):
         assert torch.equal(one.index, two.index)
 
 
-def test_jpegs_and_raw_images_of_many_sizes(mixed):
-    ours, theirs = (batches(loader(mixed, device, resolution=16), 0, 10) for device in ("cpu", "cuda"))
+@pytest.mark.parametrize(("interpolation", "tolerance"), [("bilinear", 0.51), ("bicubic", 1.2)])
+def test_jpegs_and_raw_images_of_many_sizes(mixed, interpolation, tolerance):
+    shape = {"resolution": 16, "interpolation": interpolation}
+    ours, theirs = (batches(loader(mixed, device, **shape), 0, 10) for device in ("cpu", "cuda"))
     for one, two in zip(ours, theirs, strict=True):
-        assert (levels(one.images, mixed) - levels(two.images, mixed)).abs().max() < 0.51
+        assert (levels(one.images, mixed) - levels(two.images, mixed)).abs().max() < tolerance
 
 
 def test_workers_ranks_and_starting_points_change_no_bit(mixed):
@@ -142,7 +145,7 @@ def test_ffcvs_filter_is_the_cpus_up_to_rounding(mixed):
 
 
 @pytest.mark.parametrize("share", [0.3, 1.0])
-@pytest.mark.parametrize("interpolation", ["bilinear", "ffcv_area"])
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic", "ffcv_area"])
 def test_images_that_the_gpu_decodes_agree_and_the_others_are_the_same(mixed, share, interpolation):
     shape = {"resolution": 64, "interpolation": interpolation}
     alone, shared = (batches(loader(mixed, "cuda", gpu_decode_share=some, **shape), 0, 10) for some in (0.0, share))

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from distcls.data.augmenting.augment import RandomHorizontalFlip, RandomResizedCrop, Windows, draw_windows
+from distcls.data.augmenting.augment import RandomHorizontalFlip, RandomResizedCrop
+from distcls.data.augmenting.windows import Windows, draw_windows
 from distcls.data.decoding.resize_plain import resize_plainly
 from distcls.data.loader import EvalLoader
 from tests.data.decoding.test_packed import levels as packed_levels
@@ -102,6 +103,9 @@ def test_the_twins_filter_is_opencvs(rows, cols):
     image = np.random.default_rng(rows).integers(0, 256, (rows, cols, 3), np.uint8)
     table = torch.tensor([(0, rows, cols, 0, 3 * cols, 3, 1)])
     pixels = torch.from_numpy(image.reshape(-1))
-    mine = resize_plainly(pixels, table, 16, (0, 0, 0), (1, 1, 1), torch.float32, area=True)[0].permute(1, 2, 0) * 255
+    normal = ((0, 0, 0), (1, 1, 1))
+    mine = (
+        resize_plainly(pixels, table, 16, *normal, torch.float32, interpolation="ffcv_area")[0].permute(1, 2, 0) * 255
+    )
     theirs = cv2.resize(image.astype(np.float32), (16, 16), interpolation=cv2.INTER_AREA)
     assert np.abs(mine.numpy() - theirs).max() < 2e-3

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from distcls.data.augmenting.augment import in_share
+from distcls.data.augmenting.draws import in_share
 from distcls.data.beton.file_format import JPEG
 from distcls.data.errors import DataError
 from distcls.engine.fit_ranks import check_device
@@ -29,7 +29,7 @@ def test_a_share_is_a_function_of_the_samples_number():
 
 
 @pytest.mark.parametrize("share", [0.4, 1.0])
-@pytest.mark.parametrize("shape", [{"resolution": 64}, {"interpolation": "ffcv_area"}])
+@pytest.mark.parametrize("shape", [{"resolution": 64}, {"interpolation": "bicubic"}, {"interpolation": "ffcv_area"}])
 def test_its_images_agree_and_the_others_are_the_same(mixed, share, shape):
     """Agree as two decoders do: torchvision's DCT is the slow and exact one. Where a crop is twice as large as the output
     the CPU decodes at half the size besides."""

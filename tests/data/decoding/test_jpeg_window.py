@@ -80,7 +80,7 @@ def test_gray_jpegs(decoder):
 @pytest.mark.parametrize(
     "shape", [{"resolution": 28}, {"resolution": 12}, {"resolution": 48, "transforms": [RandomCrop(12)]}]
 )
-@pytest.mark.parametrize("interpolation", ["bilinear", "ffcv_area"])
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic", "ffcv_area"])
 def test_a_run_has_the_same_batches_with_and_without_it(mixed, decoder, shape, interpolation):
     """Also where a crop reaches beyond the image, which is decoded whole then."""
     shape = {"interpolation": interpolation, **shape}

@@ -95,14 +95,16 @@ def batches(loader, *span):
 
 
 @pytest.mark.parametrize("resolution", [16, 28, 96])
-def test_packed_windows_become_the_cpus_images(mixed, resolution):
-    """Up to the CPU's rounding to whole levels."""
-    ours, other = make(mixed, resolution=resolution), make(mixed, resolution=resolution)
+@pytest.mark.parametrize(("interpolation", "tolerance"), [("bilinear", 0.51), ("bicubic", 1.2)])
+def test_packed_windows_become_the_cpus_images(mixed, resolution, interpolation, tolerance):
+    """Up to the CPU's rounding to whole levels; bicubic, as Pillow, rounds twice."""
+    shape = {"resolution": resolution, "interpolation": interpolation}
+    ours, other = make(mixed, **shape), make(mixed, **shape)
     pack(other)
     mean, std = torch.tensor(mixed.mean), torch.tensor(mixed.std)
     for one, two in zip(batches(ours, 0, 3), batches(other, 0, 3), strict=True):
         expected = (one.images.permute(0, 2, 3, 1) * std + mean) * 255
-        assert (levels(two.images) - expected).abs().max() < 0.51
+        assert (levels(two.images) - expected).abs().max() < tolerance
         assert torch.equal(one.target, two.target)
         assert torch.equal(one.index, two.index)
         assert two.images.is_contiguous(memory_format=torch.channels_last)
@@ -173,13 +175,13 @@ from distcls.data.decoding.resize_plain import resize_plainly
 from tests.data.decoding.test_packed import example
 packed, table = example()
 normal = ((0.4, 0.5, 0.6), (0.2, 0.3, 0.25))
-for dtype, tolerance in ((torch.float32, 1e-4), (torch.float16, 4e-3)):
-    for area in (False, True):
-        kernel = resize_windows(packed, table, 20, *normal, dtype, area=area)
-        plain = resize_plainly(packed, table, 20, *normal, dtype, area=area)
-        assert kernel.stride() == plain.stride() and kernel.dtype == dtype
-        difference = (kernel.float() - plain.float()).abs().amax((1, 2, 3))
-        assert difference.max() < tolerance, (area, difference)
+exact, half = (torch.float32, 1e-4), (torch.float16, 4e-3)
+for interpolation, (dtype, tolerance) in (("bilinear", exact), ("bilinear", half), ("bicubic", exact), ("ffcv_area", exact)):
+    kernel = resize_windows(packed, table, 20, *normal, dtype, interpolation=interpolation)
+    plain = resize_plainly(packed, table, 20, *normal, dtype, interpolation=interpolation)
+    assert kernel.stride() == plain.stride() and kernel.dtype == dtype
+    difference = (kernel.float() - plain.float()).abs().amax((1, 2, 3))
+    assert difference.max() < tolerance, (interpolation, difference)
 """
 
 
@@ -193,12 +195,16 @@ def test_the_kernel_computes_what_its_plain_twin_does():
     assert done.returncode == 0, done.stderr
 
 
-def test_the_plain_twin_is_torchvisions_resize():
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
+def test_the_plain_twin_is_torchvisions_resize(interpolation):
+    """bicubic's with what overshoots cut off after each of its two ways, as Pillow does."""
     from torchvision.transforms.v2 import functional
 
     packed, table = example()
-    images = resize_plainly(packed, table, 20, (0, 0, 0), (1, 1, 1), torch.float32) * 255
+    how = {"interpolation": functional.InterpolationMode(interpolation), "antialias": True}
+    images = resize_plainly(packed, table, 20, (0, 0, 0), (1, 1, 1), torch.float32, interpolation=interpolation) * 255
     for image, (offset, rows, cols, flip, *strides) in zip(images, table.tolist(), strict=True):
         window = packed.as_strided((rows, cols, 3), strides, offset).permute(2, 0, 1).float()
-        expected = functional.resize(window, [20, 20], antialias=True)
+        lines = functional.resize(window, [rows, 20], **how).clamp(0, 255)
+        expected = functional.resize(lines, [20, 20], **how).clamp(0, 255)
         assert (image - (expected.flip(2) if flip else expected)).abs().max() < 1e-3

@@ -51,6 +51,6 @@ def test_the_command_prints_a_table(tiny_recipe):
 def test_torchs_loader_is_measured(raw):
     from distcls.data.inspecting.bench import torch_loader
 
-    rate = torch_loader(raw, 16, 400, 1, 0.5)
+    rate = torch_loader(raw, 16, "bilinear", 400, 1, 0.5)
     assert rate.images_per_second > 0
     assert rate.cpu_seconds > 0
