@@ -20,10 +20,10 @@ from types import SimpleNamespace
 
 import torch
 
-from distcls.engine.metrics import Totals
 from distcls.engine.performance.bottleneck import Settings
 from distcls.engine.performance.device_facts import DeviceFacts
 from distcls.engine.rows import Rows
+from distcls.engine.totals import Totals
 from distcls.tracking.console import Console
 from distcls.tracking.jsonl import MetricsLog
 from distcls.tracking.trackers import Trackers

@@ -48,10 +48,12 @@ cut out ([data.md](data.md)).
 holds each evaluation of a run, finished or going on, against the runs of its recipe that were measured
 (`recipes/results/NAME.json`, the row "Course" of a card), and ends with status 1 if one lies outside the band. The band
 is where 99 of 100 further runs lie, if runs scatter normally: mean +- t s sqrt(1 + 1/n), with Student's t for the n
-seeds that were run, so a few seeds make it wide. A run with other settings is refused; seed, paths, workers and what
-only changes speed may differ. For recipes of your own:
+seeds that were run, so a few seeds make it wide. A run with other settings, or with another `eval.tta`, is refused;
+seed, paths, workers and what only changes speed may differ. For recipes of your own:
 
     distcls recipe record runs/mine_seed0 runs/mine_seed1 runs/mine_seed2
+
+The Fashion-MNIST recipes are measured by `python benchmarks/fashion_mnist.py`, whose runs can be recorded like this.
 """
 
 

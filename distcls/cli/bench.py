@@ -30,16 +30,12 @@ def data(
     from distcls.data.loader import TrainLoader
     from distcls.engine.build import open_datasets
     from distcls.engine.located import located
-    from distcls.engine.plugins import import_parts
+    from distcls.engine.plugins import checked_recipe
     from distcls.engine.ranks.topology import cores_per_rank
     from distcls.engine.sampling import resolution_of
-    from distcls.recipe.schema import check
-    from distcls.recipe.source import read
     from distcls.registry import TRANSFORMS
 
-    source = read(recipe, overrides or [])
-    import_parts(source)
-    checked = check(source)
+    checked, source, _ = checked_recipe(recipe, overrides or [])
     dataset = open_datasets(checked, source).train
     _, size = resolution_of(checked.data.resolution)
     interpolation, workers = checked.data.interpolation, checked.data.workers or cores_per_rank(1)

@@ -27,20 +27,17 @@ def browse(
     from distcls.data.inspecting.browse import rows_of, title_of
     from distcls.data.inspecting.contact_sheet import page, picture
     from distcls.data.loader import TrainLoader
-    from distcls.engine.build import cores_per_rank, open_datasets, resolution_of
+    from distcls.engine.build import open_datasets
     from distcls.engine.located import located
-    from distcls.engine.plugins import import_parts
-    from distcls.engine.sampling import sampling_of
-    from distcls.recipe.schema import check
-    from distcls.recipe.source import read
+    from distcls.engine.plugins import checked_recipe
+    from distcls.engine.ranks.topology import cores_per_rank
+    from distcls.engine.sampling import resolution_of, sampling_of
     from distcls.registry import MIXES, TRANSFORMS
 
     output = output or Path(f"{recipe.stem}_data.png")
     if output.suffix not in (".png", ".html"):
         raise UserError(f"{output}: expected a name that ends in .png or .html")
-    source = read(recipe, overrides or [])
-    import_parts(source)
-    checked = check(source)
+    checked, source, _ = checked_recipe(recipe, overrides or [])
     data, batch = checked.data, checked.train.global_batch_size
     dataset = open_datasets(checked, source).train
     # The first part of the global batch, as a rank would see it that has no more than is shown.

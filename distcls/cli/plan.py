@@ -6,8 +6,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from distcls.recipe.source import read
-
 if TYPE_CHECKING:
     from distcls.engine.plan.plan import RunPlan
 
@@ -26,13 +24,14 @@ def plan(
     as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON, sizes in bytes.")] = False,
 ) -> None:
     """Say what a recipe needs: memory by strategy, traffic, batch, steps, and what is missing here."""
-    source = read(recipe, overrides or [])
-    from distcls.engine.plan.plan import make_plan
-    from distcls.engine.plugins import import_parts
-    from distcls.recipe.schema import check
+    from distcls.engine.plugins import checked_recipe
 
-    import_parts(source)
-    made = make_plan(check(source), source, gpus=gpus * nodes, memory_gib=memory)
+    checked, source, _ = checked_recipe(recipe, overrides or [])
+    from distcls.engine.plan.plan import (
+        make_plan,  # imports torch, which a recipe with a mistake in it need not wait for
+    )
+
+    made = make_plan(checked, source, gpus=gpus * nodes, memory_gib=memory)
     if as_json:
         print(json.dumps(made.to_json(), indent=1))
     else:

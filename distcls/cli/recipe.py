@@ -8,7 +8,7 @@ import typer
 
 from distcls.cli import recipe_runs
 from distcls.recipe.errors import RecipeError
-from distcls.recipe.source import Source, read
+from distcls.recipe.source import read
 
 app = typer.Typer(no_args_is_help=True, help="Check recipes and their runs, and show what they say.")
 app.command()(recipe_runs.record)
@@ -22,9 +22,9 @@ Overrides = Annotated[
 @app.command()
 def check(recipe: RecipePath, overrides: Overrides = None) -> None:
     """Report every mistake of a recipe, each at file:line:column."""
-    from distcls.recipe import schema
+    from distcls.engine.plugins import checked_recipe
 
-    schema.check(_source(recipe, overrides))
+    checked_recipe(recipe, overrides or [])
     print(f"{recipe}: ok")
 
 
@@ -36,12 +36,11 @@ def show(
     params: Annotated[bool, typer.Option("--params", help="Print its parameter groups instead.")] = False,
 ) -> None:
     """Print the recipe as it will run: bases merged, changes applied, defaults filled in."""
-    from distcls.recipe import schema
+    from distcls.engine.plugins import checked_recipe
     from distcls.recipe.origin import with_origin
     from distcls.recipe.yaml12 import to_yaml
 
-    source = _source(recipe, overrides)
-    checked = schema.check(source)
+    checked, source, _ = checked_recipe(recipe, overrides or [])
     if params:
         from distcls.engine.parameter_table import parameter_table
 
@@ -68,21 +67,13 @@ def write_schema(
     from distcls.engine.plugins import import_parts
     from distcls.recipe.schema import json_schema
 
-    import_parts()
-    if recipe is not None and (problems := _source(recipe, []).problems):
-        raise RecipeError(str(recipe), problems)
+    source = None if recipe is None else read(recipe)
+    import_parts(source)
+    if source is not None and source.problems:
+        raise RecipeError(source.recipe, source.problems)
     text = json.dumps(json_schema(), indent=2, ensure_ascii=False) + "\n"
     if output is None:
         print(text, end="")
     else:
         output.parent.mkdir(parents=True, exist_ok=True)
         output.write_text(text, encoding="utf-8")
-
-
-def _source(recipe: Path, overrides: list[str] | None) -> Source:
-    """Read the recipe, and register the classes that it can name."""
-    source = read(recipe, overrides or [])  # a file that cannot be read is told at once: what follows imports torch
-    from distcls.engine.plugins import import_parts
-
-    import_parts(source)
-    return source

@@ -29,7 +29,10 @@ def record(
     measured = MeasuredRuns.of(runs)
     path = output or RESULTS / f"{measured.name}.json"
     measured.write(path)
-    print(f"{path}: {len(measured.runs)} runs of {measured.name}")
+    number = len(measured.runs)
+    print(f"{path}: {number} run{'s' if number > 1 else ''} of {measured.name}")
+    if number == 1:
+        print("note: check-run needs two or more, of different seeds: a single one does not say how much runs scatter")
 
 
 def check_run(
@@ -72,7 +75,11 @@ def check_run(
     if compared:
         print(f"on course: {compared} of {len(bands)} points compared, all within their bands")
     elif found["status"] == "finished":
-        raise UserError(f"{run} was not evaluated at any epoch that was measured: set eval.every_epochs as it was then")
+        epochs = ", ".join(dict.fromkeys(f"{band.epoch:g}" for band in bands))
+        raise UserError(
+            f"{run} was not evaluated at any epoch that was measured, which are {epochs}: "
+            "set eval.every_epochs to match"
+        )
     else:
         print(f"too young: the first point to compare is at epoch {bands[0].epoch:g}")
 

@@ -67,9 +67,8 @@ def slurm(
             folder = folder.parent
         else:
             changes.append(f"output_dir={folder}/task_%a")
-    folder.mkdir(
-        parents=True, exist_ok=True
-    )  # sbatch does not make the folder of its log, the job fails without a word
+    # sbatch does not make the folder of its log: the job would fail without a word.
+    folder.mkdir(parents=True, exist_ok=True)
     script = folder / "slurm.sbatch"
     text = batch_script(request, recipe, changes, name=name, folder=folder)
     script.write_text(text)
@@ -89,17 +88,13 @@ def slurm(
 def _checked(recipe: Path, changes: list[str], request: "Request") -> tuple[str, Path]:
     """The recipe's name and output folder, `%a` in it as it is; all its mistakes are raised."""
     from distcls.engine.fit_ranks import check_ranks
-    from distcls.engine.plugins import import_parts
-    from distcls.recipe.schema import check
-    from distcls.recipe.source import read
+    from distcls.engine.plugins import checked_recipe
 
     number = re.match(r"\d+", request.array or "")
     if request.array and not number:
         raise UserError(f"--array: got {request.array}, expected task numbers such as 0-3 or 1,5,9")
     example = [change.replace("%a", number[0]) for change in changes] if number else changes
-    source = read(recipe, example)
-    import_parts(source)
-    checked = check(source)
+    checked, source, _ = checked_recipe(recipe, example)
     check_ranks(checked, source, request.processes, gpu=request.gpus > 0)
     written = [change.partition("=")[2] for change in changes if change.startswith("output_dir=")]
     return checked.name, Path(written[-1] if written else checked.output_dir)

@@ -105,7 +105,7 @@ def _gpus() -> int:
 
 
 def _threads(processes: int) -> int:
-    from distcls.engine.build import cores_per_rank
+    from distcls.engine.ranks.topology import cores_per_rank
 
     return cores_per_rank(processes)
 

@@ -6,10 +6,11 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from distcls.data.augmenting.augment import OnDevice, Transform, Windows, draw_windows, in_share
+from distcls.data.augmenting.draws import in_share
 from distcls.data.augmenting.mix import Mix, Mixing
 from distcls.data.augmenting.pixels import PixelStage
 from distcls.data.augmenting.resolution import Progressive
+from distcls.data.augmenting.windows import OnDevice, Transform, Windows, draw_windows
 from distcls.data.dataset import BetonDataset
 from distcls.data.decoding.interpolation import Interpolation
 from distcls.data.decoding.jpeg_window import WindowDecoder

@@ -9,7 +9,7 @@ from PIL import Image
 from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as transforms
 
-from distcls.data.augmenting.augment import Windows
+from distcls.data.augmenting.windows import Windows
 from distcls.data.converting.image_files import IMAGE_SUFFIXES, ImageFiles
 from distcls.data.errors import DataError
 

@@ -7,7 +7,6 @@ from pathlib import Path
 
 from distcls.engine.checkpoints.progress import Progress, criterion
 from distcls.engine.job import Job
-from distcls.engine.ranks.topology import cores_per_rank
 from distcls.engine.records.run_folder import RunFolder, Start
 
 _LAUNCHERS = ("ACCELERATE_MIXED_PRECISION", "TORCHELASTIC_RUN_ID")  # what accelerate and torchrun set for their ranks
@@ -16,33 +15,30 @@ _LAUNCHERS = ("ACCELERATE_MIXED_PRECISION", "TORCHELASTIC_RUN_ID")  # what accel
 def announce(
     job: Job,
     name: str,
-    images: tuple[int, int],
     folder: RunFolder,
     start: Start,
     found: Path | None,
     progress: Progress,
-    local_world_size: int,
 ) -> None:
     """What is trained on what, and where it goes on from.
 
     Args:
         job: the built objects.
         name: the recipe's.
-        images: of training and validation.
         folder: the run's.
         start: which attempt this is.
         found: the checkpoint that it starts from.
         progress: where that is.
-        local_world_size: ranks on this node.
     """
+    images, images_to_evaluate = len(job.train_loader.dataset), len(job.val_loader.dataset)
     parameters = sum(math.prod(run.shape) for _, run in job.strategy.weights())
     job.console.note(
-        f"{name}: {parameters / 1e6:.2f} M parameters, {images[0]} training and "
-        f"{images[1]} validation images, {job.total_steps} steps of {job.global_batch_size} images on "
+        f"{name}: {parameters / 1e6:.2f} M parameters, {images} training and "
+        f"{images_to_evaluate} validation images, {job.total_steps} steps of {job.global_batch_size} images on "
         f"{job.world_size} x {job.device.type}, {job.train_loader.workers} data threads a rank; "
         f"run folder {folder.path}"
     )
-    if job.device.type == "cpu" and (line := idle_cores(cores_per_rank(local_world_size), os.environ, launched_with())):
+    if job.device.type == "cpu" and (line := idle_cores(job.cores, os.environ, launched_with())):
         job.console.note(line)
     job.trackers.event("evaluation", **job.val_loader.protocol, tta=job.tta)
     if start.attempt > 1:

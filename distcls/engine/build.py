@@ -27,7 +27,7 @@ from distcls.engine.strategies.buffers import running_statistics, same_start
 from distcls.engine.strategies.choose import make_strategy
 from distcls.engine.strategies.strategy import Strategy
 from distcls.errors import UserError
-from distcls.models.classifier import ImageClassifier, build_classifier
+from distcls.models.classifier import ImageClassifier, build_classifier, set_class_counts
 from distcls.models.freezing import freeze
 from distcls.models.weights import Report
 from distcls.optim.ema import Ema
@@ -128,9 +128,7 @@ def build_job(
             console.note(line)
         trackers.event("initial_weights", **report.counts())
     classifier.to(device=accelerator.device, dtype=weights)
-    for part in classifier.modules():
-        if (weigh := getattr(part, "set_class_counts", None)) is not None:  # a loss that weighs frequent classes less
-            weigh(datasets.train.class_counts.tolist())
+    set_class_counts(classifier, datasets.train.class_counts.tolist())
     sharded = recipe.distributed.strategy != "ddp"
     if train.channels_last and not sharded:
         classifier.to(memory_format=torch.channels_last)
@@ -210,7 +208,6 @@ def _loaders(
     resolution, size = resolution_of(data.resolution)
     shape = {"rank": accelerator.process_index, "world_size": ranks, "device": accelerator.device, "dtype": images}
     shape["workers"] = data.workers or cores_per_rank(local_world_size)
-    shape["interpolation"] = data.interpolation
     train_loader = TrainLoader(
         datasets.train,
         resolution=resolution,
@@ -229,6 +226,7 @@ def _loaders(
         batch_size=recipe.eval.batch_size or train.global_batch_size // (ranks * train.accumulation_steps),
         mean=datasets.train.mean,
         std=datasets.train.std,
+        interpolation=data.interpolation,
         **shape,
     )
     return train_loader, val_loader

@@ -11,7 +11,7 @@ from distcls.data.loader import EvalLoader
 from distcls.engine.agreement import Agreement
 from distcls.engine.evaluation.class_metrics import ClassMetrics
 from distcls.engine.evaluation.predictions import Predictions
-from distcls.engine.metrics import Totals
+from distcls.engine.totals import Totals
 from distcls.models.classifier import ImageClassifier
 
 

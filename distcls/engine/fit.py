@@ -9,7 +9,7 @@ import torch
 from distcls.data.augmenting.resolution import Progressive
 from distcls.data.dataset import BetonDataset
 from distcls.errors import UserError
-from distcls.models.classifier import ImageClassifier, at_rest
+from distcls.models.classifier import ImageClassifier, at_rest, set_class_counts
 from distcls.recipe.errors import Mistake
 from distcls.recipe.schema import Recipe
 from distcls.registry import HEADS
@@ -78,9 +78,7 @@ def _soft_labels_refused(model: ImageClassifier, size: int) -> str | None:
     features = model.features(_image(model, size))
     head = copy.deepcopy(model.head)
     classes = head(features).shape[1]
-    for part in head.modules():
-        if (weigh := getattr(part, "set_class_counts", None)) is not None:
-            weigh([1] * classes)
+    set_class_counts(head, [1] * classes)
     return _raised(head.forward_train, features, torch.full((1, classes), 1 / classes))
 
 

@@ -5,11 +5,13 @@ import importlib
 import importlib.util
 import re
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from distcls.errors import UserError
-from distcls.recipe.source import Source
+from distcls.recipe.schema import Recipe, check
+from distcls.recipe.source import Source, read
 
 
 @dataclass(frozen=True)
@@ -19,6 +21,19 @@ class Plugin:
     name: str
     file: Path
     sha256: str
+
+
+def checked_recipe(path: Path, overrides: Sequence[str] = ()) -> tuple[Recipe, Source, list[Plugin]]:
+    """A recipe's file, read, with the classes that it can name registered, and checked against them.
+
+    A file that cannot be read is told at once: importing the parts imports torch.
+
+    Raises:
+        RecipeError: with all its mistakes.
+    """
+    source = read(path, overrides)
+    plugins = import_parts(source)
+    return check(source), source, plugins
 
 
 def import_parts(source: Source | None = None) -> list[Plugin]:

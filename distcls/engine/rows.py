@@ -13,10 +13,10 @@ import torch
 
 from distcls.engine.agreement import LAG
 from distcls.engine.job import Job
-from distcls.engine.metrics import Means
 from distcls.engine.performance.bottleneck import verdict
 from distcls.engine.performance.phases import PHASES, Exchange, Mark, Phases
 from distcls.engine.reduction import SumOverRanks
+from distcls.engine.totals import Means
 
 
 @dataclass

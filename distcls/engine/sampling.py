@@ -7,13 +7,14 @@ from distcls.recipe.schema import Data, ProgressiveResolution
 
 
 def sampling_of(data: Data) -> dict[str, Any]:
-    """Arguments of TrainLoader."""
+    """Arguments of TrainLoader, of how images are drawn and read."""
     return {
         "balanced": data.sampler == "balanced",
         "repeats": data.repeats if data.sampler == "repeated" else 1,
         "block_size": data.block_size if data.sampler == "block_shuffle" else None,
         "block_window": data.block_window,
         "gpu_decode_share": data.gpu_decode_share,
+        "interpolation": data.interpolation,
     }
 
 

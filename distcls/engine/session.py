@@ -9,7 +9,7 @@ from typing import Any, Literal
 import torch
 from accelerate import Accelerator
 
-from distcls.data.augmenting.augment import AUGMENT_VERSION
+from distcls.data.augmenting.draws import AUGMENT_VERSION
 from distcls.data.decoding.jpeg_window import window_decoder
 from distcls.data.sampling.order import ORDER_VERSION
 from distcls.engine.announce import announce, last_words
@@ -22,25 +22,25 @@ from distcls.engine.ending import complete_report, draw_report, end_lost, end_ru
 from distcls.engine.fit_ranks import check_device, check_ranks
 from distcls.engine.initial_weights import InitialWeights
 from distcls.engine.located import located
-from distcls.engine.metrics import Totals
 from distcls.engine.outcome import Outcome
-from distcls.engine.plugins import Plugin, import_parts
+from distcls.engine.plugins import Plugin, checked_recipe
 from distcls.engine.preemption import StopRequest
 from distcls.engine.ranks import collectives, heartbeat, network, preflight, topology
 from distcls.engine.ranks.code_version import code_version
 from distcls.engine.ranks.heartbeat import Heartbeat
 from distcls.engine.ranks.meeting import meet
 from distcls.engine.ranks.shared_folder import NFS_CACHE_S, check_shared
-from distcls.engine.ranks.watchdog import RankLost, Watchdog, collective_timeout, is_collective_error
+from distcls.engine.ranks.watchdog import RankLost, Watchdog, collective_timeout, is_collective_error, lost_unwatched
 from distcls.engine.records.batch_record import record_batches
 from distcls.engine.records.environment import environment, place, record
 from distcls.engine.records.run_folder import RunFolder, Start
 from distcls.engine.strategies.accelerator import make_accelerator
+from distcls.engine.totals import Totals
 from distcls.engine.trainer import train
 from distcls.errors import UserError
 from distcls.recipe.refill import refilled
-from distcls.recipe.schema import Recipe, check
-from distcls.recipe.source import Source, read
+from distcls.recipe.schema import Recipe
+from distcls.recipe.source import Source
 from distcls.recipe.yaml12 import to_yaml
 from distcls.tracking.console import Console
 from distcls.tracking.trackers import Trackers
@@ -50,7 +50,7 @@ LAST_SAVE_S = 60.0  # how long a run that failed waits for the save that it had 
 
 
 @dataclass
-class Plan:
+class Prepared:
     """What is known before the ranks meet."""
 
     recipe: Recipe
@@ -63,15 +63,13 @@ class Plan:
         return {"data.train": self.datasets.train.fingerprint, "data.val": self.datasets.val.fingerprint}
 
 
-def prepare(recipe_path: Path, overrides: Sequence[str], world_size: int) -> Plan:
+def prepare(recipe_path: Path, overrides: Sequence[str], world_size: int) -> Prepared:
     """Everything that can be checked on one rank, without a GPU or a process group.
 
     Raises:
         UserError: all mistakes of the recipe; damaged data; a launcher that contradicts the recipe.
     """
-    source = read(recipe_path, overrides)
-    plugins = import_parts(source)
-    recipe = check(source)
+    recipe, source, plugins = checked_recipe(recipe_path, overrides)
     preflight.preflight(precision=recipe.train.precision, strategy=recipe.distributed.strategy)
     datasets = open_datasets(recipe, source)
     check_ranks(recipe, source, world_size, gpu=torch.cuda.is_available())
@@ -79,7 +77,7 @@ def prepare(recipe_path: Path, overrides: Sequence[str], world_size: int) -> Pla
     # a run that goes on does not need the file any more: it may be gone by then
     if initial_weights is not None and not _goes_on(recipe):
         initial_weights.read()
-    return Plan(recipe, source, plugins, datasets, initial_weights)
+    return Prepared(recipe, source, plugins, datasets, initial_weights)
 
 
 def _goes_on(recipe: Recipe) -> bool:
@@ -94,8 +92,8 @@ def run(recipe_path: Path, overrides: Sequence[str], stop: StopRequest) -> Outco
     several_nodes, timeout_s = world_size > local_world_size, FIRST_WORD_S
     error: UserError | None = None
     try:
-        plan = prepare(recipe_path, overrides, world_size)
-        timeout_s = plan.recipe.distributed.timeout_s
+        prepared = prepare(recipe_path, overrides, world_size)
+        timeout_s = prepared.recipe.distributed.timeout_s
         network.check_interfaces(several_nodes=several_nodes, on_gpu=torch.cuda.is_available())
     except UserError as raised:
         error = raised
@@ -103,12 +101,16 @@ def run(recipe_path: Path, overrides: Sequence[str], stop: StopRequest) -> Outco
         meet(rank, world_size, error, timeout_s)
     if error is not None:
         raise error
-    accelerator = _form_group(plan.recipe, world_size)
+    accelerator = _form_group(prepared.recipe, world_size)
     ended = False
     try:
-        outcome = _attempt(plan, accelerator, local_world_size, stop)
+        outcome = _attempt(prepared, accelerator, local_world_size, stop)
         ended = True
         return outcome
+    except RuntimeError as broken:
+        if world_size == 1 or not is_collective_error(broken):
+            raise
+        raise lost_unwatched(broken) from broken
     finally:
         # After an error it would wait for ranks that are gone.
         if torch.distributed.is_initialized() and (ended or world_size == 1):
@@ -129,22 +131,22 @@ def _form_group(recipe: Recipe, world_size: int) -> Accelerator:
         raise network.unreachable(error) from error
 
 
-def _attempt(plan: Plan, accelerator: Accelerator, local_world_size: int, stop: StopRequest) -> Outcome:
-    recipe, rank, ranks = plan.recipe, accelerator.process_index, accelerator.num_processes
-    check_device(recipe, plan.source, accelerator.device)
+def _attempt(prepared: Prepared, accelerator: Accelerator, local_world_size: int, stop: StopRequest) -> Outcome:
+    recipe, rank, ranks = prepared.recipe, accelerator.process_index, accelerator.num_processes
+    check_device(recipe, prepared.source, accelerator.device)
     collectives.same_on_all_ranks(
         {
             "code": code_version(),
             "recipe": recipe.resolved(),
-            "plug-ins": {Path(plugin.name).name: plugin.sha256[:16] for plugin in plan.plugins},
-            **plan.fingerprints(),
+            "plug-ins": {Path(plugin.name).name: plugin.sha256[:16] for plugin in prepared.plugins},
+            **prepared.fingerprints(),
             "JPEG decoding (launch/setup.sh compiles it)": window_decoder().name,
         }
     )
     console = Console(rank)
     folder = RunFolder(Path(recipe.output_dir))
     facts = environment(collectives.gather(place(accelerator.device)))
-    start: Start = collectives.on_rank_zero(rank, lambda: _begin(folder, plan, ranks))
+    start: Start = collectives.on_rank_zero(rank, lambda: _begin(folder, prepared, ranks))
     if start.finished:
         if rank == 0:
             complete_report(folder, console)
@@ -175,17 +177,17 @@ def _attempt(plan: Plan, accelerator: Accelerator, local_world_size: int, stop: 
         store = CheckpointStore(folder.checkpoints, recipe.checkpoint.keep, rank, ranks, gather=gather)
         found = store.latest()
         heart.beat(0, "building")
-        with collectives.together(rank, ranks), located(plan.source):
+        with collectives.together(rank, ranks), located(prepared.source):
             if rank == 0:
-                environments = record(folder.path, start.attempt, facts, _code_folders(plan))
-                fingerprints = plan.fingerprints()
+                environments = record(folder.path, start.attempt, facts, _code_folders(prepared))
+                fingerprints = prepared.fingerprints()
                 trackers.backends = make_backends(recipe, folder.path, start, fingerprints, environments, console)
             job = build_job(
                 recipe,
-                plan.source,
-                plan.datasets,
+                prepared.source,
+                prepared.datasets,
                 accelerator,
-                initial_weights=plan.initial_weights,
+                initial_weights=prepared.initial_weights,
                 resuming=found is not None,
                 local_world_size=local_world_size,
                 trackers=trackers,
@@ -194,13 +196,12 @@ def _attempt(plan: Plan, accelerator: Accelerator, local_world_size: int, stop: 
                 heart=heart,
             )
         window = Totals(job.device, ranks)
-        snapshots = Snapshots(job, store, folder.weights, _identity(plan, start))
+        snapshots = Snapshots(job, store, folder.weights, _identity(prepared, start))
         heart.beat(0, "restoring")
         progress = snapshots.restore(found, window) if found else Progress()
         if recipe.tracking.batches:
             record_batches(job, folder.path, progress.step, start.attempt)
-        sizes = len(plan.datasets.train), len(plan.datasets.val)
-        announce(job, recipe.name, sizes, folder, start, found, progress, local_world_size)
+        announce(job, recipe.name, folder, start, found, progress)
 
         status = train(job, snapshots, progress, window)
         if status == "finished":
@@ -236,37 +237,38 @@ def _attempt(plan: Plan, accelerator: Accelerator, local_world_size: int, stop: 
     return Outcome(status, folder.path, progress.last, progress.best)
 
 
-def _begin(folder: RunFolder, plan: Plan, ranks: int) -> Start:
-    resolved = plan.recipe.resolved()
+def _begin(folder: RunFolder, prepared: Prepared, ranks: int) -> Start:
+    resolved = prepared.recipe.resolved()
     start = folder.begin(
         resolved,
         recipe_yaml=to_yaml(resolved),
-        fingerprints=plan.fingerprints(),
+        fingerprints=prepared.fingerprints(),
         world_size=ranks,
         threads=torch.get_num_threads(),
         versions={"jpeg": window_decoder().name, "order": f"{ORDER_VERSION}", "augment": f"{AUGMENT_VERSION}"},
-        resume=plan.recipe.checkpoint.resume,
-        allow_changes=plan.recipe.checkpoint.allow_changes,
+        resume=prepared.recipe.checkpoint.resume,
+        allow_changes=prepared.recipe.checkpoint.allow_changes,
         refill=refilled,
     )
     heartbeat.clear(folder.path / "heartbeat")
-    for plugin in plan.plugins:
+    for plugin in prepared.plugins:
         if plugin.file.is_file():
             (folder.path / "plugins").mkdir(exist_ok=True)
             shutil.copyfile(plugin.file, folder.path / "plugins" / f"{plugin.sha256[:12]}_{plugin.file.name}")
     return start
 
 
-def _code_folders(plan: Plan) -> list[Path]:
-    return [file.parent for file in (*plan.source.files, *(plugin.file for plugin in plan.plugins), Path(__file__))]
+def _code_folders(prepared: Prepared) -> list[Path]:
+    plugins = (plugin.file for plugin in prepared.plugins)
+    return [file.parent for file in (*prepared.source.files, *plugins, Path(__file__))]
 
 
-def _identity(plan: Plan, start: Start) -> dict[str, Any]:
+def _identity(prepared: Prepared, start: Start) -> dict[str, Any]:
     """What checkpoints and weights say about where they come from."""
     return {
         "run_id": start.run_id,
-        "recipe": plan.recipe.resolved(),
-        "class_names": plan.datasets.train.class_names,
-        "mean": list(plan.datasets.train.mean),
-        "std": list(plan.datasets.train.std),
+        "recipe": prepared.recipe.resolved(),
+        "class_names": prepared.datasets.train.class_names,
+        "mean": list(prepared.datasets.train.mean),
+        "std": list(prepared.datasets.train.std),
     }

@@ -15,10 +15,10 @@ from distcls.engine.evaluation.class_file import record_classes
 from distcls.engine.evaluation.prediction_files import record_predictions
 from distcls.engine.evaluation.predictions import Predictions
 from distcls.engine.job import Job
-from distcls.engine.metrics import Totals
 from distcls.engine.rows import Rows
 from distcls.engine.seeding import seed_micro_batch
 from distcls.engine.strategies.buffers import averaged_buffers
+from distcls.engine.totals import Totals
 from distcls.errors import UserError
 
 

@@ -1,7 +1,7 @@
 """ImageClassifier: backbone, neck and head as one module; build_classifier makes it from the recipe's model block."""
 
 import inspect
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -151,6 +151,17 @@ def at_rest(part: nn.Module) -> Iterator[None]:
             yield
     finally:
         part.train()
+
+
+def set_class_counts(model: nn.Module, counts: Sequence[int]) -> None:
+    """Tell every loss in `model` that wants to know it (``class_weight: auto``) how many training images classes have.
+
+    Args:
+        counts: (C,).
+    """
+    for part in model.modules():
+        if (weigh := getattr(part, "set_class_counts", None)) is not None:
+            weigh(counts)
 
 
 def _dry_run(part: nn.Module, x: Any, name: str) -> Any:

@@ -26,14 +26,8 @@ class Panel(NamedTuple):
     colors: tuple[int, ...] = ()  # of the metrics; else by their order
 
 
-PHASES = {
-    "compute": 0,
-    "data": 1,
-    "copy": 5,
-    "communication": 3,
-    "evaluation": 2,
-    "checkpoint": 4,
-}  # with their colours
+# Of engine/performance, with their colours.
+PHASES = {"compute": 0, "data": 1, "copy": 5, "communication": 3, "evaluation": 2, "checkpoint": 4}
 SHARES = "perf/share_"
 PANELS = (
     Panel("Loss", ("train/loss", "val/loss", "val_ema/loss"), "loss", wide=True),
@@ -50,12 +44,8 @@ PANELS = (
     Panel("Seconds lost to checkpoints", ("perf/checkpoint_stall_s",), "number", zero=True),
     Panel("Loss scale", ("optim/loss_scale",), "number", zero=True),
 )
-NOT_DRAWN = (
-    "best/",
-    "val/n",
-    "perf/step_ms",
-    "perf/img_per_s_per_gpu",
-)  # in tables, or images per second in other words
+# They stand in tables, or are images per second in other words.
+NOT_DRAWN = ("best/", "val/n", "perf/step_ms", "perf/img_per_s_per_gpu")
 GROUPS = ("train", "val", "val_ema")
 
 

@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from distcls.tracking.report_series import PHASES, SHARES
+
 X = "progress/samples"  # does not change with batch size or number of GPUs
 
 # Section -> panels: title and metrics; a single metric without a title is its own.
@@ -15,17 +17,7 @@ SECTIONS: dict[str, list[tuple[str, list[str]]]] = {
         ("loss scale (fp16)", ["optim/loss_scale"]),
     ],
     "What bounds it": [
-        (
-            "share of time",
-            [
-                "perf/share_compute",
-                "perf/share_data",
-                "perf/share_copy",
-                "perf/share_communication",
-                "perf/share_evaluation",
-                "perf/share_checkpoint",
-            ],
-        ),
+        ("share of time", [f"{SHARES}{phase}" for phase in PHASES]),
         ("images/s", ["perf/img_per_s"]),
         ("images/s per GPU", ["perf/img_per_s_per_gpu"]),
         ("step time, ms", ["perf/step_ms"]),

@@ -109,7 +109,8 @@ def test_too_young(measured: Path) -> None:
 
 def test_never_evaluated_where_it_could_be_compared(measured: Path) -> None:
     with pytest.raises(
-        UserError, match=r"young was not evaluated at any epoch that was measured: set eval.every_epoch"
+        UserError,
+        match=r"^young was not evaluated at any epoch that was measured, which are 1, 2: set eval\.every_epochs to match$",
     ):
         invoke("check-run", run(Path("young"), 7))
 
@@ -119,10 +120,21 @@ def test_another_recipes_run(measured: Path) -> None:
     with pytest.raises(UserError) as told:
         invoke("check-run", other)
     assert str(told.value) == (
-        "other is not a run of fashion_mnist_quick as it was measured:\n  optimizer.lr: 0.2 measured, 0.1 in the run"
+        "other is not a run of fashion_mnist_quick as it was measured:\n  optimizer.lr: 0.2 measured, 0.1 in the run\n"
+        "expected the same settings; seed, paths and workers may differ, and what only changes speed"
     )
     with pytest.raises(UserError, match="other is not a run of fashion_mnist_quick as it was measured"):
         invoke("record", "seed0", other)
+
+
+def test_another_evaluation_is_another_measurement(measured: Path) -> None:
+    mirrored = run(Path("mirrored"), 7, 0.8, overrides=("eval.tta=flip",))
+    with pytest.raises(UserError, match=r'eval\.tta: null measured, "flip" in the run'):
+        invoke("check-run", mirrored)
+    content = json.loads(measured.read_text())
+    del content["recipe"]["eval"]  # as files were written before it was compared
+    measured.write_text(json.dumps(content))
+    invoke("check-run", run(Path("mine"), 7, 0.79, 0.905, overrides=("eval.every_epochs=1",)))
 
 
 def test_other_data_is_noted(measured: Path) -> None:
@@ -136,7 +148,10 @@ def test_other_data_is_noted(measured: Path) -> None:
 def test_no_run_folder_and_nothing_measured(measured: Path) -> None:
     with pytest.raises(UserError, match=r"^recipes is not a run folder: it has no run\.json$"):
         invoke("check-run", "recipes")
-    text = r"^none\.json: No such file or directory: measured runs of the recipe are written by `distcls recipe record "
+    text = (
+        r"^no measured runs of none: there is no file none\.json: write it by `distcls recipe record RUN RUN -o none\.json` "
+        "from finished runs of two seeds or more, or name another with --against$"
+    )
     with pytest.raises(UserError, match=text):
         invoke("check-run", "seed0", "--against", "none.json")
     with pytest.raises(UserError, match=r"^seed0/run\.json holds no measured runs "):
@@ -148,7 +163,10 @@ def test_only_finished_runs_of_several_seeds_are_recorded(measured: Path) -> Non
         invoke("record", "seed0", run(Path("mine"), 7, 0.8, status="preempted"))
     with pytest.raises(UserError, match=r"^again: train\.seed 1 is there already: give runs of different seeds$"):
         invoke("record", "seed1", run(Path("again"), 1, 0.8))
-    invoke("record", "seed1", "-o", "one.json")
+    assert invoke("record", "seed1", "-o", "one.json") == (
+        "one.json: 1 run of fashion_mnist_quick\n"
+        "note: check-run needs two or more, of different seeds: a single one does not say how much runs scatter\n"
+    )
     with pytest.raises(
         UserError, match="was measured once, which says nothing about the spread: record 2 runs or more"
     ):

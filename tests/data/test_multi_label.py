@@ -153,5 +153,5 @@ def test_options_of_a_list_for_a_folder(listed: Path) -> None:
 
 def test_a_missing_image_is_named(listed: Path) -> None:
     write(listed, ["path", "labels"], [("nothing.png", "cat")])
-    with pytest.raises(DataError, match=r"images/nothing\.png: cannot be read as an image"):
+    with pytest.raises(DataError, match=r"images/nothing\.png: no such file: the list.s paths start from "):
         converted(listed)

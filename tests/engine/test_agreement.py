@@ -1,7 +1,7 @@
 import torch
 
 from distcls.engine.agreement import LAG, Agreement
-from distcls.engine.metrics import Totals
+from distcls.engine.totals import Totals
 
 CPU = torch.device("cpu")
 

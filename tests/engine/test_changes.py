@@ -14,7 +14,7 @@ from distcls.engine.run import train
 from distcls.errors import UserError
 from distcls.registry import BACKBONES
 from distcls.tracking.jsonl import read_rows
-from tests.engine.launching import TORCHRUN, launch
+from tests.engine.launching import PLAIN, TORCHRUN, launch
 
 SHORT = ["train.epochs=null", "train.log_every_steps=1", "checkpoint.every_steps=4", "eval.every_epochs=100.0"]
 PLUGIN = """
@@ -190,3 +190,22 @@ def test_on_two_ranks_layers_without_a_part_in_the_loss_are_named(tiny_recipe, t
         "layers that are not used, or name them in model.freeze\n"
     ) in output
     assert 'launch/train.py", line' not in output, "no traceback of ours"
+
+
+@pytest.mark.slow
+def test_under_zero_layers_without_a_part_in_the_loss_would_decay_and_are_named(tiny_recipe, plugin):
+    code, output = launch(
+        PLAIN,
+        tiny_recipe,
+        *SHORT,
+        plugin,
+        "model.backbone={type: Idle}",
+        "train.max_steps=4",
+        "distributed.strategy=zero2",
+    )
+    assert code == 1
+    assert (
+        "error: 2 parameters had no part in the loss: backbone.idle.weight, backbone.idle.bias. Under zero2 every "
+        "parameter that is trained must have one in every step: take out the layers that are not used, or name them in "
+        "model.freeze\n"
+    ) in output

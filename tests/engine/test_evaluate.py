@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from distcls.data.augmenting.augment import AUGMENT_VERSION
+from distcls.data.augmenting.draws import AUGMENT_VERSION
 from distcls.data.dataset import BetonDataset
 from distcls.data.decoding.jpeg_window import window_decoder
 from distcls.data.loader import EvalLoader

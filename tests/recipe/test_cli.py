@@ -1,15 +1,14 @@
 """`distcls recipe ...` as a user types it, on the classes of parts."""
 
 import json
-import sys
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 from typer.testing import CliRunner
 
 from distcls import registry
 from distcls.cli.recipe import app
+from distcls.engine import plugins
 from distcls.recipe.errors import RecipeError
 from tests.recipe import parts
 
@@ -19,9 +18,7 @@ def _classes_of_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     for real, ours in zip(registry.ROLES, parts.REGISTRIES, strict=True):
         monkeypatch.setattr(real, "_classes", ours._classes)
         monkeypatch.setattr(real, "given", ours.given)
-    plugins = ModuleType("distcls.engine.plugins")
-    plugins.import_parts = lambda source=None: []  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "distcls.engine.plugins", plugins)
+    monkeypatch.setattr(plugins, "import_parts", lambda source=None: [])
     Path("a.yaml").write_text(parts.WHOLE)
 
 

@@ -3,7 +3,6 @@
 import json
 import math
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,24 +11,9 @@ import torch
 from timm.loss import BinaryCrossEntropy
 
 from distcls.data.augmenting.resolution import Progressive
-from distcls.engine.plugins import import_parts
 from distcls.models import build_classifier
-from distcls.recipe.schema import Recipe, check
-from distcls.recipe.source import read
 from distcls.registry import HEADS, OPTIMIZERS, SCHEDULES
-
-RECIPES = Path(__file__).parents[2] / "recipes"
-IMAGES = 1_281_167
-
-
-@cache
-def recipe(name: str) -> Recipe:
-    import_parts()
-    return check(read(RECIPES / f"{name}.yaml", []))
-
-
-def steps_per_epoch(name: str) -> int:
-    return IMAGES // recipe(name).train.global_batch_size
+from tests.recipe.imagenet import NAMES, recipe, steps_per_epoch
 
 
 def rate(name: str) -> Any:
@@ -153,6 +137,7 @@ def rand_augment(magnitude: int) -> dict[str, Any]:
 PIXELS = {"type": "RandomErasing", "p": 0.25, "scale": [0.02, 1 / 3], "ratio": [0.3, 10 / 3], "value": "random"}
 # recipe: augmentation after crop and flip, (Mixup, CutMix), (side of training, of evaluation), crop ratio, repeats, batch, epochs
 DATA = {
+    "imagenet_r50": ([], (), (224, None, 0.875), 1, (1024, 90)),
     "imagenet_r50_tv2": (
         [{"type": "TrivialAugmentWide", "interpolation": "bilinear"}, {"type": "RandomErasing", "p": 0.1}],
         (0.2, 1.0),
@@ -201,6 +186,7 @@ def test_data_and_length(name: str) -> None:
 
 # recipe: weight decay, and what has none: parts of names, and everything of one dimension
 DECAY = {
+    "imagenet_r50": (1e-4, (), False),
     "imagenet_r50_tv2": (2e-5, ("bn", "downsample.1."), False),
     "imagenet_r50_rsb_a3": (0.02, (), True),
     "imagenet_r50_rsb_a2": (0.02, (), True),
@@ -245,13 +231,6 @@ def test_big_vision_vit() -> None:
     assert sum(weight.numel() for weight in model.parameters() if weight.requires_grad) == expected
 
 
-def test_torchvisions_average() -> None:
-    """Its decay is given for another batch and length, see references/classification/train.py."""
-    average = recipe("imagenet_r50_tv2").train.ema
-    assert average.decay == pytest.approx(1 - (1 - 0.99998) * 1024 * 32 / 600, rel=1e-9)
-    assert (average.every_steps, average.start_epoch, average.buffers) == (32, 5, "average")
-
-
 STARTS = {"imagenet_deit_small": "trunc_normal", "imagenet_swin_tiny": "trunc_normal"}
 STARTS |= {"imagenet_vit_h14_zero": "xavier_uniform", "imagenet_vit_s16": "xavier_uniform"}
 
@@ -268,3 +247,9 @@ def test_rsb_loss_is_timms_mean_over_images_and_classes(name: str) -> None:
     head = HEADS.build({**recipe(name).model.head, "in_channels": 8})
     theirs = BinaryCrossEntropy(smoothing=0.0, target_threshold=0.2)(scores, target)
     torch.testing.assert_close(sum(head.losses(scores, target).values()), theirs)
+
+
+def test_every_recipe_is_held_against_its_source() -> None:
+    ffcv = {name for name, *_ in FFCV}  # test_ffcv has all of these
+    for table in (BY_EPOCH | BY_STEP, DATA.keys() | {"imagenet_vit_s16"}, DECAY):
+        assert ffcv | set(table) == NAMES

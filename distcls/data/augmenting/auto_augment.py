@@ -5,7 +5,7 @@ from typing import Literal
 
 import numpy as np
 
-from distcls.data.augmenting.augment import Draws
+from distcls.data.augmenting.draws import Draws
 from distcls.data.augmenting.pixels import IDENTITY, Fill, Interpolation, Layer, PixelTransform
 from distcls.data.augmenting.strengths import ENHANCE, WARPS, Strengths, TimmIncreasing
 from distcls.errors import ArgumentError

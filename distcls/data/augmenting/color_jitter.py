@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from distcls.data.augmenting.augment import Draws
+from distcls.data.augmenting.draws import Draws
 from distcls.data.augmenting.pixels import IDENTITY, Layer, PixelTransform
 from distcls.errors import ArgumentError
 from distcls.registry import TRANSFORMS

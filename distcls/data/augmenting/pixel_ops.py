@@ -67,9 +67,8 @@ def hue(images: Tensor, turn: Tensor) -> Tensor:
     angle = (sextant / 6 + 1) % 1
     angle = (angle + _each(turn)) % 1 * 6
     # Channel by channel, see Smith 1978: `distance` from the sextants where the channel is largest.
-    offset = torch.arange(5, 0, -2, dtype=x.dtype, device=x.device).view(
-        1, 3, 1, 1
-    )  # made there: nothing is waited for
+    # Made on the device: nothing is waited for.
+    offset = torch.arange(5, 0, -2, dtype=x.dtype, device=x.device).view(1, 3, 1, 1)
     distance = (offset + angle) % 6
     result = value - span * torch.minimum(distance, 4 - distance).clamp_(0, 1)
     return (result * 255.999).floor_().clamp_(0, 255)

@@ -14,9 +14,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from distcls.data.augmenting.augment import Draws, OnDevice, Transform
+from distcls.data.augmenting.draws import Draws
 from distcls.data.augmenting.pixel_ops import OPS, WARP, warp
 from distcls.data.augmenting.random_erasing import RandomErasing, to_device
+from distcls.data.augmenting.windows import OnDevice, Transform
 
 IDENTITY = "Identity"
 Interpolation = Literal["nearest", "bilinear", "bicubic"]

@@ -8,7 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from distcls.data.augmenting.augment import Draws, OnDevice
+from distcls.data.augmenting.draws import Draws
+from distcls.data.augmenting.windows import OnDevice
 from distcls.errors import ArgumentError
 from distcls.registry import TRANSFORMS
 
@@ -108,7 +109,7 @@ def _noise(keys: Tensor, shape: torch.Size) -> Tensor:
 
 
 def _mix(z: Tensor) -> Tensor:
-    """SplitMix64's finalizer on int64; augment.py has it in numpy."""
+    """SplitMix64's finalizer on int64; draws.py has it in numpy."""
     z = (z ^ ((z >> 30) & (2**34 - 1))) * _signed(0xBF58476D1CE4E5B9)
     z = (z ^ ((z >> 27) & (2**37 - 1))) * _signed(0x94D049BB133111EB)
     return z ^ ((z >> 31) & (2**33 - 1))

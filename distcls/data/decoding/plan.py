@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from distcls.data.augmenting.augment import Windows
+from distcls.data.augmenting.windows import Windows
 from distcls.data.beton.file_format import JPEG
 from distcls.data.decoding.interpolation import Interpolation
 

@@ -12,7 +12,8 @@ import numpy as np
 import torch
 from PIL import Image
 
-from distcls.data.augmenting.augment import RandomHorizontalFlip, RandomResizedCrop, Windows
+from distcls.data.augmenting.augment import RandomHorizontalFlip, RandomResizedCrop
+from distcls.data.augmenting.windows import Windows
 from distcls.data.beton.file_format import JPEG, RAW
 from distcls.data.dataset import BetonDataset
 from distcls.data.decoding.decode_cpu import decode_windows, pack_windows

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from distcls.data.augmenting.augment import OnDevice, Transform
 from distcls.data.augmenting.mix import Mix
+from distcls.data.augmenting.windows import OnDevice, Transform
 from distcls.data.dataset import BetonDataset
 from distcls.data.errors import DataError
 from distcls.data.inspecting.scan import decode_whole

@@ -20,10 +20,10 @@ from distcls.engine.checkpoints.store import CheckpointStore
 from distcls.engine.checkpoints.tensor_file import SaveFailed
 from distcls.engine.checkpoints.weights_writer import WeightsWriter
 from distcls.engine.job import Job
-from distcls.engine.metrics import Totals
 from distcls.engine.records.same_run import differences
 from distcls.engine.strategies.optimizer_state import once, restore_state, shards_of_state
 from distcls.engine.strategies.shards import other_names
+from distcls.engine.totals import Totals
 from distcls.errors import UserError
 
 

@@ -37,10 +37,8 @@ def flatten_state(obj: Any) -> tuple[dict[str, Tensor], Any]:
             return node if math.isfinite(node) else {"float": repr(float(node))}
         if isinstance(node, Tensor):
             name = where
-            while name in tensors or name in (
-                "",
-                "__metadata__",
-            ):  # keys with dots can meet; the second name is reserved
+            # Keys with dots can meet, and the second of these names is reserved.
+            while name in tensors or name in ("", "__metadata__"):
                 name += "'"
             tensors[name] = node
             return {"tensor": name, **_stride(node)}
@@ -83,7 +81,6 @@ def _stride(tensor: Tensor) -> dict[str, list[int]]:
     """The strides, where they are not row-major and the tensor fills its memory (a slice or an expanded tensor
     becomes row-major)."""
     row_major = torch.empty(tensor.shape, device="meta").stride()
-    preserved = torch.empty_like(
-        tensor, device="meta"
-    ).stride()  # torch keeps strides only of dense tensors without overlap
+    # torch keeps strides only of dense tensors without overlap.
+    preserved = torch.empty_like(tensor, device="meta").stride()
     return {"stride": list(tensor.stride())} if tensor.stride() == preserved != row_major else {}

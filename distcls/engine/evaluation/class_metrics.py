@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from distcls.engine.evaluation.class_scores import average_precision, calibration_error, precision_recall_f1
+from distcls.engine.ranks.collectives import gather_rows
 from distcls.engine.reduction import SumOverRanks
 from distcls.models.heads import ClsHead
 
@@ -124,9 +125,4 @@ class ClassMetrics:
         return self._from_all_ranks(scores)[order], self._from_all_ranks(truth)[order]
 
     def _from_all_ranks(self, batches: Sequence[Tensor]) -> Tensor:
-        own = torch.cat(list(batches))
-        if self._world_size == 1:
-            return own.cpu()
-        everyone = [torch.empty_like(own) for _ in range(self._world_size)]
-        torch.distributed.all_gather(everyone, own)
-        return torch.cat(everyone).cpu()
+        return gather_rows(torch.cat(list(batches)), self._world_size).cpu()

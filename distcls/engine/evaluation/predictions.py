@@ -11,6 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from distcls.engine.ranks.collectives import gather_rows
+
 WORST = 64  # images of highest loss that are kept
 GUESSES = 5  # classes that each of them is shown with
 SMALLEST = 1e-30  # of a probability, so that its logarithm is a number
@@ -104,11 +106,12 @@ class Predictions:
 
     def result(self) -> Predicted:
         """What the images added since `start` come to. The same on all ranks; every rank has to call it."""
-        worst = [_worst(row) for row in _highest(self._from_all_ranks(self._worst)).tolist() if row[0] > -torch.inf]
+        highest = _highest(gather_rows(self._worst, self._world_size)).tolist()
+        worst = [_worst(row) for row in highest if row[0] > -torch.inf]
         if self._multi_label:
-            counts = self._from_all_ranks(self._counts[None]).sum(0).cpu().numpy()
+            counts = gather_rows(self._counts[None], self._world_size).sum(0).cpu().numpy()
             return Predicted(None, counts, worst)
-        index, best = self._from_all_ranks(torch.cat(self._best)).cpu().numpy().T
+        index, best = gather_rows(torch.cat(self._best), self._world_size).cpu().numpy().T
         order = index.argsort()[(index < 0).sum() :]  # padding comes first
         return Predicted(best[order], None, worst)
 
@@ -119,13 +122,6 @@ class Predictions:
 
     def _decided(self, scores: Tensor) -> Tensor:
         return self._head.decide(scores) if hasattr(self._head, "decide") else scores >= 0.5
-
-    def _from_all_ranks(self, own: Tensor) -> Tensor:
-        if self._world_size == 1:
-            return own
-        everyone = [torch.empty_like(own) for _ in range(self._world_size)]
-        torch.distributed.all_gather(everyone, own)
-        return torch.cat(everyone)
 
 
 def _highest(rows: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""The few collectives of whole objects that the engine uses before training, and what must be the same on all ranks."""
+"""Whole objects and tensors of all ranks, on every rank; and what must be the same on all of them."""
 
 import socket
 from collections.abc import Callable, Iterator, Mapping
@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from accelerate.utils import broadcast_object_list, gather_object
+from torch import Tensor
 
 from distcls.engine.records.same_run import MISSING, differences
 from distcls.errors import UserError
@@ -16,6 +17,15 @@ from distcls.errors import UserError
 def gather(value: Any) -> list:
     """One JSON-able value from every rank, on every rank, in the order of ranks."""
     return gather_object([value])
+
+
+def gather_rows(own: Tensor, world_size: int) -> Tensor:
+    """The tensors (N, ...) of all ranks, which are of one shape, as (world_size * N, ...) in the order of ranks."""
+    if world_size == 1:
+        return own
+    everyone = [torch.empty_like(own) for _ in range(world_size)]
+    torch.distributed.all_gather(everyone, own)
+    return torch.cat(everyone)
 
 
 def broadcast(value: Any) -> Any:

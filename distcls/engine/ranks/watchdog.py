@@ -121,6 +121,11 @@ class Watchdog:
         return answers[0]
 
 
+def lost_unwatched(error: BaseException) -> RankLost:
+    """Before the first sign of life and after the last one nobody can say which rank it was."""
+    return RankLost(f"lost another rank ({reason(error)}). {REMEDY}", speaker=False, on_one_rank=True)
+
+
 def collective_timeout(timeout_s: float) -> timedelta:
     """When gloo's and NCCL's calls give up: after the watchdog, which can say which rank is missing."""
     return timedelta(seconds=1.1 * timeout_s + 10)

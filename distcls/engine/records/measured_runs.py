@@ -82,18 +82,22 @@ class MeasuredRuns:
 
     @classmethod
     def read(cls, path: Path) -> Self:
-        """Raises:
-        UserError: there is no such file, or it was not written by `write`.
+        """What `write` has written.
+
+        Raises:
+            UserError: there is no such file, or it was not written by `write`.
         """
         try:
             content = json.loads(path.read_bytes())
             runs = [MeasuredRun(**run) for run in content.pop("runs")]
             return cls(**content, runs=runs)
-        except OSError as error:
+        except FileNotFoundError as error:
             raise UserError(
-                f"{path}: {error.strerror}: measured runs of the recipe are written by `distcls recipe record RUN RUN "
-                f"-o {path}`, and another file is named with --against"
+                f"no measured runs of {path.stem}: there is no file {path}: write it by `distcls recipe record RUN RUN "
+                f"-o {path}` from finished runs of two seeds or more, or name another with --against"
             ) from error
+        except OSError as error:
+            raise UserError(f"{path} cannot be read: {error.strerror}") from error
         except (ValueError, TypeError, KeyError) as error:
             raise UserError(f"{path} holds no measured runs ({error}): write it by `distcls recipe record`") from error
 
@@ -103,8 +107,13 @@ class MeasuredRuns:
         replace_file(path, json.dumps(asdict(self), indent=1).encode() + b"\n")
 
     def refuse_another_recipe(self, folder: Path, recipe: Mapping[str, Any]) -> None:
-        """Raises:
-        UserError: the run of `recipe` learned something else.
+        """See that a run of `recipe` learned what these runs did.
+
+        Args:
+            folder: of the run, for the message.
+
+        Raises:
+            UserError: it did not.
         """
         lines = [
             f"  {key}: {show(was)} measured, {show(is_)} in the run"
@@ -112,7 +121,8 @@ class MeasuredRuns:
             if key not in OPEN
         ]
         if lines:
-            raise UserError("\n".join([f"{folder} is not a run of {self.name} as it was measured:", *lines]))
+            last = "expected the same settings; seed, paths and workers may differ, and what only changes speed"
+            raise UserError("\n".join([f"{folder} is not a run of {self.name} as it was measured:", *lines, last]))
 
     def bands(self) -> list[Band]:
         """At every epoch that all runs evaluated.
@@ -139,8 +149,9 @@ class MeasuredRuns:
 
 
 def sections(recipe: Mapping[str, Any]) -> dict[str, Any]:
-    """What of a recipe makes two runs the same run."""
-    return {key: recipe[key] for key in SECTIONS if key in recipe}
+    """What of a recipe makes two runs the same run, evaluated in the same way."""
+    found = {key: recipe[key] for key in SECTIONS if key in recipe}
+    return found | {"eval": {"tta": recipe.get("eval", {}).get("tta")}}
 
 
 def read_record(folder: Path) -> dict[str, Any]:

@@ -10,8 +10,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from distcls.engine.strategies.shards import Run, whole_run
-from distcls.engine.strategies.strategy import TorchStrategy
-from distcls.errors import UserError
+from distcls.engine.strategies.strategy import TorchStrategy, refuse_idle
 
 
 class DDP(TorchStrategy):
@@ -34,6 +33,19 @@ class DDP(TorchStrategy):
         warnings.filterwarnings("ignore", message="`broadcast_buffers` is deprecated", category=FutureWarning)
         self.model, self.optimizer = accelerator.prepare(classifier, self.torch_optimizer)
         self._trained = [(name, one) for name, one in classifier.named_parameters() if one.requires_grad]
+        if isinstance(self.model, DistributedDataParallel) and accelerator.num_processes > 2:
+            self._fix_buckets(self.model)
+
+    def _fix_buckets(self, model: DistributedDataParallel) -> None:
+        """A backward pass of zeros, so that the gradients lie in the same buckets in every step of every attempt.
+
+        DDP fills its buckets anew after its first backward pass, in the order in which the gradients came. From three
+        ranks on the order of additions depends on a gradient's place in its bucket: the first step of an attempt
+        that goes on would round differently from the same step of a run that nobody disturbed.
+        """
+        model.reducer.prepare_for_backward([])
+        torch.stack([parameter.sum() * 0 for _, parameter in self._trained]).sum().backward()
+        self.torch_optimizer.zero_grad()
 
     @contextmanager
     def micro_batch(self, *, last: bool) -> Iterator[None]:
@@ -51,14 +63,7 @@ class DDP(TorchStrategy):
                 gradient for ever, or fail in the next step.
         """
         if isinstance(self.model, DistributedDataParallel):
-            idle = [name for name, parameter in self._trained if parameter.grad is None]
-            if idle:
-                names = ", ".join(idle[:4]) + (", ..." if len(idle) > 4 else "")
-                raise UserError(
-                    f"{len(idle)} parameters had no part in the loss: {names}. On several ranks every parameter that "
-                    "is trained must have one in every step: take out the layers that are not used, or name them in "
-                    "model.freeze"
-                )
+            refuse_idle([name for name, one in self._trained if one.grad is None], "On several ranks")
         return super().update(measure=measure)
 
     def weights(self) -> list[tuple[Tensor, Run]]:

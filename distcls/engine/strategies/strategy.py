@@ -2,7 +2,7 @@
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
@@ -11,6 +11,7 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from distcls.engine.strategies.shards import Held, Run
+from distcls.errors import UserError
 
 
 class Strategy(ABC):
@@ -111,3 +112,13 @@ class TorchStrategy(Strategy):
         accelerator = self.accelerator
         assert accelerator.gradient_accumulation_steps == 1  # the loop accumulates, and divides the loss itself
         assert self.optimizer.optimizer is self.torch_optimizer
+
+
+def refuse_idle(names: Sequence[str], where: str) -> None:
+    """Raise a UserError if there are `names`, of parameters that are trained and had no part in the loss."""
+    if names:
+        listed = ", ".join(names[:4]) + (", ..." if len(names) > 4 else "")
+        raise UserError(
+            f"{len(names)} parameters had no part in the loss: {listed}. {where} every parameter that is trained must "
+            "have one in every step: take out the layers that are not used, or name them in model.freeze"
+        )

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from distcls.engine.strategies.deepspeed_config import deepspeed_config
 from distcls.engine.strategies.shards import Held, Run, whole_run
-from distcls.engine.strategies.strategy import Strategy
+from distcls.engine.strategies.strategy import Strategy, refuse_idle
 
 
 class ZeRO(Strategy):
@@ -66,6 +66,9 @@ class ZeRO(Strategy):
         )
         self.torch_optimizer = self.optimizer.optimizer
         self._names = {id(parameter): name for name, parameter in classifier.named_parameters()}
+        trained = [(name, one) for name, one in classifier.named_parameters() if one.requires_grad]
+        self._idle = {name for name, _ in trained}
+        self._watched = [one.register_hook(lambda _, name=name: self._idle.discard(name)) for name, one in trained]
 
     @contextmanager
     def micro_batch(self, *, last: bool) -> Iterator[None]:
@@ -80,6 +83,17 @@ class ZeRO(Strategy):
         self.model.backward(loss, scale_wrt_gas=False)
 
     def update(self, *, measure: bool) -> Tensor | None:
+        """See `Strategy.update`.
+
+        Raises:
+            UserError: in the first step, a parameter that is trained had no part in the loss. DeepSpeed keeps zeros for
+                its gradient, so that weight decay and momentum would change it, which no other strategy does.
+        """
+        if self._watched:
+            refuse_idle([name for name in self._names.values() if name in self._idle], f"Under zero{self.stage}")
+            for hook in self._watched:
+                hook.remove()
+            self._watched = []
         self.model.step()  # clips, steps and clears
         return self.model.get_global_grad_norm() if measure or self.config["gradient_clipping"] else None
 

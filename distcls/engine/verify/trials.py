@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from distcls.engine.verify.ranks import Ranks, run_state
+from distcls.engine.verify.processes import Processes, run_state
 from distcls.tracking.jsonl import read_rows
 
 KILL_WITHIN_STEPS = 2  # after the step that was drawn: in the middle of a step, of a save, of a row
@@ -31,7 +31,7 @@ class Trials:
         recipe: the file. overrides: KEY=VALUE, the user's and `shortened`'s.
         folder: where the run folders go.
         steps: of each run.
-        threads, cpu: see `Ranks`.
+        threads, cpu: see `Processes`.
         dice: draw the moments.
         say: told what is being done.
     """
@@ -49,8 +49,8 @@ class Trials:
     def whole(self, processes: int) -> Trial:
         trial = Trial(self.folder / f"whole_{processes}", processes, f"{_many(processes)}, undisturbed")
         began = time.monotonic()
-        with self._start(trial.run, processes) as ranks:
-            ranks.end("finished")
+        with self._start(trial.run, processes) as started:
+            started.end("finished")
         timed = [row["perf/step_ms"] for row in read_rows(trial.run) if "perf/step_ms" in row]
         self._step_s = statistics.median(timed) / 1000
         self.say(f"{trial.story}: {self.steps} steps, {time.monotonic() - began:.0f} s")
@@ -60,14 +60,14 @@ class Trials:
         """kill -9 at `kills` random moments, each followed by a new start; the last start ends the run."""
         run = self.folder / f"killed_{processes}"
         for moment in self._moments(kills):
-            with self._start(run, processes) as ranks:
-                if not ranks.wait_for_step(moment):
-                    ranks.end("finished")  # faster than the killer; anything else is an error
+            with self._start(run, processes) as started:
+                if not started.wait_for_step(moment):
+                    started.end("finished")  # faster than the killer; anything else is an error
                     break
                 time.sleep(self.dice.uniform(0, KILL_WITHIN_STEPS * self._step_s))
-                ranks.kill(self.dice)
-        with self._start(run, processes) as ranks:
-            ranks.end("finished")
+                started.kill(self.dice)
+        with self._start(run, processes) as started:
+            started.end("finished")
         hit = [one["status"] for one in run_state(run)["attempts"]].count("killed")
         return self._told(Trial(run, processes, f"{_many(processes)}, kill -9 {_times(hit)} and resumed"))
 
@@ -76,8 +76,8 @@ class Trials:
         run = self.folder / f"preempted_{processes}"
         (moment,) = self._moments(1)
         self._until(run, processes, moment)
-        with self._start(run, processes) as ranks:
-            ranks.end("finished")
+        with self._start(run, processes) as started:
+            started.end("finished")
         hit = [one["status"] for one in run_state(run)["attempts"]].count("preempted")
         return self._told(Trial(run, processes, f"{_many(processes)}, preempted {_times(hit)} and resumed"))
 
@@ -87,19 +87,19 @@ class Trials:
         share = self.steps / len(counts)  # each of them gets to train a part: it stops some steps after it is asked to
         for part, processes in enumerate(counts[:-1]):
             self._until(run, processes, round((part + self.dice.uniform(0.1, 0.5)) * share))
-        with self._start(run, counts[-1]) as ranks:
-            ranks.end("finished")
+        with self._start(run, counts[-1]) as started:
+            started.end("finished")
         seen = [one["world_size"] for one in run_state(run)["attempts"]]
         return self._told(Trial(run, 0, f"moved over {' -> '.join(map(str, seen))} processes"))
 
     def _until(self, run: Path, processes: int, moment: int) -> None:
-        with self._start(run, processes) as ranks:
-            if ranks.wait_for_step(moment):
-                ranks.ask_to_stop(self.dice)
-            ranks.end("preempted", "finished")
+        with self._start(run, processes) as started:
+            if started.wait_for_step(moment):
+                started.ask_to_stop(self.dice)
+            started.end("preempted", "finished")
 
-    def _start(self, run: Path, processes: int) -> Ranks:
-        return Ranks([str(self.recipe), *self.overrides], run, processes, threads=self.threads, cpu=self.cpu)
+    def _start(self, run: Path, processes: int) -> Processes:
+        return Processes([str(self.recipe), *self.overrides], run, processes, threads=self.threads, cpu=self.cpu)
 
     def _moments(self, number: int) -> list[int]:
         """Steps, in order, none so late that the run is over before it is disturbed."""

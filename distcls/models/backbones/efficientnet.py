@@ -10,14 +10,12 @@ from torch import Tensor, nn
 from distcls.models.backbones.arguments import check_choice
 from distcls.models.backbones.staged_backbone import StagedBackbone
 from distcls.models.common import (
-    NORM_LAYERS,
+    CONVOLUTIONAL,
     ConvModule,
     InvertedResidual,
     LinearResidual,
-    constant_init,
     drop_path_rates,
     init_layers,
-    kaiming_init,
     make_divisible,
 )
 from distcls.registry import BACKBONES
@@ -182,7 +180,7 @@ class EfficientNet(StagedBackbone):
         return [[layer] for layer in self.layers]
 
     def init_weights(self) -> None:
-        init_layers(self, {nn.Conv2d: kaiming_init, NORM_LAYERS: partial(constant_init, val=1.0)})
+        init_layers(self, CONVOLUTIONAL)
 
 
 def scaled_stages(runs: tuple[Run, ...], width_factor: float, depth_factor: float) -> list[list[Run]]:

@@ -1,20 +1,17 @@
 """MobileNetV2: inverted residuals with linear bottlenecks."""
 
 from collections.abc import Mapping
-from functools import partial
 from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
 from distcls.models.backbones.staged_backbone import StagedBackbone
 from distcls.models.common import (
-    NORM_LAYERS,
+    CONVOLUTIONAL,
     ConvModule,
     LinearResidual,
-    constant_init,
     init_layers,
     inverted_layers,
-    kaiming_init,
     make_divisible,
 )
 from distcls.registry import BACKBONES
@@ -122,4 +119,4 @@ class MobileNetV2(StagedBackbone):
         return [*([getattr(self, f"layer{i + 1}")] for i in range(len(self.arch_settings))), [self.conv2]]
 
     def init_weights(self) -> None:
-        init_layers(self, {nn.Conv2d: kaiming_init, NORM_LAYERS: partial(constant_init, val=1.0)})
+        init_layers(self, CONVOLUTIONAL)

@@ -8,12 +8,10 @@ from torch import nn
 from distcls.models.backbones.arguments import check_choice
 from distcls.models.backbones.staged_backbone import StagedBackbone
 from distcls.models.common import (
-    NORM_LAYERS,
+    CONVOLUTIONAL,
     ConvModule,
     InvertedResidual,
-    constant_init,
     init_layers,
-    kaiming_init,
 )
 from distcls.registry import BACKBONES
 
@@ -143,4 +141,4 @@ class MobileNetV3(StagedBackbone):
         return [layer for (layer,) in self.stage_layers()[: self.frozen_stages + 1]]
 
     def init_weights(self) -> None:
-        init_layers(self, {nn.Conv2d: kaiming_init, NORM_LAYERS: partial(constant_init, val=1.0)})
+        init_layers(self, CONVOLUTIONAL)

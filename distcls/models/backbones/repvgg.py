@@ -10,11 +10,9 @@ from distcls.models.backbones.arguments import check_per_stage, find_arch
 from distcls.models.backbones.repvgg_block import RepVGGBlock
 from distcls.models.backbones.staged_backbone import StagedBackbone
 from distcls.models.common import (
-    NORM_LAYERS,
+    CONVOLUTIONAL,
     ConvModule,
-    constant_init,
     init_layers,
-    kaiming_init,
 )
 from distcls.registry import BACKBONES
 
@@ -188,7 +186,7 @@ class RepVGG(StagedBackbone):
         return stages
 
     def init_weights(self) -> None:
-        init_layers(self, {nn.Conv2d: kaiming_init, NORM_LAYERS: partial(constant_init, val=1.0)})
+        init_layers(self, CONVOLUTIONAL)
 
     def switch_to_deploy(self) -> None:
         """Fold every block's branches into one convolution, in place: the same maps in eval mode, in less time.

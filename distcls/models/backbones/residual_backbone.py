@@ -1,6 +1,5 @@
 """ResidualBackbone: what ResNet's family and RegNet share beside their stages' widths."""
 
-from functools import partial
 from typing import Any
 
 from torch import nn
@@ -8,12 +7,11 @@ from torch import nn
 from distcls.models.backbones.res_layer import ResidualBlock
 from distcls.models.backbones.staged_backbone import StagedBackbone
 from distcls.models.common import (
-    NORM_LAYERS,
+    CONVOLUTIONAL,
     build_conv_layer,
     build_norm_layer,
     constant_init,
     init_layers,
-    kaiming_init,
 )
 
 
@@ -56,7 +54,7 @@ class ResidualBackbone(StagedBackbone):
         return [[stage] for stage in self.stages]
 
     def init_weights(self) -> None:
-        init_layers(self, {nn.Conv2d: kaiming_init, NORM_LAYERS: partial(constant_init, val=1.0)})
+        init_layers(self, CONVOLUTIONAL)
         if self.zero_init_residual:
             for block in self.modules():
                 if isinstance(block, ResidualBlock):

@@ -16,6 +16,7 @@ from distcls.models.common.norm import build_norm_layer
 from distcls.models.common.patch_embed import PatchEmbed, PatchMerging, pair
 from distcls.models.common.se_layer import SELayer
 from distcls.models.common.weight_init import (
+    CONVOLUTIONAL,
     NORM_LAYERS,
     LinearInit,
     constant_init,
@@ -29,6 +30,7 @@ from distcls.models.common.weight_init import (
 )
 
 __all__ = [
+    "CONVOLUTIONAL",
     "FFN",
     "NORM_LAYERS",
     "BaseModule",

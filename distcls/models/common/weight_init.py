@@ -1,6 +1,7 @@
 """Initial weights by layer: the functions that mmcv and mmengine name, and the walk that applies them to a part."""
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, Literal
 
 from torch import Tensor, nn
@@ -22,7 +23,7 @@ def init_layers(part: nn.Module, rules: Rules) -> None:
     it, so that no layer is initialised twice.
 
     Example:
-        init_layers(self, {nn.Conv2d: kaiming_init, NORM_LAYERS: partial(constant_init, val=1.0)})
+        init_layers(self, {nn.Conv2d: kaiming_init, nn.Linear: partial(normal_init, std=0.01)})
     """
     for child in part.children():
         initialise_itself = getattr(child, "init_weights", None)
@@ -105,3 +106,7 @@ def _fill(module: nn.Module, draw: Callable[[Tensor], Tensor], bias: float) -> N
         draw(weight)
     if isinstance(getattr(module, "bias", None), Tensor):
         nn.init.constant_(module.bias, bias)  # type: ignore[arg-type]
+
+
+#: How most convolutional networks start, as in MMPretrain.
+CONVOLUTIONAL: Rules = {nn.Conv2d: kaiming_init, NORM_LAYERS: partial(constant_init, val=1.0)}

@@ -3,14 +3,9 @@ import pytest
 import torch
 from torchvision.transforms import v2
 
-from distcls.data.augmenting.augment import (
-    Draws,
-    RandomCrop,
-    RandomHorizontalFlip,
-    RandomResizedCrop,
-    Windows,
-    draw_windows,
-)
+from distcls.data.augmenting.augment import RandomCrop, RandomHorizontalFlip, RandomResizedCrop
+from distcls.data.augmenting.draws import Draws
+from distcls.data.augmenting.windows import Windows, draw_windows
 from distcls.data.errors import DataError
 from distcls.errors import UserError
 

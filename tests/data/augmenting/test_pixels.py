@@ -5,9 +5,10 @@ import pytest
 import torch
 from torchvision.transforms import v2
 
-from distcls.data.augmenting.augment import Draws, RandomHorizontalFlip, RandomResizedCrop
+from distcls.data.augmenting.augment import RandomHorizontalFlip, RandomResizedCrop
 from distcls.data.augmenting.auto_augment import AutoAugment, RandAugment, TrivialAugmentWide
 from distcls.data.augmenting.color_jitter import ColorJitter, ThreeAugment
+from distcls.data.augmenting.draws import Draws
 from distcls.data.augmenting.pixels import PixelStage, apply_layers
 from distcls.data.augmenting.random_erasing import RandomErasing
 from distcls.errors import UserError

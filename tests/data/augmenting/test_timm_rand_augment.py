@@ -9,8 +9,8 @@ import torch
 from PIL import Image, ImageOps
 from timm.data.auto_augment import AugmentOp, rand_augment_transform
 
-from distcls.data.augmenting.augment import Draws
 from distcls.data.augmenting.auto_augment import RandAugment
+from distcls.data.augmenting.draws import Draws
 from distcls.data.augmenting.pixels import apply_layers
 from distcls.data.augmenting.strengths import ENHANCE, TimmIncreasing
 

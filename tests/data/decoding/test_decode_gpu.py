@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from distcls.data.augmenting.augment import RandomCrop, RandomHorizontalFlip, RandomResizedCrop, in_share
+from distcls.data.augmenting.augment import RandomCrop, RandomHorizontalFlip, RandomResizedCrop
+from distcls.data.augmenting.draws import in_share
 from distcls.data.beton.file_format import JPEG
 from distcls.data.converting.convert import convert
 from distcls.data.dataset import BetonDataset

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from distcls.data.augmenting.augment import RandomHorizontalFlip, RandomResizedCrop, Windows, draw_windows
+from distcls.data.augmenting.augment import RandomHorizontalFlip, RandomResizedCrop
+from distcls.data.augmenting.windows import Windows, draw_windows
 from distcls.data.decoding.resize_plain import resize_plainly
 from distcls.data.loader import EvalLoader
 from tests.data.decoding.test_packed import levels as packed_levels

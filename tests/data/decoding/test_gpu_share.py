@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from distcls.data.augmenting.augment import in_share
+from distcls.data.augmenting.draws import in_share
 from distcls.data.beton.file_format import JPEG
 from distcls.data.errors import DataError
 from distcls.engine.fit_ranks import check_device

@@ -127,6 +127,15 @@ def test_the_command_writes_a_page(tiny_recipe, tmp_path):
     ]  # fmt: skip
 
 
+def test_the_sheet_is_resized_as_the_recipe_says(tiny_recipe, tmp_path):
+    def sheet(interpolation):
+        out = tmp_path / "sheet.png"
+        assert browse(tiny_recipe, out, f"data.interpolation={interpolation}").exit_code == 0
+        return out.read_bytes()
+
+    assert sheet("ffcv_area") != sheet("bilinear")
+
+
 def test_the_sheet_follows_a_resolution_schedule(tiny_recipe, tmp_path):
     def sheet(epoch, resolution):
         out = tmp_path / "sheet.png"

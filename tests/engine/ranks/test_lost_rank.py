@@ -50,6 +50,18 @@ def test_rank_0_is_killed_and_the_survivor_says_so_in_run_json(tiny_recipe, tmp_
     assert run["attempts"][0]["message"].endswith("the same command goes on from the last checkpoint")
 
 
+def test_a_rank_that_is_gone_before_there_are_signs_of_life_is_one_line(tiny_recipe, tmp_path):
+    (tmp_path / "gone.py").write_text(
+        "import os\nfrom distcls.engine.ranks import collectives\n"
+        "if os.environ['RANK'] == '0':\n    collectives.on_rank_zero = lambda *_: os._exit(1)\n"
+    )
+    tiny_recipe.write_text("plugins: [./gone.py]\n" + tiny_recipe.read_text())
+    _, output = finish(start(TORCHRUN, tiny_recipe))
+    assert error_line(output).startswith(f"error: rank 1 on {os.uname().nodename}: lost another rank (")
+    assert error_line(output).endswith("; the same command goes on from the last checkpoint")
+    assert "Traceback (most recent call last):\n  File" not in output.split("elastic")[0]
+
+
 def test_a_rank_that_is_stopped_is_named_in_a_warning_then_in_the_error(tiny_recipe, tmp_path):
     process = start(TORCHRUN, tiny_recipe, *ENDLESS)
     stopped = trained(tmp_path / "run", process, 1)

@@ -1,4 +1,4 @@
-"""Started by test_resumes.py on two ranks: a run of every strategy, saved half-way and gone on with by a model and an
+"""Started by test_resumes.py on three ranks: a run of every strategy, saved half-way and gone on with by a model and an
 optimizer that are built anew, from other first weights."""
 
 import copy
@@ -13,11 +13,11 @@ from torch import nn
 
 from distcls.engine.checkpoints.snapshot import Progress, Snapshots
 from distcls.engine.checkpoints.store import CheckpointStore
-from distcls.engine.metrics import Totals
 from distcls.engine.ranks import collectives
 from distcls.engine.strategies.accelerator import make_accelerator
 from distcls.engine.strategies.buffers import running_statistics
 from distcls.engine.strategies.choose import make_strategy
+from distcls.engine.totals import Totals
 from distcls.optim.ema import Ema
 from distcls.optim.optimizers import SGD, AdamW
 from tests.engine.strategies.small_model import SmallModel
@@ -30,7 +30,7 @@ OPTIMIZERS = {
     "amsgrad": lambda model: AdamW(model, lr=0.01, amsgrad=True, weight_decay=0.1, paramwise_cfg=NORMS),
 }
 NORMS = {"norm_decay_mult": 0.0}  # two groups
-BATCH, PARTS, HALF, CLIP = 32, 2, 3, 0.75  # images of all ranks and parts, micro-batches of a rank, updates to the save
+BATCH, PARTS, HALF, CLIP = 48, 2, 3, 0.7  # images of all ranks and parts, micro-batches of a rank, updates to the save
 
 
 class Block(nn.Module):

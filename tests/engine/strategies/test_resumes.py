@@ -1,4 +1,7 @@
-"""Every strategy with every optimizer goes on bit for bit, two ranks each, and takes over another strategy's run."""
+"""Every strategy with every optimizer goes on bit for bit, three ranks each, and takes over another strategy's run.
+
+Three, because two add up to the same in whatever order.
+"""
 
 import json
 import sys
@@ -10,12 +13,12 @@ from tests.engine.launching import launch
 from tests.engine.strategies.resumes import CLIP, OPTIMIZERS, STRATEGIES
 
 WORKER = str(Path(__file__).with_name("resumes.py"))
-TWO = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+THREE = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "3"]
 
 
 @pytest.fixture(scope="module")
 def report(tmp_path_factory):
-    code, output = launch([*TWO, WORKER], tmp_path_factory.mktemp("resumes"), timeout=600)
+    code, output = launch([*THREE, WORKER], tmp_path_factory.mktemp("resumes"), timeout=600)
     assert code == 0, output
     [line] = [line for line in output.splitlines() if line.startswith("REPORT ")]
     return json.loads(line.removeprefix("REPORT "))

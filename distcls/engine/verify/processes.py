@@ -25,7 +25,7 @@ LAST_LINES = 12
 GRACE_S = 60.0
 
 
-class Ranks:
+class Processes:
     """One attempt at a run: its processes, from start to end.
 
     Args:
@@ -58,7 +58,7 @@ class Ranks:
                     subprocess.Popen(arguments, env={**kept, **ranks}, stdout=log, stderr=log, stdin=subprocess.DEVNULL)
                 )
 
-    def __enter__(self) -> "Ranks":
+    def __enter__(self) -> "Processes":
         return self
 
     def __exit__(self, *_: object) -> None:
