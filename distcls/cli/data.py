@@ -29,7 +29,7 @@ def info(path: Annotated[Path, typer.Argument(metavar="PATH", help="A .beton.")]
         ("mean", "{:.4f} {:.4f} {:.4f} (RGB, scale 0..1)".format(*about.mean)),
         ("std", "{:.4f} {:.4f} {:.4f}".format(*about.std)),
         ("written", ", ".join(f"{key} {value}" for key, value in about.write.items() if value is not None)),
-        ("from", f"{about.source['path']} ({about.source['kind']})"),
+        ("from", f"{about.source.get('path')} ({about.source.get('kind')})"),
         ("versions", ", ".join(f"{key} {value}" for key, value in about.versions.items())),
         ("fingerprint", about.fingerprint),
         ("classes", f"{dataset.num_classes}{', any number of them per image' if dataset.multi_label else ''}"),

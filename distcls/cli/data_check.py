@@ -14,7 +14,9 @@ def check(
     other: Annotated[
         Path | None, typer.Argument(metavar="OTHER", help="A second one that may share no image with it.")
     ] = None,
-    workers: Annotated[int | None, typer.Option(help="Threads. Default: the cores this process may use.")] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Threads. Default: the cores this process may use.")
+    ] = None,
 ) -> None:
     """Check structure, sidecar, labels and every image; of two files also what they share. Status 1 on a fault."""
     from distcls.data.inspecting.check import FileCheck, Finding

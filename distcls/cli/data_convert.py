@@ -1,6 +1,7 @@
 """`distcls data convert`: images on disk become .beton files."""
 
 import re
+import warnings
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -67,11 +68,14 @@ def convert(
     shuffle: Annotated[
         bool, typer.Option("--shuffle", help="Write the images in a random order, the same each time.")
     ] = False,
-    workers: Annotated[int | None, typer.Option(help="Processes. Default: the cores this process may use.")] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Processes. Default: the cores this process may use.")
+    ] = None,
 ) -> None:
     """Write a .beton and its sidecar (class names, statistics) from images on disk."""
     from distcls.data.converting.convert import convert as to_file
     from distcls.data.converting.held_out import part_of
+    from distcls.data.converting.image_files import printable
     from distcls.data.converting.shards import convert_shards, shards_for
     from distcls.data.converting.sources import Source, open_source
     from distcls.data.converting.subset import Subset
@@ -80,7 +84,9 @@ def convert(
     if shards is not None and shard_size is not None:
         raise UserError("--shards and --shard-size: expected one of them")
     size = None if shard_size is None else bytes_of(shard_size)
-    origin = str(source.resolve())
+    # Of images that are merely large, and of what is in them beside the pixels.
+    warnings.filterwarnings("ignore", module=r"PIL\.")
+    origin = printable(source.resolve())
     if val_share is None:
         images: Source = open_source(source, source_type, split, dataset, image_root, classes)
     else:

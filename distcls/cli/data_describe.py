@@ -19,7 +19,9 @@ def describe(
     multi_label: Annotated[
         bool, typer.Option("--multi-label", help="Its int fields hold one bit per class, as `convert` writes them.")
     ] = False,
-    workers: Annotated[int | None, typer.Option(help="Threads. Default: the cores this process may use.")] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Threads. Default: the cores this process may use.")
+    ] = None,
 ) -> None:
     """Write the sidecar (class names, statistics, fingerprint) of a .beton that another program wrote."""
     from distcls.data.beton.file_format import read_samples

@@ -55,8 +55,8 @@ def test_shards_are_one_data_set(raw, tmp_path):
     assert both.place_of(999) == f"{raw.paths[0]}: sample 999"
     assert both.place_of(1000) == f"{tmp_path / 'b.beton'}: sample 0"
     assert both.mean == pytest.approx((np.array(raw.mean) * 1000 + 50 * 200 / 255) / 1050, abs=1e-6)
-    # of images of one colour the deviation is one grey level
-    square = (np.array(raw.std) ** 2 + np.array(raw.mean) ** 2) * 1000 + 50 * ((200 / 255) ** 2 + 1 / 255**2)
+    one_colour = (200 / 255) ** 2 + 1 / 255**2  # whose standard deviation is one grey level, see sidecar.deviation
+    square = (np.array(raw.std) ** 2 + np.array(raw.mean) ** 2) * 1000 + 50 * one_colour
     assert both.std == pytest.approx(np.sqrt(square / 1050 - np.array(both.mean) ** 2), abs=1e-6)
     assert both.fingerprint != raw.fingerprint
 

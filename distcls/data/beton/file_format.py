@@ -106,8 +106,9 @@ def read_words(path: Path, file: np.ndarray) -> np.ndarray:
 
 def _file_size(path: Path) -> int:
     if not path.is_file():
+        what = "not a regular file" if path.exists() else "no such file"
         raise DataError(
-            f"{path}: no such file. Write it from your images with `distcls data convert SOURCE {path}` "
+            f"{path}: {what}. Write it from your images with `distcls data convert SOURCE {path}` "
             "(`distcls data convert --help` lists the sources)."
         )
     size = path.stat().st_size

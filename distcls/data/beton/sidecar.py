@@ -3,18 +3,22 @@
 import hashlib
 import json
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from distcls.data.errors import DataError
+
+_Finite = Annotated[float, Field(allow_inf_nan=False)]
+_Three = Field(min_length=3, max_length=3)
 
 
 class Sizes(BaseModel):
     """Image sizes in pixels as stored, each a list of minimum, median and maximum."""
 
-    height: list[int]
-    width: list[int]
+    height: Annotated[list[int], _Three]
+    width: Annotated[list[int], _Three]
 
     @classmethod
     def of(cls, table: np.ndarray) -> "Sizes":
@@ -37,17 +41,23 @@ class Sidecar(BaseModel):
     fingerprint: str
     sha256: str | None = None
     samples: int
-    class_names: list[str]
-    class_counts: list[int]
+    class_names: Annotated[list[str], Field(min_length=1)]
+    class_counts: list[Annotated[int, Field(ge=0)]]
     multi_label: bool = False
-    mean: list[float]
-    std: list[float]
+    mean: Annotated[list[_Finite], _Three]
+    std: Annotated[list[Annotated[_Finite, Field(gt=0)]], _Three]
     sizes: Sizes
     bytes: int
     jpeg_samples: int
     write: dict[str, int | float | str | None]
     source: dict[str, int | float | str | None]
     versions: dict[str, str]
+
+    @model_validator(mode="after")
+    def _one_count_per_class(self) -> "Sidecar":
+        if len(self.class_counts) != len(self.class_names):
+            raise ValueError(f"got {len(self.class_counts)} class_counts for {len(self.class_names)} class_names")
+        return self
 
 
 def sidecar_path(beton: Path) -> Path:
@@ -92,12 +102,16 @@ def read_sidecar(beton: Path) -> Sidecar:
         f"Copy it from where {beton.name} came from; for a file of ffcv-imagenet write it with "
         f"`distcls data describe {beton} --class-names FILE`; or write both again with `distcls data convert`."
     )
+    if not path.is_file():
+        what = "not a regular file" if path.exists() else "no such file"
+        raise DataError(f"{path}: {what}: the class names and statistics of {beton} are in it. {again}")
     try:
-        return Sidecar.model_validate(json.loads(path.read_bytes()))
-    except FileNotFoundError:
-        raise DataError(f"{path}: no such file: the class names and statistics of {beton} are in it. {again}") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        content = json.loads(path.read_bytes())
+        json.dumps(content, ensure_ascii=False).encode()  # names with half a character cannot be printed
+    except (ValueError, RecursionError) as error:
         raise DataError(f"{path}: not JSON ({error}), expected the sidecar of {beton}. {again}") from None
+    try:
+        return Sidecar.model_validate(content)
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(map(str, first["loc"])) or "the whole"

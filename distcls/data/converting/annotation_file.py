@@ -2,14 +2,15 @@
 
 from pathlib import Path
 
-from distcls.data.converting.image_files import ImageFiles, read_lines, text_of
+from distcls.data.converting.image_files import ImageFiles, lines_of, read_lines, shortened
 from distcls.data.errors import DataError
 
 _MOST_CLASSES = 1_000_000  # each up to the largest number gets a name: beyond, it is an identifier or a slip
+_MOST_DIGITS = 100  # Python refuses to read thousands
 
 
 class AnnotationSource(ImageFiles):
-    """``sub/1.jpg 17`` a line; paths may hold spaces.
+    """``sub/1.jpg 17`` a line, with spaces or a tab between; paths may hold spaces.
 
     Args:
         path: the list.
@@ -18,20 +19,24 @@ class AnnotationSource(ImageFiles):
             names.
     """
 
+    listed = True
+
     def __init__(self, path: Path, image_root: Path | None = None, classes: Path | None = None) -> None:
         super().__init__(image_root or path.parent)
-        for number, line in enumerate(text_of(path).splitlines(), 1):
-            file, _, label = line.strip().rpartition(" ")
+        for number, line in enumerate(lines_of(path), 1):
             if not line.strip():
                 continue
+            *file, label = line.strip().rsplit(maxsplit=1)
             if not file or not label.isdecimal():
-                raise DataError(f"{path}:{number}: got {line!r}, expected the path of an image and its class number")
-            if int(label) >= _MOST_CLASSES:
                 raise DataError(
-                    f"{path}:{number}: got class number {label}, expected one below {_MOST_CLASSES}: "
+                    f"{path}:{number}: got {shortened(line)}, expected the path of an image and its class number"
+                )
+            if len(label) > _MOST_DIGITS or int(label) >= _MOST_CLASSES:
+                raise DataError(
+                    f"{path}:{number}: got class number {shortened(label)[1:-1]}, expected one below {_MOST_CLASSES}: "
                     "classes count from 0"
                 )
-            self.files.append((file.strip(), int(label)))
+            self.files.append((file[0], int(label)))
         if not self.files:
             raise DataError(f"{path}: lists no images")
         largest = max(label for _, label in self.files)

@@ -103,6 +103,8 @@ def check_target(out: Path, on_error: str) -> None:
         raise DataError(f"{out}: expected a name that ends in .beton")
     if on_error not in ON_ERROR:
         raise DataError(f"--on-error: got {on_error!r}, expected one of {', '.join(ON_ERROR)}")
+    if out.is_dir():
+        raise DataError(f"{out}: is a folder, expected the name of the file to write")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -4,7 +4,7 @@ import hashlib
 
 import numpy as np
 
-from distcls.data.converting.image_files import ImageFiles
+from distcls.data.converting.image_files import ImageFiles, octets
 from distcls.data.converting.sources import Source
 from distcls.data.converting.subset import Subset
 from distcls.data.errors import DataError
@@ -32,7 +32,7 @@ def part_of(source: Source, part: str | None, val_share: float) -> Subset:
         classes.setdefault(0 if source.multi_label else label, []).append(index)
     chosen = np.zeros(len(source), bool)
     for indices in classes.values():
-        indices.sort(key=lambda index: hashlib.sha256(source.files[index][0].encode()).digest())
+        indices.sort(key=lambda index: hashlib.sha256(octets(source.files[index][0])).digest())
         most = len(indices) - 1
         chosen[indices[: min(max(round(val_share * len(indices)), 1), most)]] = True
     numbers = np.flatnonzero(chosen if part == "val" else ~chosen)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from distcls.data.beton.multi_hot import MOST_CLASSES
 from distcls.data.errors import DataError
@@ -24,6 +24,7 @@ class ImageFiles:
 
     small = False
     multi_label = False
+    listed = False  # by a list, which may mean another folder
     class_names: list[str]
 
     def __init__(self, root: Path) -> None:
@@ -39,17 +40,25 @@ class ImageFiles:
 
     @contextmanager
     def _open(self, index: int) -> Iterator[Image.Image]:
-        path = self.name_of(index)
+        path, name = self.root / self.files[index][0], self.name_of(index)
         try:
+            if not path.exists():
+                from_ = f": the list's paths start from {self.root}, or from --image-root" if self.listed else ""
+                raise DataError(f"{name}: no such file{from_}")
+            if not path.is_file():  # a pipe would be waited for
+                raise ValueError("is not a regular file")
             with Image.open(path) as image:
                 yield image
-        except FileNotFoundError as error:
-            raise DataError(f"{path}: no such file. Paths of a list begin at the list, or at --image-root.") from error
-        except (UnidentifiedImageError, Image.DecompressionBombError, OSError, SyntaxError, ValueError) as error:
-            raise DataError(f"{path}: cannot be read as an image: {error}. Mend it or move it away.") from error
+        except DataError:
+            raise
+        except Exception as error:  # damaged files make Pillow's decoders raise anything
+            text = getattr(error, "strerror", None) or str(error).rstrip(".") or type(error).__name__
+            if isinstance(error, Image.DecompressionBombError):
+                text = f"more than {2 * (Image.MAX_IMAGE_PIXELS or 0):,} pixels"
+            raise DataError(f"{name}: cannot be read as an image: {text}. Mend it or move it away.") from error
 
     def name_of(self, index: int) -> str:
-        return str(self.root / self.files[index][0])
+        return printable(self.root / self.files[index][0])
 
     def largest(self, indices: list[int] | None = None) -> int:
         """Reads every file's header, which also finds what is no image before the long work begins."""
@@ -65,7 +74,7 @@ class ImageFiles:
         """Over names and sizes; of some of them also over their labels."""
         digest = hashlib.sha256()
         for file, _ in self.files if indices is None else [self.files[index] for index in indices]:
-            digest.update(f"{file}\0{_bytes(self.root / file)}\n".encode())
+            digest.update(octets(f"{file}\0{_bytes(self.root / file)}\n"))
         for index in indices or ():
             digest.update(np.asarray(self.files[index][1], "<i4").tobytes())
         return digest.hexdigest()
@@ -78,6 +87,11 @@ class FolderSource(ImageFiles):
         super().__init__(root)
         self.class_names = sorted(entry.name for entry in root.iterdir() if entry.is_dir() and entry.name[0] != ".")
         for label, name in enumerate(self.class_names):
+            if printable(name) != name:
+                raise DataError(
+                    f"{printable(root / name)}: its name is not UTF-8, expected a class's name. Rename it, e.g. "
+                    f"`convmv -r -f latin1 -t utf-8 --notest {printable(root)}`"
+                )
             files = sorted(
                 str(file.relative_to(root))
                 for file in (root / name).rglob("*")
@@ -102,9 +116,14 @@ class CsvSource(ImageFiles):
             are those of the list, sorted.
     """
 
+    listed = True
+
     def __init__(self, path: Path, image_root: Path | None = None, classes: Path | None = None) -> None:
         super().__init__(image_root or path.parent)
-        rows = self._read(path)
+        try:
+            rows = self._read(path)
+        except csv.Error as error:
+            raise DataError(f"{path}: is no list of comma-separated values: {error}. Is a quote left open?") from error
         named = {name for _, _, names in rows for name in names}
         self.class_names = read_lines(classes) if classes else sorted(named)
         number = {name: label for label, name in enumerate(self.class_names)}
@@ -124,8 +143,8 @@ class CsvSource(ImageFiles):
         header = [name.strip() for name in next(table, [])]
         if header not in (["path", "labels"], ["path", "label"]):
             raise DataError(
-                f"{path}:1: got the header {','.join(header)!r}, expected 'path,labels' (any number of labels, "
-                "separated by semicolons) or 'path,label'"
+                f"{path}:1: got the header {shortened(','.join(header))}, expected 'path,labels' (any number of "
+                "labels, separated by semicolons) or 'path,label'"
             )
         self.multi_label = header[1] == "labels"
         rows = []
@@ -133,7 +152,7 @@ class CsvSource(ImageFiles):
             names = row[1].split(";") if self.multi_label and len(row) == 2 else row[1:]
             names = [name.strip() for name in names if name.strip()]
             if len(row) != 2 or not (self.multi_label or len(names) == 1):
-                raise DataError(f"{path}:{table.line_num}: got {','.join(row)!r}, expected {','.join(header)}")
+                raise DataError(f"{path}:{table.line_num}: got {shortened(','.join(row))}, expected {','.join(header)}")
             rows.append((table.line_num, row[0], names))
         if not rows:
             raise DataError(f"{path}: lists no images")
@@ -155,6 +174,21 @@ def _rgb(image: Image.Image) -> np.ndarray:
     return np.repeat((values >> 8).astype(np.uint8)[..., None], 3, 2)
 
 
+def printable(name: str | Path) -> str:
+    """As it is, or with \\xe4 for a byte that is not UTF-8: file names may hold any."""
+    return octets(str(name)).decode(errors="backslashreplace")
+
+
+def octets(name: str) -> bytes:
+    """As the file system has them."""
+    return name.encode(errors="surrogateescape")
+
+
+def shortened(text: str) -> str:
+    """In quotes, for messages."""
+    return repr(text if len(text) < 80 else f"{text[:77]}...")
+
+
 def text_of(path: Path) -> str:
     """A list's text, without the mark that some programs put before it."""
     try:
@@ -164,6 +198,11 @@ def text_of(path: Path) -> str:
             f"{path}: is not UTF-8 text: got byte {error.object[error.start]:#04x} at {error.start}. Save it as UTF-8, "
             f"e.g. `iconv -f latin1 -t utf-8 {path.name}`"
         ) from error
+
+
+def lines_of(path: Path) -> list[str]:
+    """Ended as on any system; not where Unicode ends a line, for file names may hold that."""
+    return io.StringIO(text_of(path), newline=None).read().split("\n")
 
 
 def _bytes(path: Path) -> int | None:
@@ -180,7 +219,7 @@ def _multi_hot(labels: list[int], classes: int) -> np.ndarray:
 def read_lines(path: Path) -> list[str]:
     """Names, one a line and each once."""
     try:
-        names = [line.strip() for line in text_of(path).splitlines() if line.strip()]
+        names = [line.strip() for line in lines_of(path) if line.strip()]
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror}, expected a class a line") from error
     if len(set(names)) < len(names):

@@ -17,6 +17,8 @@ from distcls.registry import did_you_mean
 _DIGITS = [str(digit) for digit in range(10)]
 _FASHION = ["T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"]
 KINDS = ("folder", "csv", "list", "fashion-mnist", "mnist", "torchvision")
+# What the folders of a split are called.
+_SPLITS = {"train": ("train", "training"), "val": ("val", "valid", "validation"), "test": ("test", "testing")}
 
 
 class Source(Protocol):
@@ -67,6 +69,11 @@ def open_source(
         raise DataError(f"{path}: no such folder, expected the images to convert")
     if kind == "auto":
         kind, dataset = _recognise(path, dataset)
+    if (kind in ("csv", "list")) != path.is_file():
+        raise DataError(
+            f"{path}: is a {'file' if path.is_file() else 'folder'}, but read as {kind}: expected a folder of images, "
+            "or a list named .csv or .txt (or of any name, with --source-type csv or list)"
+        )
     if kind == "csv":
         return CsvSource(path, image_root, classes)
     if kind == "list":
@@ -106,13 +113,15 @@ def _recognise(path: Path, dataset: str | None) -> tuple[str, str | None]:
 def _folder_of(path: Path, split: str | None) -> Path:
     """Where the classes' folders are: the images of train and val must not become one set, or two classes."""
     if split is not None:
-        if not (path / split).is_dir():
-            raise DataError(f"--split {split}: {path} has no folder {split}: name the folder of the classes' folders")
-        return path / split
-    splits = sorted(entry.name for entry in path.iterdir() if entry.is_dir() and entry.name[0] != ".")
-    if splits and set(splits) <= {"train", "val", "test"}:
+        for name in _SPLITS.get(split, (split,)):
+            if (path / name).is_dir():
+                return path / name
+        raise DataError(f"--split {split}: {path} has no folder {split}: name the folder of the classes' folders")
+    folders = sorted(entry.name for entry in path.iterdir() if entry.is_dir() and entry.name[0] != ".")
+    found = [split for split, names in _SPLITS.items() if set(names) & set(folders)]
+    if folders and set(folders) <= {name for names in _SPLITS.values() for name in names}:
         raise DataError(
-            f"{path}: holds the folders {', '.join(splits)}, not classes: add --split {splits[-1]}, without --val-share"
+            f"{path}: holds the folders {', '.join(folders)}, not classes: add --split {found[0]}, without --val-share"
         )
     return path
 
@@ -196,10 +205,13 @@ class TorchvisionSource:
         choice: dict[str, Any] = {"train": split == "train"} if "train" in arguments else {}
         if "split" in arguments:
             choice = {"split": split}
+        if "download" in arguments:  # some would by default
+            choice["download"] = False
         try:
             self._set = maker(str(root), **choice)
-        except (RuntimeError, ValueError, OSError) as error:
-            raise DataError(f"{root}: torchvision's {dataset} cannot read its {split} split there: {error}") from error
+        except Exception as error:  # what is missing, or damaged, each of them finds out in its own way
+            text = str(error).strip().partition("\n")[0] or type(error).__name__
+            raise DataError(f"{root}: torchvision's {dataset} cannot read its {split} split there: {text}") from error
         self._name = f"torchvision {dataset} {split}"
         labels = getattr(self._set, "targets", getattr(self._set, "labels", None))
         names_of_set = getattr(self._set, "classes", None)

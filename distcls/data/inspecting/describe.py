@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -20,18 +21,20 @@ def read_class_names(path: Path) -> list[str]:
     Raises:
         DataError: the file cannot be read, or a name is there twice.
     """
+    if path.exists() and not path.is_file():
+        raise DataError(f"{path}: not a regular file, expected a class name a line, or a JSON list")
     try:
         text = path.read_text(encoding="utf-8")
         names = (
             json.loads(text) if path.suffix == ".json" else [line.strip() for line in text.splitlines() if line.strip()]
         )
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise DataError(f"{path}: cannot be read ({error}), expected a class name a line, or a JSON list") from error
     if not names or not isinstance(names, list) or not all(isinstance(name, str) and name for name in names):
         raise DataError(f"{path}: expected a class name a line, or a JSON list of names")
-    twice = [name for number, name in enumerate(names) if name in names[:number]]
-    if twice:
-        raise DataError(f"{path}: class {twice[0]!r} is there twice")
+    twice, times = Counter(names).most_common(1)[0]
+    if times > 1:
+        raise DataError(f"{path}: class {twice!r} is there twice")
     return names
 
 
