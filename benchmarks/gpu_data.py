@@ -1,12 +1,14 @@
-"""The loader on a GPU: alone, and feeding a compiled fp16 ResNet-50, as a share of what a resident batch reaches.
+"""The loader on a GPU: alone, and feeding ResNet-50 in fp16 by CUDA graphs, as a share of what a resident batch gives.
 
     python benchmarks/gpu_data.py [--workers 16] [--batch 512] [--seconds 10] [--resolutions 224 160] [--decode-share 0]
+        [--interpolation bilinear] [--cases raw jpeg] [--no-training]
 
-Makes its own .beton files (raw 256x341, JPEG 375x500 q90) in a temporary folder. Prints a table and writes
-benchmarks/results/data_gpu.json. Takes about six minutes, of which compiling is two.
+Makes its own .beton files (raw 256x341, JPEG 375x500 q90) in a temporary folder. Prints a table and writes its rows, as
+they come, to --out. On a CPU, to see that it runs: --batch 4 --images 16 --seconds 0 --resolutions 32 --depth 18.
 """
 
 import argparse
+import gc
 import json
 import os
 import tempfile
@@ -17,7 +19,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 import torch
-import torchvision
+from ceiling import DEVICE, HALF, MODES, resident, synchronize, training_step
 from made_up import MadeUp
 
 from distcls.data.augmenting.augment import RandomHorizontalFlip, RandomResizedCrop
@@ -26,8 +28,7 @@ from distcls.data.dataset import BetonDataset
 from distcls.data.decoding.jpeg_window import window_decoder
 from distcls.data.loader import TrainLoader
 
-CASES = {"raw 256x341": (256, 341, "raw"), "jpeg 375x500 q90": (375, 500, "jpg")}
-Step = Callable[[torch.Tensor, torch.Tensor], None]
+CASES = {"raw": ("raw 256x341", 256, 341, "raw"), "jpeg": ("jpeg 375x500 q90", 375, 500, "jpg")}
 
 
 @contextmanager
@@ -39,8 +40,9 @@ def batches(path: Path, resolution: int, options: argparse.Namespace) -> Iterato
         global_batch_size=options.batch,
         seed=0,
         workers=options.workers,
-        device="cuda",
-        dtype=torch.float16,
+        device=DEVICE,
+        dtype=HALF,
+        interpolation=options.interpolation,
         gpu_decode_share=options.decode_share,
     )
     with loader.stream(0, 10**9) as stream:
@@ -48,33 +50,15 @@ def batches(path: Path, resolution: int, options: argparse.Namespace) -> Iterato
     loader.close()
 
 
-def training_step() -> Step:
-    torch.backends.cudnn.benchmark = True
-    model = torchvision.models.resnet50().cuda().to(memory_format=torch.channels_last)
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, weight_decay=5e-5, fused=True)
-    scaler = torch.amp.GradScaler()
-    compiled = torch.compile(model)
-
-    def step(images: torch.Tensor, target: torch.Tensor) -> None:
-        optimizer.zero_grad(set_to_none=True)
-        with torch.autocast("cuda", torch.float16):
-            loss = torch.nn.functional.cross_entropy(compiled(images), target)
-        scaler.scale(loss).backward()
-        scaler.step(optimizer)
-        scaler.update()
-
-    return step
-
-
 def rate(work: Callable[[], int], seconds: float) -> dict[str, float]:
     """Images per second and CPU cores in use, after ten rounds of warm-up; the GPU has finished when time is taken."""
-    for _ in range(10):
+    for _ in range(10 if seconds else 1):
         work()
-    torch.cuda.synchronize()
+    synchronize()
     images, wall, cpu = 0, time.perf_counter(), time.process_time()
-    while time.perf_counter() - wall < seconds:
+    while not images or time.perf_counter() - wall < seconds:
         images += work()
-    torch.cuda.synchronize()
+    synchronize()
     wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
     return {"images_per_second": images / wall, "cpu_cores": cpu / wall, "cpu_us_per_image": cpu / images * 1e6}
 
@@ -87,18 +71,33 @@ def main() -> None:
     arguments.add_argument("--seconds", type=float, default=10)
     arguments.add_argument("--resolutions", type=int, nargs="+", default=[224, 160])
     arguments.add_argument("--decode-share", type=float, default=0.0, help="of the JPEGs: decoded by the GPU")
+    arguments.add_argument("--interpolation", default="bilinear")
+    arguments.add_argument("--cases", nargs="+", choices=CASES, default=list(CASES))
+    arguments.add_argument("--training", action=argparse.BooleanOptionalAction, default=True)
+    arguments.add_argument("--depth", type=int, default=50)
     arguments.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "data_gpu.json")
     options = arguments.parse_args()
+    torch.backends.cudnn.benchmark = True
 
+    machine = {
+        "device": torch.cuda.get_device_name() if DEVICE == "cuda" else "cpu",
+        "cores": len(os.sched_getaffinity(0)),
+        "jpeg": window_decoder().name,
+        **{package: version(package) for package in ("torch", "triton", "numba", "ffcv")},
+    }
     rows: dict[str, dict[str, float]] = {}
 
     def report(name: str, values: dict[str, float]) -> None:
         rows[name] = values
         print(f"{name:44}", "  ".join(f"{key} {value:9.2f}" for key, value in values.items()), flush=True)
+        found = {"machine": machine, "options": {**vars(options), "out": str(options.out)}, "rows": rows}
+        options.out.write_text(json.dumps(found, indent=1) + "\n")
 
     with tempfile.TemporaryDirectory() as folder:
-        files = {name: Path(folder) / f"{number}.beton" for number, name in enumerate(CASES)}
-        for name, (height, width, mode) in CASES.items():
+        files = {}
+        for case in options.cases:
+            name, height, width, mode = CASES[case]
+            files[name] = Path(folder) / f"{case}.beton"
             convert(MadeUp(options.images, height, width, small=False), files[name], write_mode=mode)
         for resolution in options.resolutions:
             for name, path in files.items():
@@ -107,40 +106,36 @@ def main() -> None:
                         f"{name}: loader alone @{resolution}",
                         rate(lambda s=stream: len(next(s).images), options.seconds),
                     )
-            torch._dynamo.reset()
-            step = training_step()
-            images = torch.randn(options.batch, 3, resolution, resolution, device="cuda", dtype=torch.float16)
-            images = images.to(memory_format=torch.channels_last)
-            target = torch.randint(0, 10, (options.batch,), device="cuda")
+            if options.training:
+                feed(files, resolution, options, report)
+                gc.collect()  # a graph holds its memory
 
-            def resident(step: Step = step, images: torch.Tensor = images, target: torch.Tensor = target) -> int:
-                step(images, target)
-                return len(images)
 
-            report(f"resident batch @{resolution}", rate(resident, options.seconds))
-            for name, path in files.items():
-                with batches(path, resolution, options) as stream:
+def feed(
+    files: dict[str, Path], resolution: int, options: argparse.Namespace, report: Callable[[str, dict], None]
+) -> None:
+    """Train on what the loader gives, beside a batch that stays on the GPU."""
+    graphs = MODES["graphs"]
+    step = training_step(graphs, resolution, options.batch, options.depth)
+    images, target = resident(graphs, resolution, options.batch)
 
-                    def fed(step: Step = step, stream: Iterator = stream) -> int:
-                        batch = next(stream)
-                        step(batch.images, batch.target)
-                        return len(batch.images)
+    def stay() -> int:
+        step(images, target)
+        return len(images)
 
-                    result = rate(fed, options.seconds)
-                ceiling = rate(resident, options.seconds)  # again, beside it: clocks drift
-                result["share_of_resident"] = result["images_per_second"] / ceiling["images_per_second"]
-                report(f"{name}: training @{resolution}", result)
-    machine = {
-        "gpu": torch.cuda.get_device_name(),
-        "cores": len(os.sched_getaffinity(0)),
-        "workers": options.workers,
-        "batch": options.batch,
-        "decode_share": options.decode_share,
-        "jpeg": window_decoder().name,
-        **{package: version(package) for package in ("torch", "triton", "numba", "ffcv")},
-    }
-    options.out.parent.mkdir(exist_ok=True)
-    options.out.write_text(json.dumps({"machine": machine, "rows": rows}, indent=1) + "\n")
+    report(f"resident batch @{resolution}", rate(stay, options.seconds))
+    for name, path in files.items():
+        with batches(path, resolution, options) as stream:
+
+            def fed(stream: Iterator = stream) -> int:
+                batch = next(stream)
+                step(batch.images, batch.target)
+                return len(batch.images)
+
+            result = rate(fed, options.seconds)
+        beside = rate(stay, options.seconds)  # again, beside it: clocks drift
+        result["share_of_resident"] = result["images_per_second"] / beside["images_per_second"]
+        report(f"{name}: training @{resolution}", result)
 
 
 if __name__ == "__main__":

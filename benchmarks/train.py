@@ -5,9 +5,9 @@
 
 The bare loop is the same classifier, optimizer, precision and compilation on one batch that never leaves the device:
 the ceiling of any trainer. The trainer runs with everything on: loading, augmentation, logging every 20 steps, a moving
-average (with --ema) and checkpoints. Its figure is the median of its own rows after the first 60 steps. On a CPU give a
-small model: --batch 32 --steps 60 --resolutions 64 --precision fp32 --mode eager --depth 18. Writes
-benchmarks/results/train_<device>.json.
+average (with --ema) and checkpoints. Its figure is the median of its own rows after --warm-up steps. On a CPU give a
+small model: --batch 32 --steps 100 --resolutions 64 --precision fp32 --mode eager --depth 18. Writes its rows, as they
+come, to --out.
 """
 
 import argparse
@@ -33,7 +33,6 @@ from distcls.tracking.jsonl import read_rows
 ROOT = Path(__file__).parents[1]
 IMAGES = {"raw": (256, 341, "raw"), "jpeg": (375, 500, "jpg")}
 FAR = 100_000.0  # epochs: no evaluation
-WARM_UP = 60  # steps; compilation and the first windows are in them
 RECIPE = """\
 model:
   backbone: {{type: ResNet, depth: {depth}, out_indices: [3]}}
@@ -58,7 +57,7 @@ def write_recipe(folder: Path, beton: Path, resolution: int, options: argparse.N
     values = {**vars(options), "compile": str(options.mode == "compile").lower()}
     values |= {"graphs": str(options.mode == "graphs").lower(), "val": beton, "evaluate": evaluate}
     if evaluate < FAR:  # as many images as ImageNet's validation set has
-        values["val"] = [str(beton)] * round(50_000 / options.images)
+        values["val"] = [str(beton)] * round(options.evaluated / options.images)
     recipe = folder / "recipe.yaml"
     recipe.write_text(RECIPE.format(**{**values, "beton": beton, "resolution": resolution}))
     return recipe
@@ -75,7 +74,7 @@ def trainer(
         command, check=True, stdout=subprocess.DEVNULL, env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     )
     rows = [row for row in read_rows(run) if "train/loss" in row]
-    steady = [row for row in rows if row["step"] > WARM_UP]
+    steady = [row for row in rows if row["step"] > options.warm_up]
     evaluations = [row["val/n"] / row["perf/eval_s"] for row in read_rows(run) if "perf/eval_s" in row]
     if evaluate < FAR:
         return {"images_per_second": statistics.median(evaluations[1:]), "evaluations": len(evaluations) - 1}
@@ -127,7 +126,7 @@ def resident(resolution: int, options: argparse.Namespace) -> dict[str, float]:
 
     steps(10)
     windows = []
-    for _ in range(max(2, (options.steps - WARM_UP) // 20)):
+    for _ in range(max(2, (options.steps - options.warm_up) // 20)):
         began = time.perf_counter()
         steps(20)
         windows.append(20 * options.batch / (time.perf_counter() - began))
@@ -141,26 +140,32 @@ def main() -> None:
     arguments.add_argument("--steps", type=int, default=200)
     arguments.add_argument("--batch", type=int, default=512)
     arguments.add_argument("--images", type=int, default=5120)
+    arguments.add_argument("--warm-up", type=int, default=60, help="steps: compilation and the first windows")
+    arguments.add_argument("--evaluated", type=int, default=50_000, help="images of --evaluation")
     arguments.add_argument("--depth", type=int, default=50)
     arguments.add_argument("--precision", default="fp16")
     arguments.add_argument("--mode", choices=["eager", "graphs", "compile"], default="graphs")
     arguments.add_argument("--ffcv", action="store_true", help="beside a loop in the style of ffcv-imagenet; on a GPU")
-    arguments.add_argument("--evaluation", action="store_true", help="also evaluate 50,000 raw images")
+    arguments.add_argument("--evaluation", action="store_true", help="also evaluate raw images")
     arguments.add_argument("--ema", action="store_true", help="a further run with a moving average")
+    arguments.add_argument("--out", type=Path)
     options = arguments.parse_args()
 
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
     machine = {"device": device, "cores": len(os.sched_getaffinity(0))}
     machine |= {package: version(package) for package in ("torch", "accelerate", "numba", "ffcv")}
-    out = Path(__file__).parent / "results" / f"train_{'gpu' if torch.cuda.is_available() else 'cpu'}.json"
-    out.parent.mkdir(exist_ok=True)
+    default = Path(__file__).parent / "results" / f"train_{'gpu' if torch.cuda.is_available() else 'cpu'}.json"
+    out = options.out or default
     rows: dict[str, dict[str, float]] = {}
 
     def report(name: str, values: dict[str, float]) -> None:
         gc.collect()  # a graph holds its memory, which the next run needs
         torch.cuda.empty_cache()
         rows[name] = values
-        out.write_text(json.dumps({"machine": machine, "options": vars(options), "rows": rows}, indent=1) + "\n")
+        out.write_text(
+            json.dumps({"machine": machine, "options": {**vars(options), "out": str(out)}, "rows": rows}, indent=1)
+            + "\n"
+        )
         print(f"{name:34}", "  ".join(f"{key} {value:10.3f}" for key, value in values.items()), flush=True)
 
     with tempfile.TemporaryDirectory() as name:
@@ -173,7 +178,9 @@ def main() -> None:
             report(f"resident batch @{resolution}", ceiling)
             if options.ffcv:
                 cores = len(os.sched_getaffinity(0))
-                style = ffcv_style(folder / "jpeg.beton", resolution, options.batch, options.steps, WARM_UP, cores)
+                style = ffcv_style(
+                    folder / "jpeg.beton", resolution, options.batch, options.steps, options.warm_up, cores
+                )
                 report(f"ffcv-imagenet style, jpeg @{resolution}", style)
             for case in options.cases:
                 extras = [(), ("train.ema.decay=0.999",)] if options.ema else [()]

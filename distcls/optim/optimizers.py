@@ -10,7 +10,6 @@ from typing import Annotated, Any
 import torch
 from pydantic import Field
 from torch import nn
-from torch.distributed.tensor import DTensor
 
 from distcls.optim.param_groups import ParamwiseCfg, param_groups
 from distcls.registry import OPTIMIZERS
@@ -36,6 +35,8 @@ class SGD(torch.optim.SGD):
         nesterov: bool = False,
         paramwise_cfg: ParamwiseCfg | None = None,
     ) -> None:
+        from torch.distributed.tensor import DTensor  # takes half a second
+
         groups = param_groups(model, lr=lr, weight_decay=weight_decay, paramwise_cfg=paramwise_cfg)
         on_gpu = _on_gpu(model)
         # torch's fused kernel of Adam takes the shards of FSDP2, that of SGD (2.14) refuses them in the first step

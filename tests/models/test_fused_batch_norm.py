@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch import nn
 
+from distcls.models.backbones.resnet import ResNet
 from distcls.models.common.batch_norm import fused as fused_batch_norm
 from distcls.models.common.batch_norm.fused import norm_add_relu, norm_relu, norm_relu_pool, run_layers, shortcut_of
 
@@ -89,6 +90,30 @@ def test_evaluation_uses_the_running_statistics_and_moves_nothing(monkeypatch):
     for one, other in zip(got, expected, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-5)
     assert all(torch.equal(value, before[name]) for name, value in norm.state_dict().items())
+
+
+@on_gpu
+@pytest.mark.parametrize("with_cp", [False, True], ids=["kept", "computed again"])
+def test_a_network_learns_what_it_learns_of_plain_layers(with_cp, monkeypatch):
+    """Stem with pooling, shortcuts with and without a norm, results used twice; activations computed again or kept."""
+    found = []
+    for fused in (True, False):
+        monkeypatch.setattr(fused_batch_norm, "on_device", lambda _, fused=fused: fused)
+        torch.manual_seed(0)
+        model = ResNet(18, stem_channels=8, base_channels=8, num_stages=2, strides=(1, 2), dilations=(1, 1),
+                       out_indices=(0, 1), with_cp=with_cp, zero_init_residual=False).to(DEVICE)  # fmt: skip
+        model.to(memory_format=torch.channels_last)
+        images = torch.randn(3, 3, 18, 14).to(DEVICE).to(memory_format=torch.channels_last)
+        early, late = model(images)
+        assert type(late.grad_fn).__name__.startswith("_Fused") == fused or with_cp
+        (early.square().mean() + late.square().mean()).backward()
+        model.eval()
+        with torch.no_grad():
+            seen = model(images)[-1]
+        found.append([early, late, seen, *(one.grad for one in model.parameters()), *model.buffers()])
+    for one, other in zip(*found, strict=True):
+        one, other = one.detach().double(), other.detach().double()
+        assert (one - other).abs().max() <= 2e-5 * other.abs().max()
 
 
 @on_gpu
