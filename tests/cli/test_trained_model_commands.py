@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
+from accelerate.state import AcceleratorState
 from typer.testing import CliRunner
 
 import distcls
@@ -20,7 +21,11 @@ def run(tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("trained")
     recipe = folder / "tiny.yaml"
     recipe.write_text(TINY_RECIPE.format(out=folder / "run", data=tiny_data))
-    return distcls.train(recipe, ["train.epochs=null", "train.max_steps=8", "train.precision=bf16"]).folder
+    AcceleratorState._reset_state(reset_partial_state=True)  # a process has one precision otherwise
+    try:
+        return distcls.train(recipe, ["train.epochs=null", "train.max_steps=8", "train.precision=bf16"]).folder
+    finally:
+        AcceleratorState._reset_state(reset_partial_state=True)
 
 
 def invoke(*arguments: object) -> str:

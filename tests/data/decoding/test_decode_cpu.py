@@ -4,7 +4,7 @@ import torch
 from PIL import Image
 from torchvision.transforms.v2 import functional
 
-from distcls.data.augmenting.augment import Windows
+from distcls.data.augmenting.windows import Windows
 from distcls.data.beton.file_format import JPEG, RAW, SAMPLE
 from distcls.data.converting.convert import convert
 from distcls.data.dataset import BetonDataset

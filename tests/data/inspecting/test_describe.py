@@ -6,25 +6,29 @@ from typer.testing import CliRunner
 
 from distcls.cli.data import app
 from distcls.data.dataset import BetonDataset
+from distcls.data.inspecting.scan import decode_whole
 
 
-@pytest.fixture
-def foreign(jpeg_images, tmp_path):
-    """Written by FFCV itself, as ffcv-imagenet does: raw images, labels 0..2, no sidecar."""
+def written_by_ffcv(path, images, workers=1, **options):
+    """As ffcv-imagenet does: labels 0..2, no sidecar."""
     from ffcv.fields import IntField, RGBImageField
     from ffcv.writer import DatasetWriter
 
     class Pairs:
         def __len__(self):
-            return 12
+            return len(images)
 
         def __getitem__(self, index):
-            return jpeg_images[index], index % 3
+            return images[index], index % 3
 
-    path = tmp_path / "foreign.beton"
-    writer = DatasetWriter(str(path), {"image": RGBImageField(write_mode="raw"), "label": IntField()}, num_workers=1)
-    writer.from_indexed_dataset(Pairs())
+    fields = {"image": RGBImageField(**options), "label": IntField()}
+    DatasetWriter(str(path), fields, num_workers=workers).from_indexed_dataset(Pairs())
     return path
+
+
+@pytest.fixture
+def foreign(jpeg_images, tmp_path):
+    return written_by_ffcv(tmp_path / "foreign.beton", jpeg_images[:12], write_mode="raw")
 
 
 def run(path, names):
@@ -49,6 +53,31 @@ def test_a_foreign_beton_becomes_a_data_set(foreign, jpeg_images, names):
 
     again = run(foreign, names)
     assert str(again.exception) == f"{foreign.with_suffix('.json')}: exists already: move it away to write it anew"
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"write_mode": "jpg", "jpeg_quality": 80},
+        {"write_mode": "smart", "smart_threshold": 15000},
+        {"write_mode": "proportion", "compress_probability": 0.5, "max_resolution": 50, "jpeg_quality": 90},
+    ],
+    ids=lambda options: options["write_mode"],
+)
+def test_every_way_that_ffcv_imagenet_writes(jpeg_images, tmp_path, options):
+    """Also by two processes, which lay the images in another order than the records."""
+    path = written_by_ffcv(tmp_path / "foreign.beton", jpeg_images, workers=2, **options)
+    assert run(path, "cat\ndog\nbird\n").exit_code == 0
+    dataset = BetonDataset(path)
+    assert dataset.labels.tolist() == [index % 3 for index in range(60)]
+    assert dataset.sidecar.jpeg_samples > 0
+    checked = CliRunner().invoke(app, ["check", str(path)])
+    assert checked.exit_code == 0, checked.stdout
+    for index, image in enumerate(jpeg_images):
+        stored = decode_whole(dataset.samples, index)
+        side = min(max(image.shape), options.get("max_resolution", 999))
+        assert side - 1 <= max(stored.shape) <= side  # FFCV cuts 49.99 to 49
+        assert np.abs(stored.mean((0, 1)) - image.mean((0, 1))).max() < 12
 
 
 def test_names_that_do_not_fit(foreign):
