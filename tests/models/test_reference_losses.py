@@ -44,8 +44,9 @@ def test_value_and_gradient(case: dict) -> None:
 
 
 def takes_class_numbers(case: dict) -> bool:
-    """Sigmoid cross entropy of class numbers: ours means one yes among noes."""
-    return case["cfg"].get("use_sigmoid") is True and case["target"] == "label" and "ValueError" not in case["raises"]
+    """Cross entropy with targets per class, of class numbers: ours means one yes among noes."""
+    per_class = case["cfg"].get("use_sigmoid") or case["cfg"].get("use_soft")
+    return per_class is True and case["target"] == "label" and "ValueError" not in case["raises"]
 
 
 REFUSED = [case for case in CASES if "raises" in case and not takes_class_numbers(case)]
@@ -101,6 +102,17 @@ def test_sigmoid_cross_entropy_takes_class_numbers_and_mixed_labels(label: torch
     assert loss(scores, label, avg_factor=2).item() == pytest.approx(expected.item(), rel=1e-5)
 
 
+@pytest.mark.parametrize("class_weight", [None, [1.0, 2.0, 0.5]])
+def test_soft_cross_entropy_takes_class_numbers(class_weight: list[float] | None) -> None:
+    """A recipe that mixes only some batches, and every evaluation, has them."""
+    scores, label = torch.tensor([[0.5, -1.0, 2.0], [1.0, 3.0, -2.0]]), torch.tensor([2, 0])
+    soft, plain = (
+        LOSSES.build({"type": "CrossEntropyLoss", "use_soft": use_soft, "class_weight": class_weight})
+        for use_soft in (True, False)
+    )
+    torch.testing.assert_close(soft(scores, label), plain(scores, label))
+
+
 @pytest.mark.parametrize("threshold", [None, 0.0, 0.2, 0.5])
 @pytest.mark.parametrize("kind", ["mixed", "class numbers"])
 def test_target_threshold_is_timms(kind: str, threshold: float | None) -> None:
@@ -124,8 +136,8 @@ def test_target_threshold_is_timms(kind: str, threshold: float | None) -> None:
     [
         (
             {"type": "CrossEntropyLoss", "use_soft": True},
-            torch.zeros(2, dtype=torch.int64),
-            "CrossEntropyLoss.use_soft: needs a target per class, got targets (2,) for scores (2, 3)",
+            torch.zeros(2, 4),
+            "CrossEntropyLoss.use_soft: needs a target per class, got targets (2, 4) for scores (2, 3)",
         ),
         (
             {"type": "CrossEntropyLoss", "use_sigmoid": True},

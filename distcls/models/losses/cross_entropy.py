@@ -70,7 +70,8 @@ class CrossEntropyLoss(Loss):
     Args:
         use_sigmoid: every class is a yes or no of its own: targets (N, C) in [0, 1]; a class number is a yes for that
             class alone, as in "ResNet strikes back" (Wightman et al. 2021).
-        use_soft: targets are probabilities (N, C). Without it softmax takes both kinds of target.
+        use_soft: targets are probabilities (N, C), or class numbers as where images are mixed only sometimes and in
+            evaluation. MMPretrain's name: without it softmax takes both kinds of target, too.
         reduction: over the images.
         loss_weight: factor of the result.
         class_weight: factor of each class; auto: from the training set, see `set_class_counts`.
@@ -139,10 +140,9 @@ class CrossEntropyLoss(Loss):
         """See `Loss.forward`.
 
         Raises:
-            UserError: targets (N,) where use_soft needs (N, C), targets of another width than the scores, or not one
-                class weight per class.
+            UserError: targets of another width than the scores, or not one class weight per class.
         """
-        if self.use_sigmoid and target.ndim == 1:
+        if (self.use_sigmoid or self.use_soft) and target.ndim == 1:
             target = per_class(target, pred, "CrossEntropyLoss")
         self._check(pred, target)
         if self.target_threshold is not None:
