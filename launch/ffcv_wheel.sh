@@ -14,8 +14,8 @@ say() { printf 'ffcv wheel: %s\n' "$*"; }
 stop() { printf 'ffcv wheel: %s\n' "$@" >&2; exit 1; }
 
 python=${DISTCLS_PYTHON:-python3}
-"$python" -c 'import sys; sys.exit(sys.version_info[:2] not in ((3, 11), (3, 12)))' 2>/dev/null ||
-    stop "$python is not Python 3.11 or 3.12, which distcls needs: name one with DISTCLS_PYTHON=/path/to/python3.12"
+"$python" -c 'import sys; sys.exit(sys.version_info[:2] not in ((3, 11), (3, 12), (3, 13)))' 2>/dev/null ||
+    stop "$python is not Python 3.11, 3.12 or 3.13, which distcls needs: name one with DISTCLS_PYTHON=/path/to/python3.12"
 { command -v g++ && pkg-config --exists opencv4 libturbojpeg; } >/dev/null 2>&1 ||
     stop "a C++ compiler, pkg-config, or the headers of OpenCV 4 and libjpeg-turbo are missing. Debian and Ubuntu:" \
         "    sudo apt-get install --no-install-recommends $(sed 's/#.*//' launch/apt.txt | xargs)"

@@ -20,16 +20,16 @@ up_to_date() { [[ -f $stamp && $(<"$stamp") == "$(fingerprint)" ]] && .venv/bin/
 
 find_python() {
     local candidate
-    for candidate in ${DISTCLS_PYTHON:+"$DISTCLS_PYTHON"} .venv/bin/python python3 python3.12 python3.11; do
+    for candidate in ${DISTCLS_PYTHON:+"$DISTCLS_PYTHON"} .venv/bin/python python3 python3.13 python3.12 python3.11; do
         # Run, not only looked up: pyenv has a shim for every version, also for those that are not active.
-        if "$candidate" -c 'import sys; sys.exit(sys.version_info[:2] not in ((3, 11), (3, 12)))' 2>/dev/null; then
+        if "$candidate" -c 'import sys; sys.exit(sys.version_info[:2] not in ((3, 11), (3, 12), (3, 13)))' 2>/dev/null; then
             "$candidate" -c 'import sys; print(sys._base_executable)'
             return
         fi
         [[ $candidate != "${DISTCLS_PYTHON:-}" ]] ||
-            stop "DISTCLS_PYTHON=$DISTCLS_PYTHON is not Python 3.11 or 3.12 but: $("$candidate" --version 2>&1 | head -1)"
+            stop "DISTCLS_PYTHON=$DISTCLS_PYTHON is not Python 3.11, 3.12 or 3.13 but: $("$candidate" --version 2>&1 | head -1)"
     done
-    stop "distcls needs Python 3.11 or 3.12, and neither python3 ($(python3 --version 2>&1 || true)) nor python3.12 nor python3.11 is one." \
+    stop "distcls needs Python 3.11, 3.12 or 3.13, and neither python3 ($(python3 --version 2>&1 || true)) nor python3.13 nor python3.12 nor python3.11 is one." \
         "Install one (Debian 12: apt-get install python3.11; Ubuntu 24.04: python3.12), or name one:" \
         "    DISTCLS_PYTHON=/path/to/python3.12 bash launch/setup.sh"
 }

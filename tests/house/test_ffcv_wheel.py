@@ -23,7 +23,7 @@ def refusal(**environment):
 
 def test_a_python_that_is_too_old():
     assert refusal(DISTCLS_PYTHON="/bin/false") == (
-        "ffcv wheel: /bin/false is not Python 3.11 or 3.12, which distcls needs: name one with "
+        "ffcv wheel: /bin/false is not Python 3.11, 3.12 or 3.13, which distcls needs: name one with "
         "DISTCLS_PYTHON=/path/to/python3.12\n"
     )
 

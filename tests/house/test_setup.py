@@ -79,15 +79,15 @@ def set_up(
 
 
 PYTHON_311 = 'case "$2" in *_base_executable*) echo "$0";; *python%d*) echo python3.11;; esac'
-PYTHON_313 = '[ "$1" = --version ] && echo "Python 3.13.1"; exit 1'
+PYTHON_314 = '[ "$1" = --version ] && echo "Python 3.14.1"; exit 1'
 NOTHING = "exit 1"
 
 
 def test_without_a_right_python_it_says_which_there_is(checkout: Path) -> None:
-    assert set_up(checkout, commands={"python3": PYTHON_313}) == (
+    assert set_up(checkout, commands={"python3": PYTHON_314}) == (
         1,
         [
-            "set-up: distcls needs Python 3.11 or 3.12, and neither python3 (Python 3.13.1) nor python3.12 nor python3.11 is one.",
+            "set-up: distcls needs Python 3.11, 3.12 or 3.13, and neither python3 (Python 3.14.1) nor python3.13 nor python3.12 nor python3.11 is one.",
             "set-up: Install one (Debian 12: apt-get install python3.11; Ubuntu 24.04: python3.12), or name one:",
             "set-up:     DISTCLS_PYTHON=/path/to/python3.12 bash launch/setup.sh",
         ],
@@ -95,10 +95,10 @@ def test_without_a_right_python_it_says_which_there_is(checkout: Path) -> None:
 
 
 def test_a_python_that_was_asked_for_is_not_replaced_by_another(checkout: Path) -> None:
-    commands = {"python3": PYTHON_311, "python3.13": PYTHON_313}
-    assert set_up(checkout, commands=commands, DISTCLS_PYTHON="python3.13") == (
+    commands = {"python3": PYTHON_311, "python3.14": PYTHON_314}
+    assert set_up(checkout, commands=commands, DISTCLS_PYTHON="python3.14") == (
         1,
-        ["set-up: DISTCLS_PYTHON=python3.13 is not Python 3.11 or 3.12 but: Python 3.13.1"],
+        ["set-up: DISTCLS_PYTHON=python3.14 is not Python 3.11, 3.12 or 3.13 but: Python 3.14.1"],
     )
 
 
@@ -183,6 +183,6 @@ def test_nothing_is_done_twice(checkout: Path) -> None:
     assert set_up(checkout, commands={}) == (0, [])
     (checkout / "launch/constraints.txt").write_text("torch==2.15.0\n")
     shutil.rmtree(checkout.parent / "bin")
-    status, lines = set_up(checkout, commands={"python3": PYTHON_313, "dpkg-query": NOTHING})
+    status, lines = set_up(checkout, commands={"python3": PYTHON_314, "dpkg-query": NOTHING})
     assert status == 1
     assert lines
