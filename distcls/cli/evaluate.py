@@ -26,6 +26,8 @@ def evaluate(
     from distcls.engine.records.durable_file import replace_file
     from distcls.engine.trained_model import TrainedModel
 
+    if output is not None:  # found out now and not after the evaluation
+        output.mkdir(parents=True, exist_ok=True)
     trained = TrainedModel(run)
     dataset = trained.dataset(data or trained.val_paths)
     metrics = ["precision", "recall", "f1", "map" if dataset.multi_label else "confusion"]

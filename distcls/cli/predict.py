@@ -23,8 +23,9 @@ def predict(
     from distcls.data.errors import DataError
     from distcls.engine.trained_model import TrainedModel
 
-    unreadable = []
-    rows = []
+    if output is not None:  # found out now and not after a million images
+        output.parent.mkdir(parents=True, exist_ok=True)
+    unreadable, rows = [], []
     for file, found in TrainedModel(run).predict(images, top):
         if isinstance(found, DataError):
             unreadable.append(str(found))

@@ -74,12 +74,12 @@ def test_predict_names_the_classes_of_each_image_and_what_it_cannot_read(
         invoke("predict", run, image, "--top", 2),
     )
     with pytest.raises(UserError) as caught:
-        invoke("predict", run, broken, tiny_data / "val", "-o", tmp_path / "found.csv")
+        invoke("predict", run, broken, tiny_data / "val", "-o", tmp_path / "new" / "found.csv")
     assert str(caught.value) == (
         f"1 of the images left out:\n{broken}: cannot be read as an image: cannot identify image file '{broken}'. "
         "Mend it or move it away."
     )
-    with (tmp_path / "found.csv").open() as file:
+    with (tmp_path / "new" / "found.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert list(rows[0]) == ["path", "class1", "score1", "class2", "score2", "class3", "score3"]
     assert len(rows) == 103
