@@ -224,5 +224,5 @@ def read_lines(path: Path) -> list[str]:
         raise DataError(f"{path}: cannot be read: {error.strerror}, expected a class a line") from error
     if len(set(names)) < len(names):
         double = next(name for name in names if names.count(name) > 1)
-        raise DataError(f"{path}: class {double!r} is there twice")
+        raise DataError(f"{path}: class {double!r} is there twice: give one another name, say {double + ' 2'!r}")
     return names

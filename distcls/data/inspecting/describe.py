@@ -32,9 +32,9 @@ def read_class_names(path: Path) -> list[str]:
         raise DataError(f"{path}: cannot be read ({error}), expected a class name a line, or a JSON list") from error
     if not names or not isinstance(names, list) or not all(isinstance(name, str) and name for name in names):
         raise DataError(f"{path}: expected a class name a line, or a JSON list of names")
-    twice, times = Counter(names).most_common(1)[0]
+    name, times = Counter(names).most_common(1)[0]
     if times > 1:
-        raise DataError(f"{path}: class {twice!r} is there twice")
+        raise DataError(f"{path}: class {name!r} is there {times} times: give the others other names, say '{name} 2'")
     return names
 
 

@@ -85,7 +85,8 @@ def test_names_that_do_not_fit(foreign):
         f"{foreign}: sample 2 has label 2, expected one of the 2 classes, 0..1 (4 such samples). "
         "Does --class-names belong to this file?"
     )
-    assert str(run(foreign, "cat\ndog\ncat\n").exception).endswith("names.txt: class 'cat' is there twice")
+    told = "names.txt: class 'cat' is there 2 times: give the others other names, say 'cat 2'"
+    assert str(run(foreign, "cat\ndog\ncat\n").exception).endswith(told)
     assert str(run(foreign, [1, 2, 3]).exception).endswith("expected a class name a line, or a JSON list of names")
     assert not foreign.with_suffix(".json").exists()
 
