@@ -27,9 +27,8 @@ def plan(
     from distcls.engine.plugins import checked_recipe
 
     checked, source, _ = checked_recipe(recipe, overrides or [])
-    from distcls.engine.plan.plan import (
-        make_plan,  # imports torch, which a recipe with a mistake in it need not wait for
-    )
+    # Here, for it imports torch: a file that cannot be read is told before.
+    from distcls.engine.plan.plan import make_plan
 
     made = make_plan(checked, source, gpus=gpus * nodes, memory_gib=memory)
     if as_json:

@@ -5,7 +5,7 @@ from contextlib import AbstractContextManager
 from typing import Literal
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from distcls.data.loader import EvalLoader
 from distcls.engine.agreement import Agreement
@@ -62,9 +62,7 @@ def evaluate(
         with torch.no_grad(), loader.batches() as batches:
             for number, batch in enumerate(batches):
                 with autocast():
-                    logits = model(batch.images)
-                    if tta == "flip":
-                        logits = (logits + model(batch.images.flip(3))) / 2
+                    logits = logits_of(model, batch.images, tta)
                     # A rank whose share is padding alone still sums zeros under the same names.
                     rows = max(batch.count, 1)
                     values = classifier.loss(logits[:rows], batch.target[:rows].clamp(min=0))
@@ -86,3 +84,9 @@ def evaluate(
     means = totals.reduce().read()
     assert means["n"] == len(loader.dataset), f"evaluated {means['n']} images of {len(loader.dataset)}"
     return means if metrics is None else {**means, **metrics.result()}
+
+
+def logits_of(model: nn.Module, images: Tensor, tta: Literal["flip"] | None) -> Tensor:
+    """(N, 3, H, W) -> (N, C), under `tta` as `evaluate` says."""
+    logits = model(images)
+    return (logits + model(images.flip(3))) / 2 if tta == "flip" else logits

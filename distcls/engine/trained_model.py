@@ -15,9 +15,9 @@ from distcls.data.errors import DataError
 from distcls.data.loader import EvalLoader
 from distcls.data.single_images import SingleImages
 from distcls.engine.build import HALF
-from distcls.engine.evaluate import evaluate
+from distcls.engine.evaluate import evaluate, logits_of
 from distcls.engine.evaluation.class_metrics import ClassMetrics
-from distcls.engine.evaluation.predictions import Predicted, Predictions
+from distcls.engine.evaluation.predictions import Predicted, Predictions, scores_of
 from distcls.engine.initial_weights import weights_file
 from distcls.engine.library import load_with_facts
 from distcls.engine.ranks.topology import cores_per_rank
@@ -161,11 +161,9 @@ class TrainedModel:
             return []
         stacked = torch.stack(images).to(self.device, self.dtype)
         with torch.no_grad(), self.autocast():
-            logits = self.model(stacked)
-            if self.protocol["tta"] == "flip":
-                logits = (logits + self.model(stacked.flip(3))) / 2
-        head: Any = self.model.head
-        scores = head.scores(logits) if hasattr(head, "scores") else logits.float().softmax(dim=1)
+            logits = logits_of(self.model, stacked, self.protocol["tta"])
+        head = self.model.head
+        scores = scores_of(head, logits, multi_label=getattr(head, "multi_label", False))
         names = self.class_names
         values, classes = scores.topk(min(top, len(names)), dim=1)
         rows = zip(classes.tolist(), values.tolist(), strict=True)

@@ -87,7 +87,7 @@ class Predictions:
             target: (N,) class numbers, or (N, C) of 1, 0 and -1 for what is not to count.
             index: (N,) positions in the data set, -1 for padding.
         """
-        scores = self._scores(logits)
+        scores = scores_of(self._head, logits, multi_label=self._multi_label)
         index = index.to(self._device, non_blocking=True)
         real = index >= 0
         if self._multi_label:
@@ -115,13 +115,15 @@ class Predictions:
         order = index.argsort()[(index < 0).sum() :]  # padding comes first
         return Predicted(best[order], None, worst)
 
-    def _scores(self, logits: Tensor) -> Tensor:
-        if hasattr(self._head, "scores"):
-            return self._head.scores(logits)
-        return logits.float().sigmoid() if self._multi_label else logits.float().softmax(dim=1)
-
     def _decided(self, scores: Tensor) -> Tensor:
         return self._head.decide(scores) if hasattr(self._head, "decide") else scores >= 0.5
+
+
+def scores_of(head: Any, logits: Tensor, *, multi_label: bool) -> Tensor:
+    """Probabilities (N, C), by the head's own rule where it has one."""
+    if hasattr(head, "scores"):
+        return head.scores(logits)
+    return logits.float().sigmoid() if multi_label else logits.float().softmax(dim=1)
 
 
 def _highest(rows: Tensor) -> Tensor:
