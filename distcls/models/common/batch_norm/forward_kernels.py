@@ -100,7 +100,7 @@ def _counts(start, parts, rows, rows_each, BLOCK_PARTS: tl.constexpr):
 
 @triton.jit
 def _relu(value):
-    """NaN stays NaN as in torch, where `tl.maximum` gives 0: a run that has diverged must not look like one that learns."""
+    """As torch's, NaN of NaN: `tl.maximum` gives 0 there, and a run that has diverged would seem to learn."""
     return tl.where(value < 0, 0.0, value)
 
 
