@@ -9,19 +9,19 @@ from torch import nn
 from distcls.data.dataset import BetonDataset
 from distcls.data.errors import DataError
 from distcls.data.loader import EvalLoader, TrainLoader
-from distcls.engine.cuda_graphs import capture_backbone
+from distcls.engine.building.cuda_graphs import capture_backbone
+from distcls.engine.building.initial_weights import InitialWeights
+from distcls.engine.building.loader_arguments import resolution_of, sampling_of
+from distcls.engine.checks.fit import misfits, model_misfits
+from distcls.engine.checks.located import located_at
 from distcls.engine.evaluation.class_metrics import ClassMetrics
 from distcls.engine.evaluation.predictions import Predictions
-from distcls.engine.fit import misfits, model_misfits
-from distcls.engine.initial_weights import InitialWeights
 from distcls.engine.job import Job
-from distcls.engine.located import located_at
 from distcls.engine.performance.device_facts import device_facts
-from distcls.engine.preemption import StopRequest
 from distcls.engine.ranks.heartbeat import Heartbeat
 from distcls.engine.ranks.topology import cores_per_rank
-from distcls.engine.sampling import resolution_of, sampling_of
 from distcls.engine.seeding import seed_building
+from distcls.engine.stopping.preemption import StopRequest
 from distcls.engine.strategies.blocks import checkpoint_activations, find_blocks
 from distcls.engine.strategies.buffers import running_statistics, same_start
 from distcls.engine.strategies.choose import make_strategy

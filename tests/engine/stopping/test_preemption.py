@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from distcls.engine import preemption
-from distcls.engine.preemption import StopRequest
+from distcls.engine.stopping import preemption
+from distcls.engine.stopping.preemption import StopRequest
 from tests.engine.launching import HANGS_S
 
 LAUNCHER_MARKS = {
@@ -104,14 +104,14 @@ def test_asking_is_cheap(tmp_path, monkeypatch):
 
 def test_importing_it_takes_no_torch():
     child = python(
-        "import sys, distcls.engine.preemption, distcls.engine.records.run_folder; print('torch' in sys.modules)"
+        "import sys, distcls.engine.stopping.preemption, distcls.engine.records.run_folder; print('torch' in sys.modules)"
     )
     assert child.communicate(timeout=HANGS_S)[0] == "False\n"
 
 
 CHILD = """
 import os, sys, time
-from distcls.engine.preemption import StopRequest
+from distcls.engine.stopping.preemption import StopRequest
 early = "early" in sys.argv
 stop = StopRequest()
 def ready():
