@@ -17,12 +17,18 @@ def train(recipe_path: str | Path, overrides: Sequence[str] = (), *, stop: StopR
     Args:
         recipe_path: a YAML file.
         overrides: ``KEY=VALUE``, as on the command line.
-        stop: where a request to stop arrives; made and installed here if None.
+        stop: where a request to stop arrives, installed from here on; None: one for the time of this call, after which
+            signals do what they did before.
 
     Raises:
         UserError: before training for every mistake that can be known then, in training for a loss that is not finite.
     """
-    stop = stop or StopRequest()
+    if stop is None:
+        stop = StopRequest()
+        try:
+            return train(recipe_path, overrides, stop=stop)
+        finally:
+            stop.uninstall()
     stop.install()
     # On a CPU torch's threads share the cores with those that load data: spinning while they wait is four times slower.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -45,7 +51,7 @@ def main(arguments: Sequence[str]) -> int:
     try:
         if arguments[0].startswith("-") or "=" in arguments[0]:
             raise UserError(f"the recipe comes first, then KEY=VALUE: got {arguments[0]!r}, expected a YAML file")
-        return train(arguments[0], arguments[1:]).exit_code
+        return train(arguments[0], arguments[1:], stop=StopRequest()).exit_code  # a late signal must not change it
     except UserError as error:
         if _should_print(error):
             print(f"error: {_origin()}{error}", file=sys.stderr, flush=True)
