@@ -1,5 +1,6 @@
 """How far a run is and how good it was: what a checkpoint, a weights file and the last line on the terminal say."""
 
+import math
 from dataclasses import dataclass, field
 
 
@@ -22,7 +23,8 @@ class Progress:
         self.last = dict(means)
         name = criterion(means)
         sign = -1 if name == "loss" else 1
-        if name not in self.best or sign * means[name] > sign * self.best[name]:
+        best = self.best.get(name, math.nan)
+        if math.isnan(best) or sign * means[name] > sign * best:  # nothing is above NaN: it would stay the best
             self.best = {**means, "step": self.step}
 
 
