@@ -80,8 +80,8 @@ def test_peaks_of_gpus(name, precision, peak):
 
 def test_mfu_is_of_all_devices_and_absent_where_it_is_not_known():
     facts = DeviceFacts(torch.device("cpu"), peak_flops=1e12, training_flops={224: 1e9, 160: None}, devices=2)
-    assert facts.mfu(1000, 224) == {"perf/mfu": 0.5}
-    assert facts.mfu(1000, 160) == {}
-    assert DeviceFacts(torch.device("cpu")).mfu(1000, 224) == {}
+    assert facts.mfu(1000, [224]) == {"perf/mfu": 0.5}
+    assert facts.mfu(1000, [160]) == {}
+    assert DeviceFacts(torch.device("cpu")).mfu(1000, [224]) == {}
     assert 0 < facts.now().pop("perf/rss_gb") < 1000
     assert set(facts.now()) == {"perf/rss_gb"}
