@@ -111,30 +111,34 @@ class _Lines:
         _trim_torn_line(self._file)
 
     def append(self, value: Mapping[str, Any]) -> None:
-        line = json.dumps(strict(value), allow_nan=False, ensure_ascii=False).encode() + b"\n"
-        try:
-            with self._lock:
-                self._waiting += line
-                self._write()
-        except OSError as error:
-            if not self._warned:
-                self.warn(f"{self.path}: {error.strerror}: rows wait in memory until it can be written")
-            self._warned = True
-
-    def _write(self) -> None:
-        # After a write that a full disk cut short, the next one goes on in the middle of the line.
-        while self._waiting:
-            self._waiting = self._waiting[os.write(self._file.fileno(), self._waiting) :]
+        with self._lock:
+            self._waiting += json.dumps(strict(value), allow_nan=False, ensure_ascii=False).encode() + b"\n"
+        self._write()
 
     def sync(self) -> None:
         """May be called from another thread: a checkpoint's."""
-        with self._lock:
-            self._write()
-        os.fsync(self._file.fileno())
+        self._write(through=True)
 
     def close(self) -> None:
         self.sync()
         self._file.close()
+        if lost := self._waiting.count(b"\n"):
+            self.warn(f"{self.path}: its last {lost} lines are lost, they could not be written until the end")
+
+    def _write(self, through: bool = False) -> None:
+        """Write what waits, `through` to the disk; where that fails it waits on, and a run does not fail for it."""
+        try:
+            with self._lock:
+                # After a write that a full disk cut short, the next one goes on in the middle of the line.
+                while self._waiting:
+                    self._waiting = self._waiting[os.write(self._file.fileno(), self._waiting) :]
+            if through:
+                os.fsync(self._file.fileno())
+            self._warned = False
+        except OSError as error:
+            if not self._warned:
+                self.warn(f"{self.path}: {error.strerror}: rows wait in memory until it can be written")
+            self._warned = True
 
 
 def read_lines(path: Path) -> Iterator[dict[str, Any]]:
