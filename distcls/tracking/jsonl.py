@@ -1,5 +1,6 @@
 """`metrics.jsonl` and `events.jsonl`: the run's own record, whole after any kill, for any strict JSON reader."""
 
+import functools
 import json
 import math
 import os
@@ -65,15 +66,29 @@ class MetricsLog:
         self._events.close()
 
 
-def read_rows(folder: Path) -> list[dict[str, Any]]:
+def read_rows(folder: Path, *, repeated: bool = False) -> list[dict[str, Any]]:
     """The rows of a run sorted by step, training before evaluation; per step and kind of row the last attempt's alone.
 
+    Rows beyond the checkpoint from which a later attempt went on are left out: that attempt takes these steps anew.
     Works while the run writes. Non-finite metrics come back as floats.
+
+    Args:
+        repeated: keep those whose numbers will come again, because that attempt's recipe was allowed no change.
     """
+    resumed = [
+        (event["attempt"], event["step"])
+        for event in read_events(folder)
+        if event["kind"] == "resumed" and (event.get("allowed") or not repeated)
+    ]
+
+    @functools.cache
+    def last_step(attempt: int) -> float:
+        return min((step for later, step in resumed if later > attempt), default=math.inf)
+
     rows: dict[tuple[int, str], dict[str, Any]] = {}
     for row in read_lines(folder / METRICS):
         key = row["step"], kind_of(row)
-        if key not in rows or row["attempt"] >= rows[key]["attempt"]:
+        if row["step"] <= last_step(row["attempt"]) and (key not in rows or row["attempt"] >= rows[key]["attempt"]):
             rows[key] = {name: float(value) if value in NON_FINITE else value for name, value in row.items()}
     return [rows[key] for key in sorted(rows)]
 
