@@ -95,7 +95,7 @@ def run(recipe_path: Path, overrides: Sequence[str], stop: StopRequest) -> Outco
     try:
         prepared = prepare(recipe_path, overrides, world_size)
         timeout_s = prepared.recipe.distributed.timeout_s
-        network.check_interfaces(several_nodes=several_nodes, on_gpu=torch.cuda.is_available())
+        network.check_interfaces(several_nodes=several_nodes)
     except UserError as raised:
         error = raised
     if several_nodes:
