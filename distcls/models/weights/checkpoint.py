@@ -55,18 +55,26 @@ def read_checkpoint(
     Raises:
         UserError: no such file, damaged, refused, or without weights.
     """
-    try:
-        with open(path, "rb") as file:
-            head = file.read(9)
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read: {error.strerror}") from error
-    content = read_safetensors(path) if head[8:] == b"{" else read_torch_file(path)
+    content = read_safetensors(path) if is_safetensors(path) else read_torch_file(path)
     tensors, notes = _weights(path, content)
     if prefix:
         tensors = {name.removeprefix(prefix): entry for name, entry in tensors.items() if name.startswith(prefix)}
         if not tensors:
             raise UserError(f"{path}: no entry begins with the prefix {prefix!r}")
     return Checkpoint(path, tensors, notes)
+
+
+def is_safetensors(path: Path) -> bool:
+    """Whether it begins as such a file does: eight bytes of length, then JSON.
+
+    Raises:
+        UserError: it cannot be read.
+    """
+    try:
+        with open(path, "rb") as file:
+            return file.read(9)[8:] == b"{"
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror}") from error
 
 
 def _weights(path: Path, content: Any) -> tuple[dict[str, Tensor], tuple[str, ...]]:

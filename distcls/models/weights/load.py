@@ -106,7 +106,8 @@ def _compare(model: nn.Module, renamed: Mapping[str, Renamed], report: Report) -
         if given[name].numel() != ours.numel() and name in parameters:  # an index into a resized table is not named
             report.resized.append(name)
     report.missing += [name for name, *_ in (*report.dropped, *report.misfits)]
-    report.unused = [one.old for name, one in renamed.items() if name not in own]
+    constants = dict(model.named_buffers())  # those that no file of ours holds: the filter of BlurPoolConv2d
+    report.unused = [one.old for name, one in renamed.items() if name not in own and name not in constants]
     report.match = _match(model, report.loaded)
     return report, state
 

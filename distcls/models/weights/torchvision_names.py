@@ -66,7 +66,8 @@ def _vgg(names: Iterable[str], backbone: Any) -> list[Rule]:
 
 
 TORCHVISION: dict[str, Family] = {
-    "ResNet": Family(((r"^fc\.", "head.fc."),)),  # ResNeXt and Wide ResNet too
+    # ResNeXt and Wide ResNet too; ffcv-imagenet's BlurPool holds its convolution as a module of its own
+    "ResNet": Family(((r"^fc\.", "head.fc."), (r"\.conv\.weight$", ".weight"), (r"\.blur_filter$", ".blur"))),
     "RegNet": Family(
         (
             (r"^fc\.", "head.fc."),

@@ -88,6 +88,24 @@ def test_a_bare_backbone_and_torchvision_s_names() -> None:
     assert [name for name, *_ in report.dropped] == ["head.fc.weight", "head.fc.bias"]
 
 
+def test_ffcv_imagenet_s_names_of_a_blurred_convolution() -> None:
+    """Its BlurPoolConv2d holds the convolution as `conv`, beside the filter; DistributedDataParallel adds `module.`."""
+    blurred = {"conv_cfg": {"type": "BlurPoolConv2d"}}
+    source, model = resnet(**blurred), resnet(seed=1, **blurred)
+    blurs = {name.removesuffix(".blur") for name, _ in source.named_buffers() if name.endswith(".blur")}
+    theirs = {}
+    for name, entry in source.state_dict().items():
+        owner, _, last = name.rpartition(".")
+        name = f"{owner}.conv.{last}" if owner in blurs else name
+        theirs[name.replace("head.fc", "fc").removeprefix("backbone.")] = entry
+    theirs |= {f"{owner.removeprefix('backbone.')}.blur_filter": torch.zeros(1) for owner in blurs}
+    report = load(model, theirs)
+    assert (report.source, report.match, report.missing, report.unused) == ("torchvision", 1.0, [], [])
+    assert all(torch.equal(entry, source.state_dict()[name]) for name, entry in model.state_dict().items())
+    # a model that does not blur is another one: the report names the filters
+    assert load(resnet(), theirs).unused[0].endswith("blur_filter")
+
+
 def test_too_little_matches() -> None:
     model = resnet(seed=1)
     before = {name: entry.clone() for name, entry in model.state_dict().items()}
