@@ -11,11 +11,11 @@ from dataclasses import dataclass
 
 import torch
 
-from distcls.engine.agreement import LAG
 from distcls.engine.job import Job
 from distcls.engine.performance.bottleneck import verdict
 from distcls.engine.performance.phases import PHASES, Exchange, Mark, Phases
-from distcls.engine.reduction import SumOverRanks
+from distcls.engine.ranks.reduction import SumOverRanks
+from distcls.engine.stopping.agreement import LAG
 from distcls.engine.totals import Means
 
 

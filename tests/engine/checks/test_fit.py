@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from distcls.engine.build import build_model
-from distcls.engine.plugins import import_parts
+from distcls.engine.building.build import build_model
+from distcls.engine.checks.plugins import import_parts
 from distcls.recipe.errors import RecipeError
 from distcls.recipe.schema import check
 from distcls.recipe.source import read
