@@ -16,12 +16,12 @@ from distcls.data.loader import EvalLoader
 from distcls.data.single_images import SingleImages
 from distcls.engine.building.build import HALF
 from distcls.engine.building.initial_weights import weights_file
+from distcls.engine.building.recipe_start import start_of
 from distcls.engine.evaluate import evaluate, logits_of
 from distcls.engine.evaluation.class_metrics import ClassMetrics
 from distcls.engine.evaluation.predictions import Predicted, Predictions, scores_of
 from distcls.engine.library import load_with_facts
 from distcls.engine.ranks.topology import cores_per_rank
-from distcls.engine.recipe_start import start_of
 from distcls.errors import UserError
 from distcls.models.weights import Report
 

@@ -4,11 +4,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from distcls.engine.build import build_model, open_datasets
-from distcls.engine.initial_weights import PLACE, InitialWeights
-from distcls.engine.located import located
-from distcls.engine.plugins import checked_recipe
-from distcls.engine.sampling import resolution_of
+from distcls.engine.building.build import build_model, open_datasets
+from distcls.engine.building.initial_weights import PLACE, InitialWeights
+from distcls.engine.building.loader_arguments import resolution_of
+from distcls.engine.checks.located import located
+from distcls.engine.checks.plugins import checked_recipe
 from distcls.models.classifier import ImageClassifier
 from distcls.models.weights import Report
 from distcls.models.weights.report import some
