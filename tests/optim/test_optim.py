@@ -9,6 +9,7 @@ from distcls.optim.lamb import Lamb
 from distcls.optim.optimizers import SGD, AdamW, RMSprop
 from distcls.optim.param_groups import param_groups
 from distcls.optim.schedules import CosineWarmup, ExponentialWarmup, LinearWarmup, StepWarmup
+from distcls.registry import OPTIMIZERS
 
 
 def net() -> nn.Module:
