@@ -269,7 +269,7 @@ def test_sincos_position_embedding_is_fixed_and_leaves_the_class_token_alone() -
     angles = torch.tensor([1.0, 10_000 ** (-1 / 3), 10_000 ** (-2 / 3), 1e-4])
     expected = torch.cat((angles.sin(), angles.cos(), (2 * angles).sin(), (2 * angles).cos()))
     torch.testing.assert_close(model.pos_embed[0, 1 + 2 * 4 + 1], expected)
-    with pytest.raises(UserError, match="sincos2d position embedding needs a width of 8, 12, 16"):
+    with pytest.raises(UserError, match="position_embedding: sincos2d needs a width of 8, 12, 16"):
         vit(position_embedding="sincos2d", arch={**VIT["arch"], "embed_dims": 6})
 
 

@@ -7,10 +7,11 @@ import torch
 from torch import Tensor, nn
 
 from distcls.errors import ArgumentError
-from distcls.models.backbones.arguments import check_frozen_stages, find_arch, per_item, stage_indices
+from distcls.models.backbones.arguments import check_frozen_stages, check_heads, find_arch, per_item, stage_indices
 from distcls.models.backbones.freezable_backbone import FreezableBackbone
 from distcls.models.common import (
     FFN,
+    DropRate,
     LinearInit,
     MultiheadAttention,
     PatchEmbed,
@@ -137,8 +138,8 @@ class VisionTransformer(FreezableBackbone):
         patch_size: int | tuple[int, int] = 16,
         in_channels: int = 3,
         out_indices: int | tuple[int, ...] = -1,
-        drop_rate: float = 0.0,
-        drop_path_rate: float = 0.0,
+        drop_rate: DropRate = 0.0,
+        drop_path_rate: DropRate = 0.0,
         qkv_bias: bool = True,
         norm_cfg: dict = {"type": "LN", "eps": 1e-6},  # noqa: B006
         final_norm: bool = True,
@@ -156,6 +157,7 @@ class VisionTransformer(FreezableBackbone):
     ) -> None:
         super().__init__()
         cls, settings = type(self), find_arch(type(self), arch, self.arch_zoo)
+        check_heads(cls, settings["embed_dims"], settings["num_heads"])
         self.in_channels = in_channels
         self.embed_dims, self.num_layers = settings["embed_dims"], settings["num_layers"]
         self.out_indices = stage_indices(cls, out_indices, self.num_layers)
