@@ -287,3 +287,10 @@ def test_linear_layers_start_as_asked() -> None:
         bound = (6 / (rows + linear.in_features)) ** 0.5
         assert 0.9 * bound < linear.weight.abs().max() <= bound
         assert not linear.bias.any()
+
+
+def test_patches_start_as_in_the_first_vit() -> None:
+    """With torch's own start they have a third of the variance, and biases."""
+    projection = vit(linear_init="xavier_uniform", patch_size=16).patch_embed.projection
+    assert projection.weight.std().item() == pytest.approx((3 * 16 * 16) ** -0.5, rel=0.05)
+    assert not projection.bias.any()

@@ -1,5 +1,6 @@
 """VisionTransformer."""
 
+import math
 from collections.abc import Mapping, MutableMapping
 from typing import Any, ClassVar, Literal
 
@@ -19,6 +20,7 @@ from distcls.models.common import (
     drop_path_rates,
     init_linear_layers,
     run_checkpointed,
+    trunc_normal_init,
 )
 from distcls.models.common.position_embedding import (
     fit_before_loading,
@@ -114,6 +116,7 @@ class VisionTransformer(FreezableBackbone):
         with_cp: compute the layers' activations again in backward instead of keeping them.
         position_embedding: "sincos2d" is computed, not trained, see sincos_2d; 0 for the class token.
         linear_init: see init_linear_layers; "mmpretrain" draws the feed-forward networks' alone, the rest is torch's.
+            With "xavier_uniform" the patches' projection has LeCun's variance, as in the first ViT's code.
 
     Raises:
         UserError: an unknown arch, a class token asked for that is not there, layers out of range.
@@ -245,6 +248,9 @@ class VisionTransformer(FreezableBackbone):
                 nn.init.xavier_uniform_(linear.weight)
                 nn.init.normal_(linear.bias, std=1e-6)
         init_linear_layers(self.layers, self.linear_init)
+        if self.linear_init == "xavier_uniform":
+            projection: Any = self.patch_embed.projection
+            trunc_normal_init(projection, std=math.prod(projection.weight.shape[1:]) ** -0.5)
         if self.position_embedding == "learned":
             nn.init.trunc_normal_(self.pos_embed, std=0.02)
 
