@@ -7,10 +7,12 @@ from torch import Tensor, nn
 
 from distcls.optim.optimizers import Beta, NonNegative, Positive
 from distcls.optim.param_groups import ParamwiseCfg, param_groups
+from distcls.optim.uncompiled import uncompiled
 from distcls.registry import OPTIMIZERS
 
 
 @OPTIMIZERS.register
+@uncompiled
 class Lamb(torch.optim.Optimizer):
     """You et al., "Large Batch Optimization for Deep Learning", 2019, https://arxiv.org/abs/1904.00962; equals timm's.
 
