@@ -33,13 +33,13 @@ class Restart:
 
 @dataclass(frozen=True)
 class RunRecord:
-    """What a report needs to know of a run.
+    """What a report needs to know of a run, without secrets: a report is made to be shown.
 
     Attributes:
         rows: see `read_rows`; each with `elapsed`, the seconds that all attempts have worked until then, waits between
             them left out.
         attempts: of `run.json`, the first first.
-        recipe_text: `recipe.yaml` without secrets: a report is made to be shown.
+        recipe_text: `recipe.yaml`.
         recipe: dotted key -> value as written there.
     """
 
@@ -76,10 +76,10 @@ def read_run(folder: Path) -> RunRecord:
     run_file, recipe_file = folder / "run.json", folder / "recipe.yaml"
     if not run_file.exists() and not (folder / METRICS).exists():
         raise UserError(f"{folder} is not a run folder: it has neither run.json nor {METRICS}")
-    run = json.loads(run_file.read_text()) if run_file.exists() else {}
+    run = redact(json.loads(run_file.read_text())) if run_file.exists() else {}
     text = recipe_file.read_text() if recipe_file.exists() else ""
     recipe = dict(flatten(redact(yaml.load(text, Loader=yaml.BaseLoader) or {})))
-    rows, events = read_rows(folder), read_events(folder)
+    rows, events = read_rows(folder), redact(read_events(folder))
     spans = _working_hours(run.get("attempts", []), [*read_lines(folder / METRICS), *events])
     for row in rows:
         row["elapsed"] = _elapsed(spans, row["attempt"], row["time"])

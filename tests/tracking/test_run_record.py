@@ -43,7 +43,8 @@ def test_an_attempt_that_failed_before_it_went_on_is_no_restart(tmp_path):
 
 
 def test_secrets_of_a_recipe_stay_in_its_folder(tmp_path):
-    folder = make_run(tmp_path / "r", epochs=1, steps_per_epoch=60)
+    message = "no answer from http://me:pw@host"
+    folder = make_run(tmp_path / "r", epochs=1, steps_per_epoch=60, attempts=((0, 50, "failed"),), message=message)
     with open(folder / "recipe.yaml", "a") as file:
         file.write("tracking: {backends: [{type: Own, url: http://me:pw@host, api_key: abcdefgh0123}]}\n")
     page = render([folder])
