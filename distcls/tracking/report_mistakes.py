@@ -14,7 +14,7 @@ DIFFERENT = 20  # classes in which several runs differ
 
 
 def read_predictions(folder: Path) -> dict[str, Any] | None:
-    """`val_predictions.json`, with each class's `ap` where `eval.metrics` asks for mAP; None where there is none yet."""
+    """`val_predictions.json`, with each class's `ap` where `eval.metrics` asks for it; None where there is none yet."""
     file, metrics = folder / "val_predictions.json", folder / "val_per_class.json"
     if not file.exists():
         return None
