@@ -7,6 +7,7 @@ from typer.testing import CliRunner
 
 from distcls.cli.data import app
 from distcls.data.converting.held_out import part_of
+from distcls.data.converting.shards import convert_shards
 from distcls.data.converting.sources import open_source
 from distcls.data.dataset import BetonDataset
 from distcls.data.errors import DataError
@@ -27,6 +28,13 @@ def folder(tmp_path):
 def names(folder, part, share=0.25):
     images = part_of(open_source(folder), part, share)
     return {images.name_of(index).removeprefix(f"{folder}/") for index in range(len(images))}
+
+
+def test_the_sidecar_says_of_what_it_is_a_part_of_a_part(folder, tmp_path):
+    part = part_of(open_source(folder), "train", 0.2)
+    sidecars = convert_shards(part, tmp_path / "out.beton", shards=2, shuffle=True, workers=1)
+    assert {sidecar.source["kind"] for sidecar in sidecars} == {"FolderSource"}
+    assert sum(sidecar.samples for sidecar in sidecars) == len(part)
 
 
 def test_each_image_is_in_one_part_and_each_class_in_both(folder):
