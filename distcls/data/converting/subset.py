@@ -12,10 +12,11 @@ class Subset:
 
     def __init__(self, source: Source, indices: np.ndarray) -> None:
         if isinstance(source, Subset):  # of what that is a part of
-            source, indices = source.source, np.array(source._indices)[indices]
+            indices = np.array(source._indices)[indices]
+            source = source.source
         self.source: Source = source
         self.class_names, self.small, self.multi_label = source.class_names, source.small, source.multi_label
-        self._indices = indices.tolist()
+        self._indices: list[int] = indices.tolist()
 
     def __len__(self) -> int:
         return len(self._indices)

@@ -63,6 +63,22 @@ def test_a_list_with_several_labels_an_image(folder, tmp_path):
     assert (len(part_of(source, "train", 0.2)), len(part_of(source, "val", 0.2))) == (8, 2)
 
 
+def test_an_image_that_a_list_names_several_times_is_in_one_part(folder, tmp_path):
+    """As lists do that were made of boxes: a line for each object, in several classes too."""
+    files = sorted(f"{path.parent.name}/{path.name}" for path in folder.rglob("*.png"))
+    lines = [f"{file} {number}" for number, repeats in enumerate((1, 3, 2)) for file in files[number::2] * repeats]
+    (tmp_path / "list.txt").write_text("\n".join(lines))
+    for share in (0.1, 0.3, 0.5):
+        parts = [
+            part_of(open_source(tmp_path / "list.txt", image_root=folder), part, share) for part in ("train", "val")
+        ]
+        train, val = ({part.name_of(index) for index in range(len(part))} for part in parts)
+        assert train
+        assert val
+        assert not train & val
+        assert sum(map(len, parts)) == len(lines)
+
+
 def test_the_command(folder, tmp_path):
     for part, count in (("train", 23), ("val", 8)):
         out = tmp_path / f"{part}.beton"
