@@ -4,7 +4,6 @@ import copy
 
 import torch
 from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
 
 
 def training_flops(model: nn.Module, resolution: int) -> float | None:
@@ -21,6 +20,8 @@ def training_flops(model: nn.Module, resolution: int) -> float | None:
     Returns:
         None where a model does not run without data.
     """
+    from torch.utils.flop_counter import FlopCounterMode  # with Triton, for rank 0 of a GPU
+
     tensors = [*model.parameters(), *model.buffers()]
     kept: dict[int, object] = {}
     for tensor in tensors:
