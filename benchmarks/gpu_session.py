@@ -1,6 +1,7 @@
 """All that is worth measuring on one borrowed GPU, in phases of under ten minutes each, the most wanted first.
 
-    python benchmarks/gpu_session.py [tests ceiling train strategies data fashion] [--limit 570] [--out DIR] [--small]
+    python benchmarks/gpu_session.py [tests ceiling train strategies data start fashion] [--limit 570] [--out DIR]
+        [--small]
     python benchmarks/gpu_session.py --summary
 
 Without names all phases run, one after the other. Every script writes its rows to DIR (benchmarks/results/session) as
@@ -36,7 +37,7 @@ NEEDED = [
 ]
 NEEDED += ["typer", "timm", "torchmetrics", "psutil", "wandb", "pytest", "deepspeed", "pynvml"]
 GPU_TESTS = [
-    "tests/engine/test_cuda_graphs.py",
+    "tests/engine/building/test_cuda_graphs.py",
     "tests/models/test_fused_batch_norm.py",
     "tests/data/decoding/test_decode_gpu.py",
     "tests/data/augmenting/test_pixels_gpu.py",
@@ -74,6 +75,10 @@ PHASES: dict[str, tuple[list[list[str]], list[list[str]]]] = {
             ["data_few_cores_share: gpu_data.py", *ON_JPEGS, "--decode-share", "0.25"],
         ],
         [["data: gpu_data.py", *TINY, "--images", "4", "--seconds", "0", "--workers", "1"]],
+    ),
+    "start": (
+        [["start: start.py", "--repeats", "3"]],
+        [["start: start.py", "--repeats", "1", "--cases", "python"]],
     ),
     "fashion": ([["fashion_mnist.py"]], []),
 }
@@ -147,6 +152,10 @@ def summary(out: Path) -> Iterator[tuple[str, str, str]]:
     for name, row in rows("strategies").items():
         loss = f", loss {row['loss']:.4f}" if "loss" in row else ""
         yield name, f"status {row['status']}{loss}", "status 0"
+    for name, row in rows("start").items():
+        if "command to first step" in row:
+            measured = f"{row['command to first step']:.1f} s, to the end {row['command to end']:.1f}"
+            yield f"start, {name}: to the first step", measured, "<= 15"
     tests = out / "tests.log"
     if tests.exists():
         yield "tests on the GPU", tests.read_text().strip().rpartition("\n")[2], "0 failed"
