@@ -36,7 +36,7 @@ NEEDED = [
 ]
 NEEDED += ["typer", "timm", "torchmetrics", "psutil", "wandb", "pytest", "deepspeed", "pynvml"]
 GPU_TESTS = [
-    "tests/engine/test_cuda_graphs.py",
+    "tests/engine/building/test_cuda_graphs.py",
     "tests/models/test_fused_batch_norm.py",
     "tests/data/decoding/test_decode_gpu.py",
     "tests/data/augmenting/test_pixels_gpu.py",

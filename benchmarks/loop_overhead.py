@@ -26,9 +26,9 @@ import torch
 from made_up import MadeUp
 
 from distcls.data.converting.convert import convert
-from distcls.engine import session
-from distcls.engine.preemption import StopRequest
+from distcls.engine.attempt import session
 from distcls.engine.run import train as run_recipe
+from distcls.engine.stopping.preemption import StopRequest
 from distcls.engine.trainer import train
 
 RECIPE = """\

@@ -14,7 +14,7 @@ from distcls.version import __version__
 __all__ = ["__version__", "build_model", "load", "train"]
 
 if TYPE_CHECKING:
-    from distcls.engine.outcome import Outcome
+    from distcls.engine.stopping.outcome import Outcome
     from distcls.models.classifier import ImageClassifier
 
 # Imports stand inside the functions: `import distcls` costs nothing, and launch/train.py sets signal handlers before

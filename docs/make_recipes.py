@@ -11,10 +11,10 @@ from typing import Any
 
 import torch
 
+from distcls.engine.checks.plugins import import_parts
 from distcls.engine.plan.activations import estimate_activations
 from distcls.engine.plan.memory import need
 from distcls.engine.plan.plan import ORDER, measure
-from distcls.engine.plugins import import_parts
 from distcls.engine.records.measured_runs import MeasuredRuns
 from distcls.engine.strategies.blocks import checkpoint_activations, find_blocks
 from distcls.models import build_classifier

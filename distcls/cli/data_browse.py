@@ -27,11 +27,11 @@ def browse(
     from distcls.data.inspecting.browse import rows_of, title_of
     from distcls.data.inspecting.contact_sheet import page, picture
     from distcls.data.loader import TrainLoader
-    from distcls.engine.build import open_datasets
-    from distcls.engine.located import located
-    from distcls.engine.plugins import checked_recipe
+    from distcls.engine.building.build import open_datasets
+    from distcls.engine.building.loader_arguments import resolution_of, sampling_of
+    from distcls.engine.checks.located import located
+    from distcls.engine.checks.plugins import checked_recipe
     from distcls.engine.ranks.topology import cores_per_rank
-    from distcls.engine.sampling import resolution_of, sampling_of
     from distcls.registry import MIXES, TRANSFORMS
 
     output = output or Path(f"{recipe.stem}_data.png")

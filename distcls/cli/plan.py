@@ -24,7 +24,7 @@ def plan(
     as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON, sizes in bytes.")] = False,
 ) -> None:
     """Say what a recipe needs: memory by strategy, traffic, batch, steps, and what is missing here."""
-    from distcls.engine.plugins import checked_recipe
+    from distcls.engine.checks.plugins import checked_recipe
 
     checked, source, _ = checked_recipe(recipe, overrides or [])
     # Here, for it imports torch: a file that cannot be read is told before.

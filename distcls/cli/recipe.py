@@ -22,7 +22,7 @@ Overrides = Annotated[
 @app.command()
 def check(recipe: RecipePath, overrides: Overrides = None) -> None:
     """Report every mistake of a recipe, each at file:line:column."""
-    from distcls.engine.plugins import checked_recipe
+    from distcls.engine.checks.plugins import checked_recipe
 
     checked_recipe(recipe, overrides or [])
     print(f"{recipe}: ok")
@@ -36,13 +36,13 @@ def show(
     params: Annotated[bool, typer.Option("--params", help="Print its parameter groups instead.")] = False,
 ) -> None:
     """Print the recipe as it will run: bases merged, changes applied, defaults filled in."""
-    from distcls.engine.plugins import checked_recipe
+    from distcls.engine.checks.plugins import checked_recipe
     from distcls.recipe.origin import with_origin
     from distcls.recipe.yaml12 import to_yaml
 
     checked, source, _ = checked_recipe(recipe, overrides or [])
     if params:
-        from distcls.engine.parameter_table import parameter_table
+        from distcls.engine.plan.parameter_table import parameter_table
 
         print("\n".join(parameter_table(checked, source)))
         return
@@ -64,7 +64,7 @@ def write_schema(
     VS Code's YAML extension uses it for recipes that begin with
     # yaml-language-server: $schema=recipe.schema.json
     """
-    from distcls.engine.plugins import import_parts
+    from distcls.engine.checks.plugins import import_parts
     from distcls.recipe.schema import json_schema
 
     source = None if recipe is None else read(recipe)

@@ -22,7 +22,7 @@ def record(
     ] = None,
 ) -> None:
     """Write down what finished runs of a recipe reached: what check-run compares other runs with."""
-    from distcls.engine.plugins import import_parts
+    from distcls.engine.checks.plugins import import_parts
     from distcls.engine.records.measured_runs import MeasuredRuns
 
     import_parts()
@@ -45,7 +45,7 @@ def check_run(
 
     Status 1 if it left the band, is another recipe's run, or has nothing to be compared with.
     """
-    from distcls.engine.plugins import import_parts
+    from distcls.engine.checks.plugins import import_parts
     from distcls.engine.records.measured_runs import MeasuredRuns, read_curves, read_record
 
     import_parts()

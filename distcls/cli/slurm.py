@@ -87,8 +87,8 @@ def slurm(
 
 def _checked(recipe: Path, changes: list[str], request: "Request") -> tuple[str, Path]:
     """The recipe's name and output folder, `%a` in it as it is; all its mistakes are raised."""
-    from distcls.engine.fit_ranks import check_ranks
-    from distcls.engine.plugins import checked_recipe
+    from distcls.engine.checks.fit_ranks import check_ranks
+    from distcls.engine.checks.plugins import checked_recipe
 
     number = re.match(r"\d+", request.array or "")
     if request.array and not number:

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from distcls.data.loader import EvalLoader
-from distcls.engine.agreement import Agreement
 from distcls.engine.evaluation.class_metrics import ClassMetrics
 from distcls.engine.evaluation.predictions import Predictions
+from distcls.engine.stopping.agreement import Agreement
 from distcls.engine.totals import Totals
 from distcls.models.classifier import ImageClassifier
 

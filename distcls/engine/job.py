@@ -11,8 +11,8 @@ from distcls.engine.evaluation.class_metrics import ClassMetrics
 from distcls.engine.evaluation.predictions import Predictions
 from distcls.engine.performance.bottleneck import Settings
 from distcls.engine.performance.device_facts import DeviceFacts
-from distcls.engine.preemption import StopRequest
 from distcls.engine.ranks.heartbeat import Heartbeat
+from distcls.engine.stopping.preemption import StopRequest
 from distcls.engine.strategies.strategy import Strategy
 from distcls.models.classifier import ImageClassifier
 from distcls.optim.ema import Ema

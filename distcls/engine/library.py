@@ -5,11 +5,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from distcls.engine.building.initial_weights import weights_file
 from distcls.engine.checkpoints.export import IDENTITY
 from distcls.engine.checkpoints.tensor_file import load_weights
-from distcls.engine.initial_weights import weights_file
-from distcls.engine.located import blocks
-from distcls.engine.plugins import import_parts, import_plugin
+from distcls.engine.checks.located import blocks
+from distcls.engine.checks.plugins import import_parts, import_plugin
 from distcls.errors import UserError
 from distcls.models.classifier import ImageClassifier, build_classifier
 from distcls.registry import ROLES

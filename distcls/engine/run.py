@@ -6,9 +6,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from distcls.engine.exit_codes import NO_VALID_CHECKPOINT, PREEMPTED
-from distcls.engine.outcome import Outcome
-from distcls.engine.preemption import StopRequest
+from distcls.engine.stopping.outcome import NO_VALID_CHECKPOINT, PREEMPTED, Outcome
+from distcls.engine.stopping.preemption import StopRequest
 from distcls.errors import UserError
 
 
@@ -28,7 +27,7 @@ def train(recipe_path: str | Path, overrides: Sequence[str] = (), *, stop: StopR
     # On a CPU torch's threads share the cores with those that load data: spinning while they wait is four times slower.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     # Torch takes seconds to import, and a signal must find its handler from the start.
-    from distcls.engine import session
+    from distcls.engine.attempt import session
 
     return session.run(Path(recipe_path), overrides, stop)
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 import torch
 
-from distcls.engine.reduction import SumOverRanks
+from distcls.engine.ranks.reduction import SumOverRanks
 
 
 class Totals:

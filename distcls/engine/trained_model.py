@@ -14,11 +14,11 @@ from distcls.data.dataset import BetonDataset
 from distcls.data.errors import DataError
 from distcls.data.loader import EvalLoader
 from distcls.data.single_images import SingleImages
-from distcls.engine.build import HALF
+from distcls.engine.building.build import HALF
+from distcls.engine.building.initial_weights import weights_file
 from distcls.engine.evaluate import evaluate, logits_of
 from distcls.engine.evaluation.class_metrics import ClassMetrics
 from distcls.engine.evaluation.predictions import Predicted, Predictions, scores_of
-from distcls.engine.initial_weights import weights_file
 from distcls.engine.library import load_with_facts
 from distcls.engine.ranks.topology import cores_per_rank
 from distcls.errors import UserError

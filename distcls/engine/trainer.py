@@ -7,7 +7,6 @@ learning rate, the seed of dropout. So a run that starts at step N after a kill 
 import time
 from typing import Literal
 
-from distcls.engine.agreement import Agreement
 from distcls.engine.checkpoints.progress import Progress, criterion
 from distcls.engine.checkpoints.snapshot import Snapshots
 from distcls.engine.evaluate import evaluate
@@ -17,6 +16,7 @@ from distcls.engine.evaluation.predictions import Predictions
 from distcls.engine.job import Job
 from distcls.engine.rows import Rows
 from distcls.engine.seeding import seed_micro_batch
+from distcls.engine.stopping.agreement import Agreement
 from distcls.engine.strategies.buffers import averaged_buffers
 from distcls.engine.totals import Totals
 from distcls.errors import UserError

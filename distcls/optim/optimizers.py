@@ -12,13 +12,16 @@ from pydantic import Field
 from torch import nn
 
 from distcls.optim.param_groups import ParamwiseCfg, param_groups
+from distcls.optim.uncompiled import uncompiled
 from distcls.registry import OPTIMIZERS
 
 Positive = Annotated[float, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
+Beta = Annotated[float, Field(ge=0, lt=1)]
 
 
 @OPTIMIZERS.register
+@uncompiled
 class SGD(torch.optim.SGD):
     """Stochastic gradient descent with momentum; `weight_decay` enters the gradient, as in torch.optim.SGD."""
 
@@ -35,17 +38,16 @@ class SGD(torch.optim.SGD):
         nesterov: bool = False,
         paramwise_cfg: ParamwiseCfg | None = None,
     ) -> None:
-        from torch.distributed.tensor import DTensor  # takes half a second
-
         groups = param_groups(model, lr=lr, weight_decay=weight_decay, paramwise_cfg=paramwise_cfg)
         on_gpu = _on_gpu(model)
         # torch's fused kernel of Adam takes the shards of FSDP2, that of SGD (2.14) refuses them in the first step
-        sharded = isinstance(next(model.parameters()), DTensor)
+        sharded = hasattr(next(model.parameters()), "to_local")  # DTensor itself takes half a second to import
         kernels: dict[str, Any] = {"foreach": on_gpu} if sharded else {"fused": on_gpu}
         super().__init__(groups, lr=lr, momentum=momentum, dampening=dampening, nesterov=nesterov, **kernels)
 
 
 @OPTIMIZERS.register
+@uncompiled
 class AdamW(torch.optim.AdamW):
     """Adam with decoupled weight decay (Loshchilov & Hutter 2019), as torch.optim.AdamW computes it."""
 
@@ -56,7 +58,7 @@ class AdamW(torch.optim.AdamW):
         model: nn.Module,
         *,
         lr: Positive,
-        betas: tuple[float, float] = (0.9, 0.999),
+        betas: tuple[Beta, Beta] = (0.9, 0.999),
         eps: Positive = 1e-8,
         weight_decay: NonNegative = 0.01,
         amsgrad: bool = False,
@@ -67,6 +69,7 @@ class AdamW(torch.optim.AdamW):
 
 
 @OPTIMIZERS.register
+@uncompiled
 class RMSprop(torch.optim.RMSprop):
     """The gradient over the root of its running mean square (Tieleman & Hinton 2012), as torch.optim.RMSprop."""
 

@@ -47,7 +47,7 @@ def _check_ramp(checker: Checker, data: Any) -> None:
 def _check_graphs(
     checker: Checker, train: Mapping[str, Any], distributed: Mapping[str, Any], data: Mapping[str, Any]
 ) -> None:
-    """What CUDA graphs cannot be combined with; that they need ddp is engine/fit_ranks.py's, with all of a strategy."""
+    """What CUDA graphs cannot be combined with; that they need ddp is engine/checks/fit_ranks.py's."""
     if train.get("cuda_graphs") is not True:
         return
     path, parts = ("train", "cuda_graphs"), train.get("accumulation_steps", 1)

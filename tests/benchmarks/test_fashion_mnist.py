@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from distcls.engine.plugins import import_parts
+from distcls.engine.checks.plugins import import_parts
 from distcls.recipe.schema import check
 from distcls.recipe.source import read
 

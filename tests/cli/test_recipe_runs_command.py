@@ -10,7 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from distcls.cli.recipe import app
-from distcls.engine.plugins import import_parts
+from distcls.engine.checks.plugins import import_parts
 from distcls.engine.records.measured_runs import MeasuredRuns
 from distcls.engine.records.run_folder import RunFolder
 from distcls.errors import UserError

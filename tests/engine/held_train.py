@@ -8,14 +8,14 @@ import os
 import sys
 import time
 
-from distcls.engine.preemption import StopRequest
 from distcls.engine.run import train
+from distcls.engine.stopping.preemption import StopRequest
 
 STOP = StopRequest()
 
 
 def hold_at(held_step: int) -> None:
-    from distcls.engine.agreement import Agreement
+    from distcls.engine.stopping.agreement import Agreement
 
     post = Agreement.post
 

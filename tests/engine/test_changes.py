@@ -9,8 +9,8 @@ import distcls
 from distcls.engine.checkpoints.snapshot import Snapshots
 from distcls.engine.checkpoints.store import CheckpointStore
 from distcls.engine.checkpoints.tensor_file import load_weights
-from distcls.engine.preemption import StopRequest
 from distcls.engine.run import train
+from distcls.engine.stopping.preemption import StopRequest
 from distcls.errors import UserError
 from distcls.registry import BACKBONES
 from distcls.tracking.jsonl import read_rows

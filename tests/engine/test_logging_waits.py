@@ -7,10 +7,10 @@ import torch
 from accelerate.state import AcceleratorState
 from torch.overrides import TorchFunctionMode
 
-from distcls.engine.agreement import Agreement
-from distcls.engine.preemption import StopRequest
 from distcls.engine.rows import Rows
 from distcls.engine.run import train
+from distcls.engine.stopping.agreement import Agreement
+from distcls.engine.stopping.preemption import StopRequest
 
 # Each of these makes the CPU wait until the device has computed the value. (`numpy` is refused for a GPU's tensors, and
 # the loader uses it for the buffers that it decodes into.)

@@ -12,8 +12,8 @@ import torch
 from typer.testing import CliRunner
 
 from distcls.cli.main import app
-from distcls.engine.agreement import LAG
 from distcls.engine.checkpoints.tensor_file import load_weights
+from distcls.engine.stopping.agreement import LAG
 from distcls.tracking.jsonl import read_rows
 from distcls.tracking.tracker import kind_of
 from tests.conftest import TINY_RECIPE

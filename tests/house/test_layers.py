@@ -96,7 +96,9 @@ def test_a_breach_is_seen(importer: str, source: str, allowed: bool) -> None:
     assert (found == [None]) is allowed
 
 
-@pytest.mark.parametrize("module", ["recipe.source", "recipe.schema", "registry", "cli.main", "engine.preemption"])
+@pytest.mark.parametrize(
+    "module", ["recipe.source", "recipe.schema", "registry", "cli.main", "engine.stopping.preemption"]
+)
 def test_starts_without_torch(module: str) -> None:
     """Recipe mistakes and --help come at once, and stop requests are heard before torch's seconds of import."""
     if not (ROOT / "distcls" / f"{module.replace('.', '/')}.py").exists():

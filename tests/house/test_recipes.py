@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from distcls.engine.plugins import import_parts
+from distcls.engine.checks.plugins import import_parts
 from distcls.engine.records.measured_runs import MeasuredRuns
 from distcls.recipe.schema import check
 from distcls.recipe.source import read

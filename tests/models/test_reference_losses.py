@@ -249,6 +249,25 @@ def test_smoothed_labels_keep_their_precision_for_bfloat16_scores() -> None:
     assert target.sum().item() == pytest.approx(1.0, abs=1e-6)
 
 
+@pytest.mark.parametrize(
+    "block",
+    [
+        {"type": "FocalLoss", "gamma": 0.5},
+        {"type": "AsymmetricLoss", "gamma_neg": 0.5},
+        {"type": "AsymmetricLoss", "gamma_pos": 0.5, "clip": 0.0},
+    ],
+    ids=str,
+)
+def test_certain_scores_have_gradients_with_exponents_below_one(block: dict) -> None:
+    """The root has no derivative at 0, where an image is that is surely right, or a negative that is forgotten."""
+    scores = torch.tensor([[40.0, -40.0, -4.0, 0.5]], requires_grad=True)
+    loss = LOSSES.build(block)(scores, torch.tensor([0]))
+    loss.backward()
+    assert loss.isfinite()
+    assert scores.grad.isfinite().all()
+    assert scores.grad[0, 3] > 0
+
+
 def test_losses_in_float64() -> None:
     loss = LOSSES.build({"type": "CrossEntropyLoss", "class_weight": [1.0, 2.0, 0.5]}).double()
     assert loss(torch.zeros(2, 3, dtype=torch.float64), torch.tensor([0, 1])).dtype == torch.float64
@@ -260,7 +279,7 @@ def test_class_weights_from_the_training_set(block: dict) -> None:
     scores, label = torch.tensor([[2.0, 1.0, 0.0], [0.0, 1.0, 0.0]]), torch.tensor([0, 1])
     with pytest.raises(UserError) as caught:
         loss(scores, label)
-    assert str(caught.value) == "CrossEntropyLoss.class_weight: auto needs the training set's counts: set_class_counts"
+    assert str(caught.value) == f"{block['type']}.class_weight: auto needs the training set's counts: set_class_counts"
     [weighing] = [part for part in loss.modules() if hasattr(part, "set_class_counts")]
     weighing.set_class_counts([30, 10, 0])
     weights = [40 / (2 * 30), 40 / (2 * 10), 0.0]  # 30 images of the first and 10 of the second: 1 in the mean
@@ -268,6 +287,14 @@ def test_class_weights_from_the_training_set(block: dict) -> None:
     expected = LOSSES.build({**block, "class_weight": weights})
     assert loss(scores, label).item() == pytest.approx(expected(scores, label).item())
     assert "class_weight" not in "".join(loss.state_dict())
+
+
+def test_class_weights_from_the_training_set_in_float64() -> None:
+    """They are known only when the model has its type and lies on its device."""
+    loss = LOSSES.build({"type": "CrossEntropyLoss", "class_weight": "auto"}).double()
+    loss.set_class_counts([30, 10, 0])
+    assert loss.class_weight.dtype == torch.float64
+    assert loss(torch.zeros(2, 3, dtype=torch.float64), torch.tensor([0, 1])).isfinite()
 
 
 def test_class_weights_that_are_written_stay() -> None:

@@ -17,7 +17,7 @@ pytestmark = pytest.mark.slow
 SHORT = ["train.epochs=null", "train.max_steps=6", "schedule.warmup_steps=2", "checkpoint.every_steps=100"]
 ENDLESS = ["train.epochs=100000", "train.log_every_steps=1000", "checkpoint.every_steps=1000", "eval.every_epochs=1000"]
 # A plug-in: rank 1 looks a short time for the folder. Within distributed.timeout_s, which is the other bound, all must come.
-IMPATIENT = "from distcls.engine import session\n\nsession.NFS_CACHE_S = 2.0\n"
+IMPATIENT = "from distcls.engine.attempt import session\n\nsession.NFS_CACHE_S = 2.0\n"
 
 
 @pytest.fixture

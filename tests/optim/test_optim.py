@@ -9,6 +9,7 @@ from distcls.optim.lamb import Lamb
 from distcls.optim.optimizers import SGD, AdamW, RMSprop
 from distcls.optim.param_groups import param_groups
 from distcls.optim.schedules import CosineWarmup, ExponentialWarmup, LinearWarmup, StepWarmup
+from distcls.registry import OPTIMIZERS
 
 
 def net() -> nn.Module:
@@ -123,9 +124,11 @@ def test_exponential():
     assert [schedule(step) for step in (0, 19, 20, 60)] == pytest.approx([1, 1, 0.9, 0.9**3])
 
 
-def test_two_lengths_of_warmup_are_refused():
+@pytest.mark.parametrize("warmup_steps", [5, 0])
+def test_two_lengths_of_warmup_are_refused(warmup_steps):
+    """0 steps behind a base's epochs too: they would be taken, not the 0."""
     with pytest.raises(UserError, match="warmup_epochs and warmup_steps are both set"):
-        CosineWarmup(warmup_epochs=1, warmup_steps=5, total_steps=100, steps_per_epoch=10)
+        CosineWarmup(warmup_epochs=1, warmup_steps=warmup_steps, total_steps=100, steps_per_epoch=10)
 
 
 def test_a_warmup_longer_than_the_run_is_refused():
@@ -149,3 +152,11 @@ def test_lamb_goes_on_from_its_state():
     second.load_state_dict(first.state_dict())
     steps(halted, second, 3)
     assert torch.equal(halted.weight, straight.weight)
+
+
+def test_what_torch_refuses_is_a_message():
+    with pytest.raises(UserError) as caught:
+        OPTIMIZERS.build({"type": "SGD", "lr": 0.1, "momentum": 0.0, "nesterov": True}, model=nn.Linear(2, 2))
+    assert str(caught.value) == (
+        "SGD: cannot be built like this: Nesterov momentum requires a momentum and zero dampening"
+    )

@@ -3,7 +3,7 @@
 from functools import cache
 from pathlib import Path
 
-from distcls.engine.plugins import import_parts
+from distcls.engine.checks.plugins import import_parts
 from distcls.recipe.schema import Recipe, check
 from distcls.recipe.source import read
 

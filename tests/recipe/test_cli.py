@@ -8,7 +8,7 @@ from typer.testing import CliRunner
 
 from distcls import registry
 from distcls.cli.recipe import app
-from distcls.engine import plugins
+from distcls.engine.checks import plugins
 from distcls.recipe.errors import RecipeError
 from tests.recipe import parts
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from distcls.engine.plugins import import_parts, import_plugin
+from distcls.engine.checks.plugins import import_parts, import_plugin
 from distcls.errors import UserError
 from distcls.recipe import foreign_names
 from distcls.recipe.errors import RecipeError

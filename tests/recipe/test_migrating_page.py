@@ -7,7 +7,7 @@ import pytest
 from typer.testing import CliRunner
 
 from distcls.cli.main import app
-from distcls.engine.plugins import import_parts
+from distcls.engine.checks.plugins import import_parts
 from distcls.recipe.schema import check
 from distcls.recipe.source import read
 

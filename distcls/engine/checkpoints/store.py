@@ -25,7 +25,7 @@ from distcls.engine.checkpoints.manifest import (
 )
 from distcls.engine.checkpoints.reshard import read_runs
 from distcls.engine.checkpoints.tensor_file import SaveFailed, write_tensors
-from distcls.engine.exit_codes import NO_VALID_CHECKPOINT
+from distcls.engine.stopping.outcome import NO_VALID_CHECKPOINT
 from distcls.engine.strategies.shards import Run
 
 

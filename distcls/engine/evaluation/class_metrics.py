@@ -13,7 +13,7 @@ from torch import Tensor
 
 from distcls.engine.evaluation.class_scores import average_precision, calibration_error, precision_recall_f1
 from distcls.engine.ranks.collectives import gather_rows
-from distcls.engine.reduction import SumOverRanks
+from distcls.engine.ranks.reduction import SumOverRanks
 from distcls.models.heads import ClsHead
 
 COUNTED = ("precision", "recall", "f1")

@@ -1,1 +1,1 @@
-"""What a recipe needs of each GPU under every strategy, estimated before one is paid for."""
+"""What a recipe comes to before a GPU is paid for: its memory under every strategy, its parameter groups."""

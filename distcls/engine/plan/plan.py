@@ -6,13 +6,13 @@ from typing import Any, get_args
 import torch
 from torch import nn
 
-from distcls.engine.build import build_model, open_datasets
-from distcls.engine.fit_ranks import check_ranks
-from distcls.engine.located import located
+from distcls.engine.building.build import build_model, open_datasets
+from distcls.engine.building.loader_arguments import resolution_of
+from distcls.engine.checks.fit_ranks import check_ranks
+from distcls.engine.checks.located import located
 from distcls.engine.plan.activations import estimate_activations
 from distcls.engine.plan.memory import GIB, Need, Sizes, need
 from distcls.engine.plan.missing import missing
-from distcls.engine.sampling import resolution_of
 from distcls.engine.strategies.blocks import checkpoint_activations, find_blocks
 from distcls.models.classifier import ImageClassifier
 from distcls.recipe.schema import Distributed, Recipe

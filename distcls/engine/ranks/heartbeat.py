@@ -19,7 +19,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 STALLED_S = 5.0  # after this long at one place the file says where in the code that is
-REDUCTION = str(Path(__file__).parents[1] / "reduction.py")
+REDUCTION = str(Path(__file__).with_name("reduction.py"))
 PACKAGE = str(Path(__file__).parents[2])
 
 

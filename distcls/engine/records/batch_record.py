@@ -11,7 +11,6 @@ import numpy as np
 import torch
 
 from distcls.data.stream import Batch
-from distcls.engine.job import Job
 
 FOLDER = "batches"
 
@@ -46,18 +45,6 @@ class BatchRecord:
         samples = [[index, print_] for index, print_ in zip(batch.index.tolist(), _prints(batch), strict=True)]
         line = {"step": step + 1, "attempt": self._attempt, **place, "samples": samples}
         os.write(self._fd, json.dumps(line).encode() + b"\n")  # in one piece: a kill tears no more than the last line
-
-
-def record_batches(job: Job, run: Path, first_step: int, attempt: int) -> None:
-    """Record every batch that the job's training loader hands out from now on."""
-    job.train_loader.watch = BatchRecord(
-        run,
-        first_step,
-        rank=job.rank,
-        world_size=job.world_size,
-        accumulation_steps=job.accumulation_steps,
-        attempt=attempt,
-    )
 
 
 def read_batches(run: Path) -> dict[int, list[tuple[int, str]]]:

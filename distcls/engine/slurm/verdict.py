@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from distcls.engine.exit_codes import NO_VALID_CHECKPOINT, PREEMPTED
+from distcls.engine.stopping.outcome import NO_VALID_CHECKPOINT, PREEMPTED
 
 STALLED = 2  # attempts in a row that saved no new step: one may have been preempted too early, two are a circle
 

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from distcls.engine.exit_codes import PREEMPTED
+from distcls.engine.stopping.outcome import PREEMPTED
 from distcls.errors import UserError
 
 START = "import sys; from distcls.engine.run import main; sys.exit(main(sys.argv[1:]))"

@@ -10,8 +10,8 @@ from distcls.data.augmenting.augment import RandomCrop, RandomHorizontalFlip
 from distcls.data.augmenting.draws import in_share
 from distcls.data.beton.file_format import JPEG
 from distcls.data.errors import DataError
-from distcls.engine.fit_ranks import check_device
-from distcls.engine.plugins import import_parts
+from distcls.engine.checks.fit_ranks import check_device
+from distcls.engine.checks.plugins import import_parts
 from distcls.recipe.errors import RecipeError
 from distcls.recipe.schema import check
 from distcls.recipe.source import read

@@ -14,8 +14,8 @@ import torch
 
 from distcls.engine.checkpoints.commit import committed
 from distcls.engine.checkpoints.store import CheckpointStore
-from distcls.engine.exit_codes import PREEMPTED
-from distcls.engine.preemption import StopRequest
+from distcls.engine.stopping.outcome import PREEMPTED
+from distcls.engine.stopping.preemption import StopRequest
 
 KILLED = 9
 

@@ -13,8 +13,8 @@ from distcls.engine.checkpoints.progress import Progress
 from distcls.engine.checkpoints.store import CheckpointStore
 from distcls.engine.checkpoints.tensor_file import SaveFailed, load_weights
 from distcls.engine.checkpoints.weights_writer import WeightsWriter
-from distcls.engine.preemption import StopRequest
 from distcls.engine.run import train
+from distcls.engine.stopping.preemption import StopRequest
 
 save_weights = weights_writer.save_weights
 

@@ -10,8 +10,8 @@ from distcls.engine.checkpoints.snapshot import Snapshots
 from distcls.engine.evaluate import evaluate
 from distcls.engine.performance.bottleneck import Settings, verdict
 from distcls.engine.performance.phases import PHASES, Exchange, Phases
-from distcls.engine.preemption import StopRequest
 from distcls.engine.run import train
+from distcls.engine.stopping.preemption import StopRequest
 from distcls.tracking.jsonl import read_events, read_rows
 
 SETTINGS = {

@@ -8,11 +8,11 @@ import torch
 from typer.testing import CliRunner
 
 from distcls.cli.main import app
-from distcls.engine.build import build_model
+from distcls.engine.building.build import build_model
+from distcls.engine.checks.plugins import import_parts
 from distcls.engine.plan.activations import estimate_activations, saved_bytes
 from distcls.engine.plan.memory import GIB, OVERHEAD, Sizes, need
 from distcls.engine.plan.plan import make_plan, optimizer_elements
-from distcls.engine.plugins import import_parts
 from distcls.errors import UserError
 from distcls.recipe.schema import check
 from distcls.recipe.source import read

@@ -2,9 +2,9 @@
 
 import pytest
 
-from distcls.engine import fit_ranks
-from distcls.engine.fit_ranks import check_ranks
-from distcls.engine.plugins import import_parts
+from distcls.engine.checks import fit_ranks
+from distcls.engine.checks.fit_ranks import check_ranks
+from distcls.engine.checks.plugins import import_parts
 from distcls.recipe.errors import RecipeError
 from distcls.recipe.schema import check
 from distcls.recipe.source import read

@@ -5,8 +5,8 @@ import subprocess
 
 import pytest
 
-from distcls.engine.preemption import StopRequest
 from distcls.engine.run import train
+from distcls.engine.stopping.preemption import StopRequest
 from distcls.errors import UserError
 from tests.tracking.conftest import no_wandb_account  # noqa: F401 - a fixture
 from tests.tracking.test_wandb import config, of_type, segments

@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from distcls.engine.build import build_model
+from distcls.engine.attempt.session import prepare
+from distcls.engine.building.build import build_model
+from distcls.engine.building.initial_weights import InitialWeights
 from distcls.engine.checkpoints.tensor_file import load_weights
-from distcls.engine.initial_weights import InitialWeights
-from distcls.engine.plugins import import_parts
-from distcls.engine.session import prepare
+from distcls.engine.checks.plugins import import_parts
 from distcls.recipe.errors import RecipeError
 from distcls.recipe.schema import check
 from distcls.recipe.source import read

@@ -1,6 +1,6 @@
 import torch
 
-from distcls.engine.agreement import LAG, Agreement
+from distcls.engine.stopping.agreement import LAG, Agreement
 from distcls.engine.totals import Totals
 
 CPU = torch.device("cpu")

@@ -12,28 +12,29 @@ from accelerate import Accelerator
 from distcls.data.augmenting.draws import AUGMENT_VERSION
 from distcls.data.decoding.jpeg_window import window_decoder
 from distcls.data.sampling.order import ORDER_VERSION
-from distcls.engine.announce import announce, last_words
-from distcls.engine.backends import make_backends
-from distcls.engine.build import Datasets, build_job, open_datasets
+from distcls.engine.attempt.announce import announce, last_words
+from distcls.engine.attempt.ending import complete_report, draw_report, end_lost, end_run, finish_save
+from distcls.engine.building.backends import make_backends
+from distcls.engine.building.build import Datasets, build_job, open_datasets
+from distcls.engine.building.initial_weights import InitialWeights
 from distcls.engine.checkpoints.progress import Progress
 from distcls.engine.checkpoints.snapshot import Snapshots
 from distcls.engine.checkpoints.store import CheckpointStore
-from distcls.engine.ending import complete_report, draw_report, end_lost, end_run, finish_save
-from distcls.engine.fit_ranks import check_device, check_ranks
-from distcls.engine.initial_weights import InitialWeights
-from distcls.engine.located import located
-from distcls.engine.outcome import Outcome
-from distcls.engine.plugins import Plugin, checked_recipe
-from distcls.engine.preemption import StopRequest
+from distcls.engine.checks.fit_ranks import check_device, check_ranks
+from distcls.engine.checks.located import located
+from distcls.engine.checks.plugins import Plugin, checked_recipe
+from distcls.engine.job import Job
 from distcls.engine.ranks import collectives, heartbeat, network, preflight, topology
 from distcls.engine.ranks.code_version import code_version
 from distcls.engine.ranks.heartbeat import Heartbeat
 from distcls.engine.ranks.meeting import meet
 from distcls.engine.ranks.shared_folder import NFS_CACHE_S, check_shared
 from distcls.engine.ranks.watchdog import RankLost, Watchdog, collective_timeout, is_collective_error, lost_unwatched
-from distcls.engine.records.batch_record import record_batches
+from distcls.engine.records.batch_record import BatchRecord
 from distcls.engine.records.environment import environment, place, record
 from distcls.engine.records.run_folder import RunFolder, Start
+from distcls.engine.stopping.outcome import Outcome
+from distcls.engine.stopping.preemption import StopRequest
 from distcls.engine.strategies.accelerator import make_accelerator
 from distcls.engine.totals import Totals
 from distcls.engine.trainer import train
@@ -200,7 +201,7 @@ def _attempt(prepared: Prepared, accelerator: Accelerator, local_world_size: int
         heart.beat(0, "restoring")
         progress = snapshots.restore(found, window) if found else Progress()
         if recipe.tracking.batches:
-            record_batches(job, folder.path, progress.step, start.attempt)
+            job.train_loader.watch = _batch_record(job, folder, progress.step, start.attempt)
         announce(job, recipe.name, folder, start, found, progress)
 
         status = train(job, snapshots, progress, window)
@@ -256,6 +257,17 @@ def _begin(folder: RunFolder, prepared: Prepared, ranks: int) -> Start:
             (folder.path / "plugins").mkdir(exist_ok=True)
             shutil.copyfile(plugin.file, folder.path / "plugins" / f"{plugin.sha256[:12]}_{plugin.file.name}")
     return start
+
+
+def _batch_record(job: Job, folder: RunFolder, first_step: int, attempt: int) -> BatchRecord:
+    return BatchRecord(
+        folder.path,
+        first_step,
+        rank=job.rank,
+        world_size=job.world_size,
+        accumulation_steps=job.accumulation_steps,
+        attempt=attempt,
+    )
 
 
 def _code_folders(prepared: Prepared) -> list[Path]:

@@ -6,7 +6,7 @@ import pytest
 from typer.testing import CliRunner
 
 from distcls.cli.main import app
-from distcls.engine.located import located, mistake_of
+from distcls.engine.checks.located import located, mistake_of
 from distcls.errors import ArgumentError, UserError
 from distcls.recipe.errors import RecipeError
 from distcls.recipe.source import read

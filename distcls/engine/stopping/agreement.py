@@ -8,7 +8,7 @@ from collections import deque
 
 import torch
 
-from distcls.engine.reduction import SumOverRanks
+from distcls.engine.ranks.reduction import SumOverRanks
 
 LAG = 3  # steps between posting and acting: well under a second of most models, and grace periods last tens of them
 

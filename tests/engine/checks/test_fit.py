@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from distcls.engine.build import build_model
-from distcls.engine.plugins import import_parts
+from distcls.engine.building.build import build_model
+from distcls.engine.checks.plugins import import_parts
 from distcls.recipe.errors import RecipeError
 from distcls.recipe.schema import check
 from distcls.recipe.source import read
@@ -36,6 +36,13 @@ def fixed(tiny_recipe: Path) -> Path:
         (text[:begin] + TIMM + "}" + text[end:]).replace("neck: {type: GlobalAveragePooling}", "neck: null")
     )
     return tiny_recipe
+
+
+def test_a_model_for_grey_images_is_refused(tiny_recipe: Path) -> None:
+    assert (
+        "command line: model.backbone.in_channels: got 1, expected 3: all images are RGB here, grey ones with three "
+        "equal channels"
+    ) in refusal(tiny_recipe, "model.backbone.in_channels=1")
 
 
 def test_a_model_of_one_size_is_refused_under_a_schedule(fixed: Path) -> None:

@@ -1,4 +1,4 @@
-from distcls.engine.announce import idle_cores
+from distcls.engine.attempt.announce import idle_cores
 
 LAUNCHED = {"PATH": "/usr/bin"}
 RANK = {"OMP_NUM_THREADS": "1", "TORCHELASTIC_RUN_ID": "none"}

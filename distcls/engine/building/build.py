@@ -9,19 +9,19 @@ from torch import nn
 from distcls.data.dataset import BetonDataset
 from distcls.data.errors import DataError
 from distcls.data.loader import EvalLoader, TrainLoader
-from distcls.engine.cuda_graphs import capture_backbone
+from distcls.engine.building.cuda_graphs import capture_backbone
+from distcls.engine.building.initial_weights import InitialWeights
+from distcls.engine.building.loader_arguments import resolution_of, sampling_of
+from distcls.engine.checks.fit import misfits, model_misfits
+from distcls.engine.checks.located import located_at
 from distcls.engine.evaluation.class_metrics import ClassMetrics
 from distcls.engine.evaluation.predictions import Predictions
-from distcls.engine.fit import misfits, model_misfits
-from distcls.engine.initial_weights import InitialWeights
 from distcls.engine.job import Job
-from distcls.engine.located import located_at
 from distcls.engine.performance.device_facts import device_facts
-from distcls.engine.preemption import StopRequest
 from distcls.engine.ranks.heartbeat import Heartbeat
 from distcls.engine.ranks.topology import cores_per_rank
-from distcls.engine.sampling import resolution_of, sampling_of
 from distcls.engine.seeding import seed_building
+from distcls.engine.stopping.preemption import StopRequest
 from distcls.engine.strategies.blocks import checkpoint_activations, find_blocks
 from distcls.engine.strategies.buffers import running_statistics, same_start
 from distcls.engine.strategies.choose import make_strategy
@@ -143,7 +143,7 @@ def build_job(
         # In place: names of weights stay what they are. Where blocks are gathered the graph breaks, and blocks share
         # their code but not their shapes: each shape is compiled for itself, not one graph of dynamic shapes.
         classifier.compile(dynamic=False if recipe.distributed.strategy in ("fsdp2", "zero3") else None)
-    if train.cuda_graphs:
+    if train.cuda_graphs and accelerator.device.type == "cuda":
         capture_backbone(classifier.backbone, train.global_batch_size // ranks, size, images, accelerator)
     strategy = make_strategy(
         recipe.distributed.strategy,

@@ -1,5 +1,6 @@
 """Stop requests, with real signals to real processes."""
 
+import errno
 import os
 import signal
 import subprocess
@@ -8,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from distcls.engine import preemption
-from distcls.engine.preemption import StopRequest
+from distcls.engine.stopping import preemption
+from distcls.engine.stopping.preemption import StopRequest
 from tests.engine.launching import HANGS_S
 
 LAUNCHER_MARKS = {
@@ -81,6 +82,14 @@ def test_stop_file(tmp_path, monkeypatch):
     request.done()
 
 
+def test_a_file_system_that_does_not_answer_is_no_request_and_no_error(tmp_path, monkeypatch):
+    def stale(path):
+        raise OSError(errno.ESTALE, os.strerror(errno.ESTALE), str(path))
+
+    monkeypatch.setattr(Path, "exists", stale)
+    assert StopRequest(tmp_path / "stop").requested is None
+
+
 def test_asking_is_cheap(tmp_path, monkeypatch):
     """The disk is looked at once a second, however often it is asked."""
     now, looks = [5.0], []
@@ -95,14 +104,14 @@ def test_asking_is_cheap(tmp_path, monkeypatch):
 
 def test_importing_it_takes_no_torch():
     child = python(
-        "import sys, distcls.engine.preemption, distcls.engine.records.run_folder; print('torch' in sys.modules)"
+        "import sys, distcls.engine.stopping.preemption, distcls.engine.records.run_folder; print('torch' in sys.modules)"
     )
     assert child.communicate(timeout=HANGS_S)[0] == "False\n"
 
 
 CHILD = """
 import os, sys, time
-from distcls.engine.preemption import StopRequest
+from distcls.engine.stopping.preemption import StopRequest
 early = "early" in sys.argv
 stop = StopRequest()
 def ready():

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from distcls.engine.checkpoints.tensor_file import load_weights
-from distcls.engine.located import located_at
+from distcls.engine.checks.located import located_at
 from distcls.errors import UserError
 from distcls.models.classifier import ImageClassifier
 from distcls.models.weights import Checkpoint, Report, load_checkpoint, read_checkpoint

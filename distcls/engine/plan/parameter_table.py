@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 
-from distcls.engine.build import build_model
-from distcls.engine.located import located
+from distcls.engine.building.build import build_model
+from distcls.engine.checks.located import located
 from distcls.recipe.schema import Recipe
 from distcls.recipe.source import Source
 from distcls.registry import OPTIMIZERS

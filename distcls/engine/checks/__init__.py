@@ -1,0 +1,1 @@
+"""What is known to be wrong before the first batch, said at the recipe's line."""

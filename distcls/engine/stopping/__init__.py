@@ -1,0 +1,1 @@
+"""How a run is asked to stop, how its ranks agree to, and what its caller gets."""
