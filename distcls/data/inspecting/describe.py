@@ -11,8 +11,10 @@ import numpy as np
 from distcls.data.beton.file_format import JPEG, read_samples, read_words
 from distcls.data.beton.multi_hot import pack, unpack, words_for
 from distcls.data.beton.sidecar import Sidecar, Sizes, deviation, fingerprint_of, sidecar_path
+from distcls.data.converting.target import replace
+from distcls.data.decoding.decode_cpu import decode_whole
 from distcls.data.errors import DataError
-from distcls.data.inspecting.scan import decode_whole, scan
+from distcls.data.inspecting.scan import scan
 
 
 def read_class_names(path: Path) -> list[str]:
@@ -24,10 +26,9 @@ def read_class_names(path: Path) -> list[str]:
     if path.exists() and not path.is_file():
         raise DataError(f"{path}: not a regular file, expected a class name a line, or a JSON list")
     try:
-        text = path.read_text(encoding="utf-8")
-        names = (
-            json.loads(text) if path.suffix == ".json" else [line.strip() for line in text.splitlines() if line.strip()]
-        )
+        text = path.read_text(encoding="utf-8-sig")  # some programs put a mark before it
+        lines = (line.strip() for line in text.split("\n"))
+        names = json.loads(text) if path.suffix == ".json" else [line for line in lines if line]
     except (OSError, ValueError, RecursionError) as error:
         raise DataError(f"{path}: cannot be read ({error}), expected a class name a line, or a JSON list") from error
     if not names or not isinstance(names, list) or not all(isinstance(name, str) and name for name in names):
@@ -92,7 +93,7 @@ def describe(
         source={"path": str(path.resolve()), "kind": "described", "fingerprint": None},
         versions={},
     )
-    target.write_text(sidecar.model_dump_json(indent=1) + "\n")
+    replace(target, sidecar.model_dump_json(indent=1) + "\n")
     return sidecar
 
 

@@ -98,7 +98,7 @@ def run(recipe_path: Path, overrides: Sequence[str], stop: StopRequest) -> Outco
     try:
         prepared = prepare(recipe_path, overrides, world_size)
         timeout_s = prepared.recipe.distributed.timeout_s
-        network.check_interfaces(several_nodes=several_nodes, on_gpu=torch.cuda.is_available())
+        network.check_interfaces(several_nodes=several_nodes)
     except UserError as raised:
         error = raised
     if several_nodes:
@@ -149,7 +149,7 @@ def _attempt(prepared: Prepared, accelerator: Accelerator, local_world_size: int
     )
     console = Console(rank)
     folder = RunFolder(Path(recipe.output_dir))
-    facts = environment(collectives.gather(place(accelerator.device)))
+    places = collectives.gather(place(accelerator.device))
     start: Start = collectives.on_rank_zero(rank, lambda: _begin(folder, prepared, ranks))
     if start.finished:
         if rank == 0:
@@ -183,6 +183,7 @@ def _attempt(prepared: Prepared, accelerator: Accelerator, local_world_size: int
         heart.beat(0, "building")
         with collectives.together(rank, ranks), located(prepared.source):
             if rank == 0:
+                facts = environment(places)
                 environments = record(folder.path, start.attempt, facts, _code_folders(prepared))
                 fingerprints = prepared.fingerprints()
                 trackers.backends = make_backends(recipe, folder.path, start, fingerprints, environments, console)
