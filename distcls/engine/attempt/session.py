@@ -61,7 +61,10 @@ class Prepared:
     initial_weights: InitialWeights | None
 
     def fingerprints(self) -> dict[str, str]:
-        return {"data.train": self.datasets.train.fingerprint, "data.val": self.datasets.val.fingerprint}
+        """What the data are, whatever their paths: the files' own, and what images are normalised with."""
+        train, val = self.datasets.train, self.datasets.val
+        normalised = " ".join(f"{value:.6g}" for value in (*train.mean, *train.std))
+        return {"data.train": train.fingerprint, "data.val": val.fingerprint, "data.train (mean, std)": normalised}
 
 
 def prepare(recipe_path: Path, overrides: Sequence[str], world_size: int) -> Prepared:
@@ -95,7 +98,7 @@ def run(recipe_path: Path, overrides: Sequence[str], stop: StopRequest) -> Outco
     try:
         prepared = prepare(recipe_path, overrides, world_size)
         timeout_s = prepared.recipe.distributed.timeout_s
-        network.check_interfaces(several_nodes=several_nodes, on_gpu=torch.cuda.is_available())
+        network.check_interfaces(several_nodes=several_nodes)
     except UserError as raised:
         error = raised
     if several_nodes:
@@ -146,7 +149,7 @@ def _attempt(prepared: Prepared, accelerator: Accelerator, local_world_size: int
     )
     console = Console(rank)
     folder = RunFolder(Path(recipe.output_dir))
-    facts = environment(collectives.gather(place(accelerator.device)))
+    places = collectives.gather(place(accelerator.device))
     start: Start = collectives.on_rank_zero(rank, lambda: _begin(folder, prepared, ranks))
     if start.finished:
         if rank == 0:
@@ -180,6 +183,7 @@ def _attempt(prepared: Prepared, accelerator: Accelerator, local_world_size: int
         heart.beat(0, "building")
         with collectives.together(rank, ranks), located(prepared.source):
             if rank == 0:
+                facts = environment(places)
                 environments = record(folder.path, start.attempt, facts, _code_folders(prepared))
                 fingerprints = prepared.fingerprints()
                 trackers.backends = make_backends(recipe, folder.path, start, fingerprints, environments, console)
