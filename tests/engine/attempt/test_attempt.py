@@ -41,7 +41,7 @@ def test_an_error_leaves_as_it_is_though_its_save_fails_and_is_in_run_json_after
 ) -> None:
     (tracker,) = attempt.trackers.backends
     attempt.snapshots = Unsaved()
-    with pytest.raises(ValueError, match="^no luck$"), attempt:
+    with pytest.raises(ValueError, match=r"^no luck$"), attempt:
         raise ValueError("no luck")
     assert tracker.seen == [("failed", "ValueError: no luck", "running")]
     assert "a checkpoint was not completed: OSError: the disk is gone" in capsys.readouterr().out
