@@ -117,6 +117,26 @@ def test_a_network_learns_what_it_learns_of_plain_layers(with_cp, monkeypatch):
 
 
 @on_gpu
+@pytest.mark.parametrize("kind", ["relu", "add", "pool"])
+def test_what_is_not_a_number_stays_none(kind, monkeypatch):
+    """A run that has diverged must be seen in its loss: with 0 in the place of NaN it would go on as if it learned."""
+    monkeypatch.setattr(fused_batch_norm, "on_device", lambda _: True)
+    x = torch.randn(2, 16, 6, 6, device=DEVICE).to(memory_format=torch.channels_last)
+    found = []
+    for norm in (nn.BatchNorm2d(16).to(DEVICE), nn.BatchNorm2d(16).to(DEVICE).eval()):
+        norm.running_mean[3] = float("nan")
+        broken = x.clone()
+        broken[0, 3, 1, 1] = float("nan")
+        with torch.no_grad():
+            if kind == "add":
+                y = norm_add_relu(norm, RELU, x, broken)[0, 3, 1, 1]
+            else:
+                y = run_layers([norm, nn.ReLU(), *([nn.MaxPool2d(3, 2, 1)] if kind == "pool" else [])], broken)[0, 3]
+        found.append(y.isnan().all().item())
+    assert found == [True, True]
+
+
+@on_gpu
 def test_the_same_bits_every_time(monkeypatch):
     x = torch.randn(4, 64, 31, 17, device=DEVICE).to(memory_format=torch.channels_last)
     first, second = (

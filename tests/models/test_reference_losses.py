@@ -249,6 +249,25 @@ def test_smoothed_labels_keep_their_precision_for_bfloat16_scores() -> None:
     assert target.sum().item() == pytest.approx(1.0, abs=1e-6)
 
 
+@pytest.mark.parametrize(
+    "block",
+    [
+        {"type": "FocalLoss", "gamma": 0.5},
+        {"type": "AsymmetricLoss", "gamma_neg": 0.5},
+        {"type": "AsymmetricLoss", "gamma_pos": 0.5, "clip": 0.0},
+    ],
+    ids=str,
+)
+def test_certain_scores_have_gradients_with_exponents_below_one(block: dict) -> None:
+    """The root has no derivative at 0, where an image is that is surely right, or a negative that is forgotten."""
+    scores = torch.tensor([[40.0, -40.0, -4.0, 0.5]], requires_grad=True)
+    loss = LOSSES.build(block)(scores, torch.tensor([0]))
+    loss.backward()
+    assert loss.isfinite()
+    assert scores.grad.isfinite().all()
+    assert scores.grad[0, 3] > 0
+
+
 def test_losses_in_float64() -> None:
     loss = LOSSES.build({"type": "CrossEntropyLoss", "class_weight": [1.0, 2.0, 0.5]}).double()
     assert loss(torch.zeros(2, 3, dtype=torch.float64), torch.tensor([0, 1])).dtype == torch.float64

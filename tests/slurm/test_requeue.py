@@ -119,18 +119,30 @@ def test_accelerate_launch_on_each_node(submit, uninterrupted):
     assert_same_run(run, uninterrupted)
 
 
-def test_an_array_of_two_by_the_command(cluster, slow_recipe):
+def test_an_array_of_two_by_the_command_one_of_which_starts_again(cluster, slow_recipe):
+    """SLURM gives the last task the number of the whole array: by that number it would requeue the other one as well."""
     command = [sys.executable, "-c", "from distcls.cli.main import main; main()", "slurm", slow_recipe, "train.seed=%a"]
     command += ["--nodes=2", "--gpus=0", "--time=10", "--array=3-4", "--submit"]
     said = cluster.run(*command, **ENVIRONMENT)
     number = re.search(r"^Submitted batch job (\d+): ", said, re.MULTILINE)[1]
     folder = slow_recipe.parent / "run"
-    for task in ("3", "4"):
-        run = Run(cluster, f"{number}_{task}", folder / f"task_{task}", folder / f"slurm-{number}_{task}.out")
+    first, last = (
+        Run(cluster, f"{number}_{task}", folder / f"task_{task}", folder / f"slurm-{number}_{task}.out")
+        for task in ("3", "4")
+    )
+    last.wait_for_progress()
+    assert cluster.job(last.job)["JobId"] == number
+    warned(last)
+    last.wait(lambda: last.state() == "PENDING")
+    Run(cluster, number, last.folder, last.log).wait_until_gone()
+    cluster.run("scontrol", "update", f"jobid={last.job}", "StartTime=now")
+    for task, run in (("3", first), ("4", last)):
         run.wait_for_end("COMPLETED")
         assert run.record()["status"] == "finished"
         assert run.record()["recipe"]["train"]["seed"] == int(task)
-        assert "restart 0: the run is finished" in run.text()
+    assert "restart 0: the run is finished" in first.text()
+    assert f"slurm job {number}, restart 0: requeue: preempted (SIGUSR2) at step " in last.text()
+    assert f"slurm job {number}, restart 1: the run is finished" in last.text()
 
 
 def test_the_time_limit(time_limited, uninterrupted):

@@ -143,7 +143,7 @@ def build_job(
         # In place: names of weights stay what they are. Where blocks are gathered the graph breaks, and blocks share
         # their code but not their shapes: each shape is compiled for itself, not one graph of dynamic shapes.
         classifier.compile(dynamic=False if recipe.distributed.strategy in ("fsdp2", "zero3") else None)
-    if train.cuda_graphs:
+    if train.cuda_graphs and accelerator.device.type == "cuda":
         capture_backbone(classifier.backbone, train.global_batch_size // ranks, size, images, accelerator)
     strategy = make_strategy(
         recipe.distributed.strategy,

@@ -1,5 +1,6 @@
 """How far a run is and how good it was: what a checkpoint, a weights file and the last line on the terminal say."""
 
+import math
 from dataclasses import dataclass, field
 
 
@@ -17,12 +18,13 @@ class Progress:
     last: dict[str, float] = field(default_factory=dict)
 
     def record(self, means: dict[str, float]) -> None:
-        """Take in an evaluation at the present step; an earlier one wins a tie."""
+        """Take in an evaluation at the present step; an earlier one wins a tie, every number wins over NaN."""
         self.evaluated = self.step
         self.last = dict(means)
         name = criterion(means)
         sign = -1 if name == "loss" else 1
-        if name not in self.best or sign * means[name] > sign * self.best[name]:
+        before = self.best.get(name, math.nan)
+        if math.isnan(before) or sign * means[name] > sign * before:
             self.best = {**means, "step": self.step}
 
 

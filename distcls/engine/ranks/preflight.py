@@ -40,12 +40,12 @@ def preflight(*, precision: str, strategy: str, environment: Mapping[str, str] |
         wrong.append(
             "the launcher asks for torch.compile (ACCELERATE_DYNAMO_BACKEND): start it without --dynamo_backend"
         )
-    if int(said.get("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "1")) != 1:
+    if said.get("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "1") != "1":
         wrong.append(
             "the launcher sets ACCELERATE_GRADIENT_ACCUMULATION_STEPS: "
             "use train.accumulation_steps in the recipe instead"
         )
-    if float(said.get("ACCELERATE_GRADIENT_CLIPPING", "none").replace("none", "0")):
+    if said.get("ACCELERATE_GRADIENT_CLIPPING", "none") not in ("none", "0", "0.0"):
         wrong.append(
             "the launcher sets ACCELERATE_GRADIENT_CLIPPING: use train.clip_grad_norm in the recipe instead",
         )

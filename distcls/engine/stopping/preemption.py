@@ -6,6 +6,7 @@ Nothing is saved inside a handler, where a collective that the main program is i
 on one rank's flag is the training loop's affair.
 """
 
+import contextlib
 import ctypes
 import os
 import signal
@@ -69,8 +70,9 @@ class StopRequest:
         """The reason to stop, e.g. `SIGTERM`, or None; cheap enough to ask at every step."""
         if self._reason is None and self.stop_file is not None and time.monotonic() - self._looked_at >= LOOK_EVERY_S:
             self._looked_at = time.monotonic()
-            if self.stop_file.exists():
-                self._reason = f"stop file {self.stop_file}"
+            with contextlib.suppress(OSError):  # a network file system that does not answer just now
+                if self.stop_file.exists():
+                    self._reason = f"stop file {self.stop_file}"
         return self._reason
 
     def done(self) -> None:

@@ -1,6 +1,9 @@
 """AsymmetricLoss: for many classes of which an image shows few."""
 
+from typing import Annotated
+
 import torch
+from pydantic import Field
 from torch import Tensor
 
 from distcls.models.losses.loss import Loss
@@ -28,7 +31,9 @@ def asymmetric_loss(
     pred = pred.to(target.dtype)
     chance = pred.sigmoid() if use_sigmoid else pred.softmax(dim=-1)
     right = (1 - chance + clip).clamp(max=1) * (1 - target) + chance * target
-    focus = (1 - right) ** (gamma_pos * target + gamma_neg * (1 - target))
+    # at 0, where all forgotten negatives are, the derivative of a power below 1 is infinite
+    miss = (1 - right).clamp(min=torch.finfo(right.dtype).tiny)
+    focus = miss ** (gamma_pos * target + gamma_neg * (1 - target))
     loss = -torch.log(right.clamp(min=eps)) * focus
     return weight_reduce_loss(loss, None if weight is None else weight[:, None], reduction, avg_factor)
 
@@ -51,9 +56,9 @@ class AsymmetricLoss(Loss):
 
     def __init__(
         self,
-        gamma_pos: float = 0.0,
-        gamma_neg: float = 4.0,
-        clip: float = 0.05,
+        gamma_pos: Annotated[float, Field(ge=0)] = 0.0,
+        gamma_neg: Annotated[float, Field(ge=0)] = 4.0,
+        clip: Annotated[float, Field(ge=0, lt=1)] = 0.05,
         reduction: Reduction = "mean",
         loss_weight: float = 1.0,
         use_sigmoid: bool = True,

@@ -1,6 +1,10 @@
 """FocalLoss: sigmoid cross entropy that counts easy examples less."""
 
+from typing import Annotated
+
+import torch
 import torch.nn.functional as F
+from pydantic import Field
 from torch import Tensor
 
 from distcls.models.losses.loss import Loss
@@ -25,7 +29,8 @@ def sigmoid_focal_loss(
     pred = pred.to(target.dtype)
     chance = pred.sigmoid()
     miss = (1 - chance) * target + chance * (1 - target)
-    focus = (alpha * target + (1 - alpha) * (1 - target)) * miss**gamma
+    # at 0 the derivative of a power below 1 is infinite
+    focus = (alpha * target + (1 - alpha) * (1 - target)) * miss.clamp(min=torch.finfo(miss.dtype).tiny) ** gamma
     loss = F.binary_cross_entropy_with_logits(pred, target, reduction="none") * focus
     return weight_reduce_loss(loss, None if weight is None else weight[:, None], reduction, avg_factor)
 
@@ -45,7 +50,11 @@ class FocalLoss(Loss):
     """
 
     def __init__(
-        self, gamma: float = 2.0, alpha: float = 0.25, reduction: Reduction = "mean", loss_weight: float = 1.0
+        self,
+        gamma: Annotated[float, Field(ge=0)] = 2.0,
+        alpha: Annotated[float, Field(ge=0, le=1)] = 0.25,
+        reduction: Reduction = "mean",
+        loss_weight: float = 1.0,
     ) -> None:
         super().__init__(reduction, loss_weight)
         self.gamma = gamma

@@ -1,3 +1,7 @@
+from contextlib import nullcontext
+from datetime import timedelta
+from types import SimpleNamespace
+
 import pytest
 import torch
 
@@ -6,6 +10,7 @@ from distcls.engine.attempt.preparing import prepare
 from distcls.engine.building.cuda_graphs import capture_backbone
 from distcls.engine.strategies.accelerator import make_accelerator
 from distcls.errors import UserError
+from distcls.models.freezing import freeze
 
 BLOCK = {
     "backbone": {"type": "ResNet", "depth": 18, "drop_path_rate": 0.3},
@@ -30,10 +35,32 @@ def test_what_does_not_go_with_graphs_is_refused_at_its_key(override, text, tiny
     assert f"command line: train.cuda_graphs: {text}" in str(refused.value)
 
 
+@pytest.fixture
+def captured(monkeypatch):
+    """What stands still in the backbones that are captured; nothing is."""
+    found = []
+    monkeypatch.setattr(
+        torch.cuda,
+        "make_graphed_callables",
+        lambda backbone, images: found.append([name for name, one in backbone.named_modules() if not one.training]),
+    )
+    return found
+
+
+def test_what_is_frozen_is_captured_as_it_stands(captured):
+    """A graph replays BatchNorm as it was then: in training mode it would go on averaging."""
+    accelerator = SimpleNamespace(device=torch.device("cpu"), autocast=nullcontext)
+    model = distcls.build_model(BLOCK, image_size=(64, 64))
+    freeze(model, ["backbone.bn1"])
+    capture_backbone(model.backbone, 2, 64, torch.float32, accelerator)
+    assert captured == [["bn1"]]
+    freeze(model, ["backbone"])
+    capture_backbone(model.backbone, 2, 64, torch.float32, accelerator)
+    assert len(captured) == 1
+
+
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_a_step_by_graphs_is_the_step_without_them():
-    from datetime import timedelta
-
     accelerator = make_accelerator(precision="fp16", timeout=timedelta(minutes=1))
     found = []
     for graphs in (False, True):

@@ -16,6 +16,12 @@ def test_the_launchers_defaults_contradict_nothing():
     )
 
 
+def test_what_a_deepspeed_configuration_leaves_open_is_a_contradiction_too():
+    auto = {"ACCELERATE_GRADIENT_ACCUMULATION_STEPS": "auto", "ACCELERATE_GRADIENT_CLIPPING": "auto"}
+    with pytest.raises(UserError, match="the launcher sets ACCELERATE_GRADIENT_CLIPPING: use"):
+        preflight(precision="fp32", strategy="ddp", environment=auto)
+
+
 def test_every_contradiction_is_named(tmp_path):
     config = tmp_path / "accelerate/default_config.yaml"
     config.parent.mkdir()

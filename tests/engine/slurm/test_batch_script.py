@@ -68,6 +68,14 @@ def test_it_asks_and_requeues(cluster, script):
     assert (process.returncode, error) == (75, "")
 
 
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.name)
+def test_of_an_array_it_asks_and_requeues_its_own_task(cluster, script):
+    """The last task of array 7 is job 7, and `scontrol requeue 7` starts all its tasks again, finished ones too."""
+    array = {"SLURM_ARRAY_JOB_ID": "7", "SLURM_ARRAY_TASK_ID": "4"}
+    output, _ = start(cluster, script, 75, **array).communicate(timeout=HANGS_S)
+    assert output.splitlines()[1:] == [after("scontrol --oneliner show job 7_4") + "4", "scontrol requeue 7_4"]
+
+
 @pytest.mark.parametrize("verdict", [0, 1, 76])
 def test_every_other_verdict_is_its_status(cluster, verdict):
     output, _ = (process := start(cluster, SCRIPTS[0], verdict, SLURM_ARRAY_TASK_ID="4")).communicate(timeout=HANGS_S)

@@ -1,5 +1,6 @@
 """Stop requests, with real signals to real processes."""
 
+import errno
 import os
 import signal
 import subprocess
@@ -79,6 +80,14 @@ def test_stop_file(tmp_path, monkeypatch):
     request.done()
     assert StopRequest(tmp_path / "stop").requested is None
     request.done()
+
+
+def test_a_file_system_that_does_not_answer_is_no_request_and_no_error(tmp_path, monkeypatch):
+    def stale(path):
+        raise OSError(errno.ESTALE, os.strerror(errno.ESTALE), str(path))
+
+    monkeypatch.setattr(Path, "exists", stale)
+    assert StopRequest(tmp_path / "stop").requested is None
 
 
 def test_asking_is_cheap(tmp_path, monkeypatch):

@@ -99,6 +99,12 @@ def _counts(start, parts, rows, rows_each, BLOCK_PARTS: tl.constexpr):
 
 
 @triton.jit
+def _relu(value):
+    """As torch's, NaN of NaN: `tl.maximum` gives 0 there, and a run that has diverged would seem to learn."""
+    return tl.where(value < 0, 0.0, value)
+
+
+@triton.jit
 def forward(
     x,
     shortcut,
@@ -132,7 +138,7 @@ def forward(
             shift = tl.load(shortcut_table + 3 * channels + channel, mask=known, other=0)
             other = other * scale[None, :] + shift[None, :]
         value += other
-    tl.store(y + offset, tl.maximum(value, 0.0).to(y.dtype.element_ty), mask=inside)
+    tl.store(y + offset, _relu(value).to(y.dtype.element_ty), mask=inside)
     if KEEP:
         bits = tl.reshape((value > 0).to(tl.int32), (BLOCK_ROWS, BLOCK_CHANNELS // 8, 8))
         byte = tl.sum(bits << tl.arange(0, 8)[None, None, :], 2).to(tl.uint8)
@@ -167,8 +173,9 @@ def forward_pooled(
         source = ((image * height + source_line) * width + source_column)[:, None].to(tl.int64) * channels
         needed = inside & real[:, None]
         value = tl.load(x + source + channel[None, :], mask=needed, other=0).to(tl.float32)
-        value = tl.where(needed, tl.maximum(value * scale[None, :] + shift[None, :], 0.0), -1.0)
-        winner = tl.where(value > best, tap, winner)
-        best = tl.maximum(value, best)
+        value = tl.where(needed, _relu(value * scale[None, :] + shift[None, :]), -1.0)
+        wins = (value > best) | (value != value)
+        winner = tl.where(wins, tap, winner)
+        best = tl.where(wins, value, best)
     tl.store(y + offset, best.to(y.dtype.element_ty), mask=inside)
     tl.store(index + offset, winner.to(tl.uint8), mask=inside)
