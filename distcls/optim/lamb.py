@@ -8,12 +8,14 @@ from torch import Tensor, nn
 
 from distcls.optim.optimizers import NonNegative, Positive
 from distcls.optim.param_groups import ParamwiseCfg, param_groups
+from distcls.optim.uncompiled import uncompiled
 from distcls.registry import OPTIMIZERS
 
 Beta = Annotated[float, Field(ge=0, lt=1)]
 
 
 @OPTIMIZERS.register
+@uncompiled
 class Lamb(torch.optim.Optimizer):
     """You et al., "Large Batch Optimization for Deep Learning", 2019, https://arxiv.org/abs/1904.00962; equals timm's.
 

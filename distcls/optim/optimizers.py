@@ -12,6 +12,7 @@ from pydantic import Field
 from torch import nn
 
 from distcls.optim.param_groups import ParamwiseCfg, param_groups
+from distcls.optim.uncompiled import uncompiled
 from distcls.registry import OPTIMIZERS
 
 Positive = Annotated[float, Field(gt=0)]
@@ -19,6 +20,7 @@ NonNegative = Annotated[float, Field(ge=0)]
 
 
 @OPTIMIZERS.register
+@uncompiled
 class SGD(torch.optim.SGD):
     """Stochastic gradient descent with momentum; `weight_decay` enters the gradient, as in torch.optim.SGD."""
 
@@ -35,17 +37,16 @@ class SGD(torch.optim.SGD):
         nesterov: bool = False,
         paramwise_cfg: ParamwiseCfg | None = None,
     ) -> None:
-        from torch.distributed.tensor import DTensor  # takes half a second
-
         groups = param_groups(model, lr=lr, weight_decay=weight_decay, paramwise_cfg=paramwise_cfg)
         on_gpu = _on_gpu(model)
         # torch's fused kernel of Adam takes the shards of FSDP2, that of SGD (2.14) refuses them in the first step
-        sharded = isinstance(next(model.parameters()), DTensor)
+        sharded = hasattr(next(model.parameters()), "to_local")  # DTensor itself takes half a second to import
         kernels: dict[str, Any] = {"foreach": on_gpu} if sharded else {"fused": on_gpu}
         super().__init__(groups, lr=lr, momentum=momentum, dampening=dampening, nesterov=nesterov, **kernels)
 
 
 @OPTIMIZERS.register
+@uncompiled
 class AdamW(torch.optim.AdamW):
     """Adam with decoupled weight decay (Loshchilov & Hutter 2019), as torch.optim.AdamW computes it."""
 
@@ -67,6 +68,7 @@ class AdamW(torch.optim.AdamW):
 
 
 @OPTIMIZERS.register
+@uncompiled
 class RMSprop(torch.optim.RMSprop):
     """The gradient over the root of its running mean square (Tieleman & Hinton 2012), as torch.optim.RMSprop."""
 

@@ -12,14 +12,20 @@ from distcls.data.loader import EvalLoader
 
 @pytest.fixture
 def copy(raw_beton, tmp_path):
+    (tmp_path / "data").mkdir()
     for suffix in (".beton", ".json"):
-        shutil.copy(raw_beton.with_suffix(suffix), tmp_path / f"copy{suffix}")
-    return tmp_path / "copy.beton"
+        shutil.copy(raw_beton.with_suffix(suffix), tmp_path / f"data/copy{suffix}")
+    return tmp_path / "data/copy.beton"
 
 
 def other_file(path):
     shutil.copy(path, path.with_name("new"))
     os.replace(path.with_name("new"), path)
+
+
+def a_file_in_its_folders_place(path):
+    path.parent.rename(path.parent.with_name("moved"))
+    path.parent.touch()
 
 
 def longer(path):
@@ -37,7 +43,8 @@ def written_to(path):
     ("change", "text"),
     [
         (other_file, "was replaced by another file"),
-        (os.unlink, "was removed"),
+        (os.unlink, "was removed, or can no longer be reached,"),
+        (a_file_in_its_folders_place, "was removed, or can no longer be reached,"),
         (longer, "went from {size} to {longer} bytes"),
         (written_to, "was written to"),
     ],

@@ -7,6 +7,7 @@ from typing import Any
 
 from distcls.engine.job import Job
 from distcls.engine.records.durable_file import replace_file
+from distcls.tracking.jsonl import strict
 
 FILE = "val_per_class.json"
 
@@ -29,8 +30,8 @@ def record_classes(job: Job, folder: Path, step: int, means: Mapping[str, float]
 
 
 def encoded(content: Mapping[str, Any]) -> bytes:
-    """JSON with a line for each class and each row of the confusion matrix: of 1,000 classes 2 MB."""
-    entries = [f"{json.dumps(key)}: {_lines(value)}" for key, value in content.items()]
+    """Strict JSON with a line for each class and each row of the confusion matrix: of 1,000 classes 2 MB."""
+    entries = [f"{json.dumps(key)}: {_lines(value)}" for key, value in strict(content).items()]
     return ("{\n" + ",\n".join(entries) + "\n}\n").encode()
 
 

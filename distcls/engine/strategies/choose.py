@@ -8,9 +8,7 @@ from accelerate import Accelerator
 from torch import nn
 
 from distcls.engine.strategies.ddp import DDP
-from distcls.engine.strategies.fsdp2 import FSDP2
 from distcls.engine.strategies.strategy import Strategy
-from distcls.engine.strategies.zero import ZeRO
 
 
 def make_strategy(
@@ -37,6 +35,8 @@ def make_strategy(
     """
     strategy: Strategy
     if name.startswith("zero"):
+        from distcls.engine.strategies.zero import ZeRO
+
         strategy = ZeRO(
             accelerator,
             classifier,
@@ -48,6 +48,8 @@ def make_strategy(
             overrides=deepspeed_overrides,
         )
     elif name == "fsdp2":
+        from distcls.engine.strategies.fsdp2 import FSDP2  # with DTensor, half a second
+
         strategy = FSDP2(accelerator, classifier, build_optimizer, clip_grad_norm=clip_grad_norm, blocks=blocks)
     else:
         strategy = DDP(accelerator, classifier, build_optimizer, clip_grad_norm=clip_grad_norm)

@@ -31,7 +31,10 @@ class DDP(TorchStrategy):
         self.torch_optimizer = build_optimizer()
         # torch 2.14's new name for it still gives all ranks rank 0's buffers at the start
         warnings.filterwarnings("ignore", message="`broadcast_buffers` is deprecated", category=FutureWarning)
-        self.model, self.optimizer = accelerator.prepare(classifier, self.torch_optimizer)
+        # Both are on their device. To ask whether they may be put there accelerate imports DTensor: half a second.
+        self.model, self.optimizer = accelerator.prepare(
+            classifier, self.torch_optimizer, device_placement=[False, False]
+        )
         self._trained = [(name, one) for name, one in classifier.named_parameters() if one.requires_grad]
         if isinstance(self.model, DistributedDataParallel) and accelerator.num_processes > 2:
             self._fix_buckets(self.model)

@@ -9,7 +9,6 @@ import math
 from dataclasses import dataclass
 
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor
 
 
 @dataclass(frozen=True)
@@ -31,7 +30,8 @@ class Run:
 
     def within(self, holder: Tensor) -> Tensor:
         """The elements, in place. `holder`: the tensor that holds them, or one laid out like it (a moment of Adam)."""
-        local = holder.to_local() if isinstance(holder, DTensor) else holder
+        # a DTensor, known by what it can do: its class takes half a second to import
+        local = holder.to_local() if hasattr(holder, "to_local") else holder
         if self.length == local.numel():
             return local  # in its own shape, and in its own memory format
         return local.view(-1).narrow(0, self.offset, self.length)

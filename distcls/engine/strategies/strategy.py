@@ -98,7 +98,9 @@ class TorchStrategy(Strategy):
         norm = None
         if self.clip_grad_norm is not None or measure:
             bound = math.inf if self.clip_grad_norm is None else self.clip_grad_norm  # inf multiplies by exactly 1
-            norm = self.accelerator.clip_grad_norm_(self.model.parameters(), bound)
+            self.accelerator.unscale_gradients()
+            # torch's own: before it accelerate's looks for meshes of DTensors, of which there is one at most
+            norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), bound)
         self.optimizer.step()
         self.optimizer.zero_grad()
         return norm
