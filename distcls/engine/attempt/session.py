@@ -8,7 +8,6 @@
 * Whatever it was: `Attempt` finishes the save under way, closes the trackers, writes run.json and draws the report.
 """
 
-import gc
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -91,9 +90,6 @@ def _process_group(recipe: Recipe, world_size: int) -> Iterator[Accelerator]:
         # After an error it would wait for ranks that are gone.
         if torch.distributed.is_initialized() and (ended or world_size == 1):
             torch.distributed.destroy_process_group()
-            # Frames that torch keeps in circles hold the job, and so the groups: a gloo thread that frees its last
-            # tensor while the interpreter shuts down would abort the process (pytorch issue 190489).
-            gc.collect()
 
 
 def _form_group(recipe: Recipe, world_size: int) -> Accelerator:
