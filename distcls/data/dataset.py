@@ -171,10 +171,10 @@ def _allow_open_files(paths: list[Path]) -> None:
 
 
 def _identity(path: Path) -> tuple[int, int, int, int] | None:
-    """Device, inode, bytes and time of writing in ns; None where there is no file."""
+    """Device, inode, bytes and time of writing in ns; None where none can be seen."""
     try:
         status = os.stat(path)
-    except FileNotFoundError:
+    except OSError:  # it, or its folder, is gone; or its server has forgotten it (ESTALE)
         return None
     return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
 
@@ -182,7 +182,7 @@ def _identity(path: Path) -> tuple[int, int, int, int] | None:
 def _change(before: tuple[int, int, int, int] | None, found: tuple[int, int, int, int] | None) -> str:
     assert before is not None
     if found is None:
-        return "was removed"
+        return "was removed, or can no longer be reached,"
     if found[:2] != before[:2]:
         return "was replaced by another file"
     if found[2] != before[2]:

@@ -55,7 +55,7 @@ class TrainLoader(Loader):
 
     Raises:
         UserError: the global batch cannot be dealt evenly (with mixing, into even micro-batches), or is larger than
-            the data set.
+            the data set; an image is too small for a crop.
     """
 
     def __init__(
@@ -118,11 +118,20 @@ class TrainLoader(Loader):
         )
         self._gpu_decode_share = gpu_decode_share
         self.transforms = list(transforms)
+        self._try_the_smallest(seed)
         self._progressive = resolution if isinstance(resolution, Progressive) else None
         self._mixing = Mixing(mixes, seed=seed, num_classes=dataset.num_classes) if mixes else None
         self.accumulation_steps = accumulation_steps
         self.rank = rank
         self.world_size = world_size
+
+    def _try_the_smallest(self, seed: int) -> None:
+        """What a transform says to images that are too small for it, now: they may come, or become it, days later."""
+        samples = self.dataset.samples
+        least = samples[[samples["height"].argmin(), samples["width"].argmin()]]
+        draw_windows(
+            self.transforms, Windows.centred(least["height"], least["width"], self.resolution), seed, 0, np.arange(2)
+        )
 
     @property
     def steps_per_epoch(self) -> int:

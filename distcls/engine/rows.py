@@ -51,6 +51,7 @@ class Rows:
         self._newest = first_step
         self._epoch_began = first_step
         self._spent = dict.fromkeys(PHASES, 0.0)
+        self._waited = 0.0  # for data, in the window: an epoch may end within it
         self._mark(first_step)
 
     def begin(self, step: int, means: Means, factor: float, norm: torch.Tensor | None) -> None:
@@ -68,7 +69,7 @@ class Rows:
             "perf/img_per_s": speed,
             "perf/img_per_s_per_gpu": speed / job.world_size,
             "perf/step_ms": 1000 * seconds / steps,
-            **job.device_facts.mfu(speed, job.train_loader.resolution_at(step - 1)),
+            **job.device_facts.mfu(speed, [job.train_loader.resolution_at(one) for one in range(self._first, step)]),
         }
         if self._stall:
             values["perf/checkpoint_stall_s"] = self._stall
@@ -106,6 +107,7 @@ class Rows:
         spent = self._phases.seconds(row.marks)
         for phase, seconds in spent.items():
             self._spent[phase] += seconds
+        self._waited += spent["data"]
         if row.means is None:
             self._write_epoch(row.step)
             return
@@ -114,8 +116,9 @@ class Rows:
         if row.scalars is not None:
             names, arrived = row.scalars
             values |= dict(zip(names, arrived.result().tolist(), strict=True))
-        values |= {**row.values, "perf/data_wait_frac": spent["data"] / row.seconds, **self._job.device_facts.now()}
+        values |= {**row.values, "perf/data_wait_frac": self._waited / row.seconds, **self._job.device_facts.now()}
         self._job.log({**self._job.position(row.step), **values})
+        self._waited = 0.0
 
     def _write_epoch(self, step: int) -> None:
         job, spent = self._job, self._spent

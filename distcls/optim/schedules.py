@@ -38,7 +38,7 @@ class Schedule:
         total_steps: int,
         steps_per_epoch: int,
     ) -> None:
-        if warmup_steps and warmup_epochs:
+        if warmup_steps is not None and warmup_epochs:
             raise ArgumentError("schedule", "warmup_epochs and warmup_steps are both set: keep one of them")
         self.warmup_steps = warmup_steps or round(warmup_epochs * steps_per_epoch)
         self.warmup_start_factor = warmup_start_factor

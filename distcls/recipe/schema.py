@@ -135,7 +135,7 @@ class Train(Part):
     """Number format of the forward and backward pass."""
     clip_grad_norm: Annotated[float, Field(gt=0)] | None = None
     """Largest L2 norm of the gradient; null does not clip."""
-    seed: Annotated[int, Field(ge=0)] = 0
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     """Weights, order, crops and augmentation follow from it."""
     log_every_steps: Count = 50
     """Optimizer updates between rows of training metrics."""

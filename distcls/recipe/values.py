@@ -149,7 +149,7 @@ def describe(schema: dict[str, Any], whole: dict[str, Any] | None = None) -> str
         members = [describe(one, whole) for one in schema["anyOf"]]
         wider = {one for one in members if one.startswith("a number")}
         return _either(one for one in members if one.replace("a whole number", "a number") not in wider or one in wider)
-    bounds = " and ".join(f"{sign} {schema[key]:g}" for key, sign in _BOUNDS.items() if key in schema)
+    bounds = " and ".join(f"{sign} {_plain(schema[key])}" for key, sign in _BOUNDS.items() if key in schema)
     if "multipleOf" in schema:
         bounds += f" in multiples of {schema['multipleOf']:g}"
     if schema.get("type") == "array":
@@ -160,6 +160,10 @@ def describe(schema: dict[str, Any], whole: dict[str, Any] | None = None) -> str
         return "a path"
     noun = _NOUNS[schema["type"]][0] if schema.get("type") in _NOUNS else "another value"
     return f"{noun} {bounds}".strip()
+
+
+def _plain(bound: float) -> str:
+    return str(bound) if isinstance(bound, int) else f"{bound:g}"
 
 
 def _describe_list(schema: dict[str, Any]) -> str:

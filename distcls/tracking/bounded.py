@@ -1,5 +1,6 @@
 """Calls that may hang, given a bound."""
 
+import math
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -25,7 +26,7 @@ def within(seconds: float, call: Callable[[], Any]) -> None:
 
     thread = threading.Thread(target=run, daemon=True)
     thread.start()
-    thread.join(seconds)
+    thread.join(None if seconds == math.inf else seconds)
     if thread.is_alive():
         raise Overdue(f"no answer within {seconds:g} s")
     if errors:

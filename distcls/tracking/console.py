@@ -90,7 +90,7 @@ class Console:
             return
         train = self._train
         best = row.get("best/val_top1")
-        is_best = best is not None and row.get("val/top1") == best
+        is_best = best is not None and row.get("val_ema/top1", row.get("val/top1")) == best
         cells = {
             "epoch": f"{self._epoch(row)}/{self._epochs}",
             "step": str(row["step"]),
@@ -141,6 +141,8 @@ class Console:
             if (value := row.get(f"{group}/{name}")) is not None:
                 words.append(f"{name} {number(value, 'd' if name == 'n' else 'f')}")
         for word, key, form in (
+            ("ema_top1", "val_ema/top1", "f"),
+            ("ema_map", "val_ema/map", "f"),
             ("lr", "optim/lr", "g"),
             ("img/s", "perf/img_per_s", "d"),
             ("best", "best/val_top1", "f"),

@@ -1,5 +1,6 @@
 """`metrics.jsonl` and `events.jsonl`: the run's own record, whole after any kill, for any strict JSON reader."""
 
+import functools
 import json
 import math
 import os
@@ -65,15 +66,29 @@ class MetricsLog:
         self._events.close()
 
 
-def read_rows(folder: Path) -> list[dict[str, Any]]:
+def read_rows(folder: Path, *, repeated: bool = False) -> list[dict[str, Any]]:
     """The rows of a run sorted by step, training before evaluation; per step and kind of row the last attempt's alone.
 
+    Rows beyond the checkpoint from which a later attempt went on are left out: that attempt takes these steps anew.
     Works while the run writes. Non-finite metrics come back as floats.
+
+    Args:
+        repeated: keep those whose numbers will come again, because that attempt's recipe was allowed no change.
     """
+    resumed = [
+        (event["attempt"], event["step"])
+        for event in read_events(folder)
+        if event["kind"] == "resumed" and (event.get("allowed") or not repeated)
+    ]
+
+    @functools.cache
+    def last_step(attempt: int) -> float:
+        return min((step for later, step in resumed if later > attempt), default=math.inf)
+
     rows: dict[tuple[int, str], dict[str, Any]] = {}
     for row in read_lines(folder / METRICS):
         key = row["step"], kind_of(row)
-        if key not in rows or row["attempt"] >= rows[key]["attempt"]:
+        if row["step"] <= last_step(row["attempt"]) and (key not in rows or row["attempt"] >= rows[key]["attempt"]):
             rows[key] = {name: float(value) if value in NON_FINITE else value for name, value in row.items()}
     return [rows[key] for key in sorted(rows)]
 
@@ -111,30 +126,34 @@ class _Lines:
         _trim_torn_line(self._file)
 
     def append(self, value: Mapping[str, Any]) -> None:
-        line = json.dumps(strict(value), allow_nan=False, ensure_ascii=False).encode() + b"\n"
-        try:
-            with self._lock:
-                self._waiting += line
-                self._write()
-        except OSError as error:
-            if not self._warned:
-                self.warn(f"{self.path}: {error.strerror}: rows wait in memory until it can be written")
-            self._warned = True
-
-    def _write(self) -> None:
-        # After a write that a full disk cut short, the next one goes on in the middle of the line.
-        while self._waiting:
-            self._waiting = self._waiting[os.write(self._file.fileno(), self._waiting) :]
+        with self._lock:
+            self._waiting += json.dumps(strict(value), allow_nan=False, ensure_ascii=False).encode() + b"\n"
+        self._write()
 
     def sync(self) -> None:
         """May be called from another thread: a checkpoint's."""
-        with self._lock:
-            self._write()
-        os.fsync(self._file.fileno())
+        self._write(through=True)
 
     def close(self) -> None:
         self.sync()
         self._file.close()
+        if lost := self._waiting.count(b"\n"):
+            self.warn(f"{self.path}: its last {lost} lines are lost, they could not be written until the end")
+
+    def _write(self, through: bool = False) -> None:
+        """Write what waits, `through` to the disk; where that fails it waits on, and a run does not fail for it."""
+        try:
+            with self._lock:
+                # After a write that a full disk cut short, the next one goes on in the middle of the line.
+                while self._waiting:
+                    self._waiting = self._waiting[os.write(self._file.fileno(), self._waiting) :]
+            if through:
+                os.fsync(self._file.fileno())
+            self._warned = False
+        except OSError as error:
+            if not self._warned:
+                self.warn(f"{self.path}: {error.strerror}: rows wait in memory until it can be written")
+            self._warned = True
 
 
 def read_lines(path: Path) -> Iterator[dict[str, Any]]:

@@ -7,7 +7,7 @@ from typing import Any
 
 REDACTED = "[redacted]"
 # `num_tokens: 3` and `with_cls_token: true` are not secrets: only strings under such a name are.
-NAMES = r"(?:api_?key|access_?key|private_?key|secret|token|passw(?:or)?d|credentials?)"
+NAMES = r"(?:(?:api|access|private)[_-]?key|secret|token|passw(?:or)?d|passphrase|credentials?)"
 SECRET_NAME = re.compile(f"{NAMES}$", re.IGNORECASE)
 # api_key: 0123..., "token" = "...": in code and YAML, where the value is long enough to be one and no call or list.
 SECRET_LINE = re.compile(rf"({NAMES}[\"']?\s*[:=]\s*[\"']?)([^\s\"',()\[\]{{}}]{{8,}})", re.IGNORECASE)
@@ -57,7 +57,9 @@ def _cleaned(text: str, secrets: Sequence[str]) -> str:
 
 
 def _secrets(environ: Mapping[str, str]) -> list[str]:
-    return [text for name, text in environ.items() if SECRET_NAME.search(name) and len(text) >= SHORTEST_SECRET]
+    """The longest first: of one that begins with another, the rest would stay."""
+    found = [text for name, text in environ.items() if SECRET_NAME.search(name) and len(text) >= SHORTEST_SECRET]
+    return sorted(found, key=len, reverse=True)
 
 
 def _names_secret(name: object) -> bool:

@@ -122,7 +122,8 @@ def _tiles(run: RunRecord) -> str:
         name = tables.score(run)
         title, newest = tables.measure(name), [row for row in val if name in row][-1]
         tiles.append((f"Best val {title}", tables.percent(best[name]), f"at epoch {best['epoch']:.4g}"))
-        top5 = f"top-5 {tables.percent(newest['val/top5'])}" if "val/top5" in newest else ""
+        other = f"{name.split('/')[0]}/top5"
+        top5 = f"top-5 {tables.percent(newest[other])}" if other in newest else ""
         tiles.append((f"Last val {title}", tables.percent(newest[name]), top5))
     if train and "train/loss" in train[-1]:
         val_loss = f"val {val[-1]['val/loss']:.4f}" if val and "val/loss" in val[-1] else ""

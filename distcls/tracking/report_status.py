@@ -19,10 +19,12 @@ def notice(run: RunRecord, now: datetime) -> str:
         return _paragraph("bad", f"Crashed after {step}", f"<code>{escape(newest.get('message', 'no message'))}</code>")
     if run.status == "preempted":
         return _paragraph("wait", f"Preempted at {step}{message}", f"Nothing is lost. {ADVICE}")
-    if run.status not in ("running", "killed"):
+    if run.status in ("killed", "cancelled"):
+        return _paragraph("wait", f"{run.status.capitalize()} after {step}{message}", ADVICE)
+    if run.status != "running":
         return ""
     silent = now.timestamp() - _last_sign(run)
-    if run.status == "killed" or silent > QUIET:
+    if silent > QUIET:
         text = f"Its last sign of life is {duration(silent)} old: it was killed, or it hangs. {ADVICE}"
         return _paragraph("wait", f"Says running, but is silent since {step}", text)
     text = f"To write this page anew: <code>distcls report {escape(str(run.folder))}</code>"

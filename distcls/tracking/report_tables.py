@@ -10,6 +10,7 @@ from distcls.tracking.console import duration, number
 from distcls.tracking.run_record import RunRecord
 
 NOT_COMPARED = ("name", "output_dir")
+SCORES = ("val_ema/top1", "val/top1", "val_ema/map", "val/map")
 
 
 def table(
@@ -29,14 +30,14 @@ def table(
 
 
 def best_row(run: RunRecord) -> dict[str, Any] | None:
-    """The first evaluation with the highest top-1 accuracy; of several labels per image the highest mAP."""
+    """The first evaluation with the highest `score`."""
     name = score(run)
     return max((row for row in run.of_kind("val") if name in row), key=lambda row: row[name], default=None)
 
 
 def score(run: RunRecord) -> str:
-    """What evaluations are compared by."""
-    return next((name for name in ("val/top1", "val/map") if any(name in row for row in run.rows)), "val/top1")
+    """What evaluations are compared by, as training does: the average's, where one is kept; mAP where no top-1 is."""
+    return next((name for name in SCORES if any(name in row for row in run.rows)), "val/top1")
 
 
 def percent(value: float | None) -> str:
@@ -116,7 +117,7 @@ def runs_table(runs: Sequence[RunRecord]) -> str:
             status(run.status),
             f"<b>{percent(top)}</b>{' ★' if top is not None and top == highest else ''}",
             f"{row['epoch']:.4g}" if row else "-",
-            number(row.get("val/loss")) if row else "-",
+            number(row.get(score(run).split("/")[0] + "/loss")) if row else "-",
             f"{end.get('epoch', 0):.4g}",
             f"{end.get('samples', 0):,}",
             duration(end.get("elapsed", 0)),

@@ -8,16 +8,18 @@ from pathlib import Path
 from typing import Any
 
 from distcls.errors import ArgumentError
-from distcls.tracking.bounded import within
+from distcls.tracking.bounded import Overdue, within
 from distcls.tracking.jsonl import read_rows, strict
 from distcls.tracking.redact import redact
 from distcls.tracking.tracker import Row, Status, kind_of
 from distcls.tracking.wandb_access import Mode, first_line, wanted_mode
 from distcls.tracking.wandb_file import history
 from distcls.tracking.wandb_pictures import pictures
-from distcls.tracking.wandb_service import close_service, end_service, redacted_argv
+from distcls.tracking.wandb_service import close_service, end_service, kill_service, redacted_argv
 
 INIT_SECONDS = 30.0  # wandb waits up to twice as long for an online run
+ANSWER_SECONDS = 20.0  # of wandb's service: a row takes a millisecond
+PICTURES_SECONDS = 120.0
 UPLOAD_SECONDS = 120.0  # for the rest of an upload at the end of a run
 # Until the run is left to `wandb sync`: the upload's bound is wandb's own, the others fit into a grace period.
 FINISH_SECONDS: Mapping[Status, float] = {"finished": UPLOAD_SECONDS + 10, "preempted": 6.0, "failed": 20.0}
@@ -95,6 +97,7 @@ class WandbTracker:
         os.environ.setdefault("WANDB_ERROR_REPORTING", "false")  # wandb's own crash reports
         os.environ.setdefault("WANDB_SILENT", "true")  # the setting of that name comes too late for some messages
         self._left = False
+        self._earlier: set[tuple[int, str]] = set()  # step and kind of the rows that W&B has, or had a chance to get
         self._open()
 
     def log(self, row: Row) -> None:
@@ -102,6 +105,8 @@ class WandbTracker:
 
     def event(self, kind: str, **fields: Any) -> None:
         """The latest event of each kind stands in the run's summary."""
+        if kind == "resumed" and fields.get("allowed"):  # the steps from there on come with other numbers
+            self._earlier = {key for key in self._earlier if key[0] <= fields["step"]}
         self._try(lambda: self.run.summary.update({f"event/{kind}": redact(strict(fields))}))
 
     def predictions(self, row: Row, content: Mapping[str, Any]) -> None:
@@ -110,7 +115,7 @@ class WandbTracker:
             return
         content = {**content, "worst": content["worst"][: self._tables]}
         at = {"progress/samples": row["samples"]}  # no step: it is not one of metrics.jsonl's rows
-        self._try(lambda: self.run.log({**at, **pictures(self.run_folder, content)}))
+        self._try(lambda: self.run.log({**at, **pictures(self.run_folder, content)}), PICTURES_SECONDS)
 
     def finish(self, status: Status, message: str | None = None) -> None:
         """Close the run: W&B shows it as finished, preempted (it goes on) or failed.
@@ -129,7 +134,7 @@ class WandbTracker:
 
     def _open(self) -> None:
         """Start or go on with the run, and give it the earlier rows that it lacks."""
-        earlier = read_rows(self.run_folder)
+        earlier = read_rows(self.run_folder, repeated=True)
         mode, why = wanted_mode(self.mode)
         if mode == "online":
             try:
@@ -213,12 +218,21 @@ class WandbTracker:
         if history:
             self.run.log({**{f"progress/{axis}": row[axis] for axis in PROGRESS}, **metrics})
 
-    def _try(self, call: Callable[[], None]) -> None:
-        """`call`, unless wandb's service is gone: then the rows wait in `metrics.jsonl` until the run closes."""
+    def _try(self, call: Callable[[], None], seconds: float | None = None) -> None:
+        """`call`, unless wandb's service is gone or hangs: then the rows wait in `metrics.jsonl` until the run closes.
+
+        A service that cannot write, because its disk hangs, takes what fits into a socket; then `log` would wait for it
+        for ever.
+        """
         if self._broken:
             return
+        seconds = ANSWER_SECONDS if seconds is None else seconds
         try:
-            call()
+            within(seconds, call)
+        except Overdue:
+            self._broken = True
+            kill_service()
+            self.note(f"W&B: no answer from its service in {seconds:g} s: the rest is added when the run closes")
         except TimeoutError:
             raise
         except Exception as error:
@@ -228,7 +242,7 @@ class WandbTracker:
             self.note(f"W&B: its service is gone ({type(error).__name__}): the rest is added when the run closes")
 
     def _close(self, status: Status, message: str | None) -> None:
-        self._try(lambda: self._end(status, message))
+        self._try(lambda: self._end(status, message), math.inf)
         if self._broken:
             end_service()
             self._open()

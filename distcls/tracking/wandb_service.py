@@ -40,9 +40,13 @@ def close_service() -> None:
         raise RuntimeError(f"wandb's service ended with status {left.code}") from None
 
 
-def end_service() -> None:
-    """Kill the service, which an exit hook of wandb's would otherwise wait for as long as its upload takes."""
+def kill_service() -> None:
     for pid in service_pids():
         os.kill(pid, signal.SIGKILL)
+
+
+def end_service() -> None:
+    """Kill the service, which an exit hook of wandb's would otherwise wait for as long as its upload takes."""
+    kill_service()
     with contextlib.suppress(Exception):  # takes the exit hook away, then finds nobody to talk to
         close_service()

@@ -99,9 +99,11 @@ def jpeg_copy(jpeg_beton: Path, tmp_path: Path) -> Path:
 
 
 def _copied(beton: Path, folder: Path) -> Path:
+    """In a folder of their own, which a test may take away."""
+    (folder / "data").mkdir()
     for suffix in (".beton", ".json"):
-        shutil.copy(beton.with_suffix(suffix), folder / f"copy{suffix}")
-    return folder / "copy.beton"
+        shutil.copy(beton.with_suffix(suffix), folder / f"data/copy{suffix}")
+    return folder / "data/copy.beton"
 
 
 @pytest.fixture

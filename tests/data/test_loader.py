@@ -9,10 +9,13 @@ import pytest
 import torch
 
 from distcls.data.augmenting.augment import RandomCrop, RandomHorizontalFlip, RandomResizedCrop
+from distcls.data.augmenting.resolution import Progressive
+from distcls.data.converting.convert import convert
 from distcls.data.dataset import BetonDataset
 from distcls.data.errors import DataError
 from distcls.data.loader import EvalLoader, TrainLoader
 from distcls.errors import UserError
+from tests.data.conftest import Arrays
 from tests.engine.launching import HANGS_S
 
 
@@ -244,9 +247,31 @@ def test_a_second_shards_samples_are_named_with_their_own_number(mixed, jpeg_bet
 
 
 def test_an_error_of_a_transform_reaches_the_consumer(mixed):
-    with pytest.raises(DataError, match="RandomCrop: an image of"):
-        hashes(loader := train_loader(mixed, transforms=[RandomCrop(2)], resolution=128), 0, 2)
+    class Late:
+        def draw(self, windows, draws):
+            if len(windows.top) > 2:
+                raise DataError("not this batch")
+
+    loader = train_loader(mixed, transforms=[Late()])
+    with pytest.raises(DataError, match="not this batch"):
+        hashes(loader, 0, 2)
     assert not loader.streaming
+
+
+@pytest.mark.parametrize("resolution", [48, Progressive(start=32, end=48, ramp=(5, 8), multiple_of=8)])
+def test_an_image_that_a_crop_is_too_large_for_is_told_before_the_first_batch(tmp_path, resolution):
+    """Not when it comes, nor when the resolution has grown: that may be days later."""
+    images = [np.zeros((60, 60, 3), np.uint8), np.zeros((41, 70, 3), np.uint8), np.zeros((80, 44, 3), np.uint8)]
+    convert(Arrays(images, [0, 1, 2]), tmp_path / "a.beton", workers=1)
+    dataset = BetonDataset(tmp_path / "a.beton")
+    shape = {"resolution": resolution, "global_batch_size": 2}
+    with pytest.raises(DataError) as caught:
+        train_loader(dataset, transforms=[RandomCrop(2)], **shape)
+    assert str(caught.value) == (
+        "RandomCrop: an image of 70x41 with padding 2 is smaller than data.resolution 48: set padding to 4 or more, "
+        "lower the resolution, or use RandomResizedCrop"
+    )
+    train_loader(dataset, transforms=[RandomCrop(4)], **shape)
 
 
 def test_the_global_batch_must_be_dealt_evenly(raw):

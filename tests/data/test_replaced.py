@@ -15,6 +15,11 @@ def other_file(path):
     os.replace(path.with_name("new"), path)
 
 
+def a_file_in_its_folders_place(path):
+    path.parent.rename(path.parent.with_name("moved"))
+    path.parent.touch()
+
+
 def longer(path):
     with path.open("ab") as file:
         file.write(bytes(24))
@@ -30,7 +35,8 @@ def written_to(path):
     ("change", "text"),
     [
         (other_file, "was replaced by another file"),
-        (os.unlink, "was removed"),
+        (os.unlink, "was removed, or can no longer be reached,"),
+        (a_file_in_its_folders_place, "was removed, or can no longer be reached,"),
         (longer, "went from {size} to {longer} bytes"),
         (written_to, "was written to"),
     ],

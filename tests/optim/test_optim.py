@@ -123,9 +123,11 @@ def test_exponential():
     assert [schedule(step) for step in (0, 19, 20, 60)] == pytest.approx([1, 1, 0.9, 0.9**3])
 
 
-def test_two_lengths_of_warmup_are_refused():
+@pytest.mark.parametrize("warmup_steps", [5, 0])
+def test_two_lengths_of_warmup_are_refused(warmup_steps):
+    """0 steps behind a base's epochs too: they would be taken, not the 0."""
     with pytest.raises(UserError, match="warmup_epochs and warmup_steps are both set"):
-        CosineWarmup(warmup_epochs=1, warmup_steps=5, total_steps=100, steps_per_epoch=10)
+        CosineWarmup(warmup_epochs=1, warmup_steps=warmup_steps, total_steps=100, steps_per_epoch=10)
 
 
 def test_a_warmup_longer_than_the_run_is_refused():

@@ -54,6 +54,17 @@ def test_plain_lines_word_by_word():
     ]
 
 
+def test_the_average_s_accuracy_is_what_best_goes_by():
+    row = val_row(234, top1=0.7) | {"val_ema/top1": 0.85}
+    plain, shown = io.StringIO(), io.StringIO()
+    Console(file=plain).val_row(row)
+    assert plain.getvalue() == (
+        "epoch 234/1 step 234/1 val loss 0.4000 top1 0.7000 top5 0.9900 n 10000 ema_top1 0.8500 best 0.8500\n"
+    )
+    Console(terminal=Terminal(file=shown, force_terminal=True, width=140)).val_row(row)
+    assert "0.7000*" in shown.getvalue()
+
+
 def test_a_resumed_run_paces_itself_by_its_own_steps():
     file, now = io.StringIO(), iter([0.0, 10.0])
     console = Console(file=file, clock=lambda: next(now))

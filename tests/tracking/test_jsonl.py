@@ -5,11 +5,13 @@ import signal
 import subprocess
 import sys
 import time
+from unittest.mock import MagicMock
 
 import numpy as np
 import pytest
 
 from distcls.tracking.jsonl import MetricsLog, read_events, read_rows
+from distcls.tracking.trackers import Trackers
 
 
 def row(step, **metrics):
@@ -132,6 +134,54 @@ def test_rows_wait_for_room_on_a_full_disk(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "write", real)
     log.log(row(3, **{"train/loss": 3.0}))
     assert [r["step"] for r in read_rows(tmp_path)] == [1, 2, 3]
+
+
+def test_rows_beyond_the_checkpoint_that_a_later_attempt_went_on_from_are_taken_back(tmp_path):
+    """Such as the best evaluation of a learning rate that one has gone back behind."""
+    first = MetricsLog(tmp_path, attempt=1)
+    for step in (10, 20, 30, 40):
+        first.log(row(step, **{"train/loss": 1.0, "val/top1": 0.9}))
+    second = MetricsLog(tmp_path, attempt=2)
+    assert [r["step"] for r in read_rows(tmp_path)] == [10, 20, 30, 40]
+    second.event("resumed", step=20, allowed=[])
+    assert [r["step"] for r in read_rows(tmp_path)] == [10, 20]
+    assert [r["step"] for r in read_rows(tmp_path, repeated=True)] == [10, 20, 30, 40]
+    second.log(row(35, **{"train/loss": 2.0}))  # with another log_every_steps
+    third = MetricsLog(tmp_path, attempt=3)
+    third.event("resumed", step=35, allowed=["optimizer.lr"])
+    found = [(10, 1), (20, 1), (35, 2)]
+    assert [(r["step"], r["attempt"]) for r in read_rows(tmp_path)] == found
+    assert [(r["step"], r["attempt"]) for r in read_rows(tmp_path, repeated=True)] == [
+        (10, 1),
+        (20, 1),
+        (30, 1),
+        (35, 2),
+    ]
+
+
+def test_a_checkpoint_on_a_full_disk_costs_no_row(tmp_path, monkeypatch):
+    warnings, real = [], os.write
+    trackers = Trackers([MetricsLog(tmp_path, warn=warnings.append)], warn=warnings.append)
+    monkeypatch.setattr(os, "write", MagicMock(side_effect=OSError(28, "No space left on device")))
+    trackers.log(row(1, **{"train/loss": 1.0}))
+    trackers.sync()
+    monkeypatch.setattr(os, "write", real)
+    trackers.log(row(2, **{"train/loss": 2.0}))
+    trackers.finish("finished")
+    assert [r["step"] for r in read_rows(tmp_path)] == [1, 2]
+    assert warnings == [
+        f"{tmp_path}/metrics.jsonl: No space left on device: rows wait in memory until it can be written"
+    ]
+
+
+def test_rows_that_never_found_room_are_counted(tmp_path, monkeypatch):
+    warnings = []
+    log = MetricsLog(tmp_path, warn=warnings.append)
+    monkeypatch.setattr(os, "write", MagicMock(side_effect=OSError(28, "No space left on device")))
+    for step in (1, 2):
+        log.log(row(step, **{"train/loss": 1.0}))
+    log.finish("failed")
+    assert f"{tmp_path}/metrics.jsonl: its last 2 lines are lost, they could not be written until the end" in warnings
 
 
 def test_events_keep_their_order_and_the_end_is_one(tmp_path):

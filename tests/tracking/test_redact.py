@@ -1,4 +1,4 @@
-from distcls.tracking.redact import redact
+from distcls.tracking.redact import redact, redact_text
 
 ENVIRON = {"HF_TOKEN": "hf_0123456789", "PATH": "/usr/bin", "SHORT_TOKEN": "abc"}
 
@@ -25,3 +25,17 @@ def test_command_lines():
 def test_values_of_secret_variables_and_passwords_in_urls():
     text = "401 for hf_0123456789 at https://me:pw@example.org/x, see /usr/bin"
     assert redact(text, ENVIRON) == "401 for [redacted] at https://[redacted]@example.org/x, see /usr/bin"
+
+
+def test_of_two_secrets_that_begin_alike_nothing_stays():
+    environ = {"A_TOKEN": "abcdefgh", "B_TOKEN": "abcdefgh-and-more"}
+    assert redact("with abcdefgh-and-more", environ) == "with [redacted]"
+
+
+def test_names_with_dashes():
+    assert redact(["--api-key=0123", "--private-key", "xyz"], {}) == [
+        "--api-key=[redacted]",
+        "--private-key",
+        "[redacted]",
+    ]
+    assert redact_text("curl -H 'x-api-key: abcdefgh0123'", {}) == "curl -H 'x-api-key: [redacted]'"

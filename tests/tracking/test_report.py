@@ -130,6 +130,30 @@ def test_a_heartbeat_is_a_sign_of_life(tmp_path):
     assert '<p class="notice busy"><b>Running: epoch 0.8333 of 1, about ' in render([run])
 
 
+def test_best_is_the_average_s_where_one_is_kept(quick, tmp_path):
+    """As training goes by it: weights/best.safetensors is of that evaluation."""
+    metrics = quick / "metrics.jsonl"
+    lines = [json.loads(line) for line in metrics.read_text().splitlines()]
+    for line in lines:
+        if "val/top1" in line:
+            line |= {"val_ema/loss": 0.25, "val_ema/top1": 0.99 - line["epoch"] / 10, "val_ema/top5": 1.0}
+    metrics.write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    page = render([quick])
+    assert "<span>Best val EMA top-1</span><b>89.00 %</b><span>at epoch 1</span>" in page
+    assert "<span>Last val EMA top-1</span><b>69.00 %</b><span>top-5 100.00 %</span>" in page
+    other = make_run(tmp_path / "other", epochs=3, steps_per_epoch=234, final=0.8)
+    compared = render([quick, other])
+    assert "best val EMA top-1 or top-1" in compared
+    assert "<b>89.00 %</b> ★</td><td class=num>1</td><td class=num>0.2500</td>" in compared
+
+
+@pytest.mark.parametrize("status", ["killed", "cancelled"])
+def test_what_a_batch_script_has_noted(tmp_path, status):
+    page = render([make_run(tmp_path / "r", epochs=1, steps_per_epoch=60, attempts=((0, 50, status),))])
+    title = f"{status.capitalize()} after step 50"
+    assert f'<p class="notice wait"><b>{title}.</b> The same command goes on from its last checkpoint.</p>' in page
+
+
 def test_an_evaluation_has_a_column_for_each_measure(quick):
     run = read_run(quick)
     for row in run.of_kind("val"):

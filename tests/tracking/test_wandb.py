@@ -137,6 +137,23 @@ def test_a_rollback_logs_no_row_twice_and_keeps_the_best(tmp_path):
     assert {run.run_id for path in segments(tmp_path) for run in of_type(path, "run")} == {"run0"}
 
 
+def test_steps_taken_again_with_an_allowed_change_are_logged_again(tmp_path):
+    """Their numbers are others: W&B must not go on showing the old learning rate's."""
+    for number, factor in ((1, 1.0), (2, 3.0), (3, 3.0)):
+        log, tracker, _ = attempt(tmp_path, number)
+        if number > 1:
+            resumed = {"step": 10 * (number - 1), "allowed": ["optimizer.lr"] if number == 2 else []}
+            log.event("resumed", **resumed)
+            tracker.event("resumed", **resumed)
+        for step in (10, 20, 30)[number - 1 :]:
+            row = train_row(step) | {"train/loss": factor / step}
+            log.log(row)
+            tracker.log(row)
+        tracker.finish("preempted")
+    given = [[(row["progress/step"], row["train/loss"]) for row in history(file)] for file in segments(tmp_path)]
+    assert given == [[(10, 0.1), (20, 0.05), (30, 1 / 30)], [(20, 0.15), (30, 0.1)], []]
+
+
 def test_the_best_value_is_in_the_summary_right_after_a_resume(tmp_path):
     log, tracker, _ = attempt(tmp_path, 1)
     log.log(val_row(10, best=0.2))
@@ -206,6 +223,25 @@ def test_a_service_that_dies_with_its_job_costs_nothing(tmp_path):
     assert len(of_type(last, "preempting")) == 1
     assert [end.exit_code for end in of_type(last, "exit")] == [143]
     assert notes[1] == "W&B: its service is gone (ConnectionResetError): the rest is added when the run closes"
+
+
+def test_a_service_that_hangs_holds_up_training_once(tmp_path, monkeypatch):
+    monkeypatch.setattr("distcls.tracking.wandb.ANSWER_SECONDS", 0.5)
+    before = service_pids()
+    log, tracker, notes = attempt(tmp_path, 1)
+    (pid,) = set(service_pids()) - set(before)
+    os.kill(pid, signal.SIGSTOP)
+    step = 0
+    while len(notes) == 1:  # what fits into the socket
+        step += 1
+        log.log(train_row(step))
+        tracker.log(train_row(step))
+    log.log(train_row(step + 1))
+    tracker.log(train_row(step + 1))
+    tracker.finish("finished")
+    assert notes[1] == "W&B: no answer from its service in 0.5 s: the rest is added when the run closes"
+    assert metrics_given_to_wandb(tmp_path) == metrics_in_jsonl(tmp_path)
+    assert len(read_rows(tmp_path)) == step + 1
 
 
 def test_a_damaged_file_is_named_and_nothing_is_logged_twice(tmp_path):

@@ -34,6 +34,12 @@ class Windows:
         flip = np.zeros(len(height), np.int64)
         return cls(resolution, height, width, (height - side) // 2, (width - side) // 2, side, side.copy(), flip)
 
+    @property
+    def inside(self) -> np.ndarray:
+        """(n,) bool: which lie wholly in their image."""
+        bottom, right = self.top + self.rows, self.left + self.cols
+        return (self.top >= 0) & (self.left >= 0) & (bottom <= self.height) & (right <= self.width)
+
     def packed(self, shrinkable: np.ndarray) -> np.ndarray:
         """What the kernels read: (n, 6) int32 of top, left, rows, cols, flip, denominator.
 

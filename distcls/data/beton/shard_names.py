@@ -24,7 +24,7 @@ def expanded(path: str | Path) -> list[Path]:
     """The files that a name means: itself, or with * or ? all that match, sorted.
 
     Raises:
-        DataError: none matches, or they are shards of which one is missing.
+        DataError: none matches, they are shards of which one is missing, or shards and other files.
     """
     if not set("*?") & set(str(path)) or Path(path).exists():
         return [Path(path)]
@@ -45,4 +45,10 @@ def expanded(path: str | Path) -> list[Path]:
     if len(sets) > 1:
         text = " and ".join(f"{stem}-*-of-{count:05d}.beton" for stem, count in sorted(sets))
         raise DataError(f"{path}: names the shards of {len(sets)} data sets: {text}")
+    if sets and None in shards:
+        stem, count = sets.pop()
+        raise DataError(
+            f"{path}: names {found[shards.index(None)].name} beside the shards {stem}-*-of-{count:05d}.beton: its "
+            "images may be the same ones. Give the pattern of the shards, or name the files that you want as a list."
+        )
     return found

@@ -24,7 +24,8 @@ class Plan:
         windows: (N, 6) int32 of `Windows.packed`; one black pixel for padding.
         resolution: R of the batch, at most the slots'.
         finish: see Finish; None: nothing.
-        on_device: (N,) bool: which JPEGs the device decodes, whole; None: none.
+        on_device: (N,) bool: which JPEGs the device decodes, whole; None: none. Their windows lie inside: where one
+            reaches beyond its image, the host makes it black there.
     """
 
     indices: np.ndarray
@@ -50,7 +51,7 @@ class Plan:
         same pixels. A JPEG decoded to half its size differs by as much as the filters do from each other.
         """
         jpeg = samples["mode"] == JPEG
-        on_device = None if on_device is None else on_device & jpeg & (indices >= 0)
+        on_device = None if on_device is None else on_device & jpeg & windows.inside & (indices >= 0)
         shrinkable = jpeg & (interpolation == "bilinear")
         packed = windows.packed(shrinkable if on_device is None else shrinkable & ~on_device)
         packed[indices < 0] = (0, 0, 1, 1, 0, 1)

@@ -87,7 +87,8 @@ class Predictions:
             target: (N,) class numbers, or (N, C) of 1, 0 and -1 for what is not to count.
             index: (N,) positions in the data set, -1 for padding.
         """
-        scores = scores_of(self._head, logits, multi_label=self._multi_label)
+        # NaN is no probability at all: such images have the highest loss
+        scores = scores_of(self._head, logits, multi_label=self._multi_label).nan_to_num(nan=0.0)
         index = index.to(self._device, non_blocking=True)
         real = index >= 0
         if self._multi_label:
@@ -100,7 +101,8 @@ class Predictions:
             self._best.append(torch.stack([index, scores.argmax(dim=1)], dim=1))
             loss = -scores.gather(1, target.clamp(min=0)[:, None])[:, 0].clamp(min=SMALLEST).log()
         guesses = scores.topk(min(GUESSES, self._classes), dim=1)
-        rows = torch.cat([loss[:, None], index[:, None], guesses.values, guesses.indices], dim=1).double()
+        columns = [loss[:, None], index[:, None], guesses.values, guesses.indices]
+        rows = torch.cat([column.double() for column in columns], dim=1)
         rows[:, 0] = rows[:, 0].where(real, -torch.inf)
         self._worst = _highest(torch.cat([self._worst, rows]))
 

@@ -1,6 +1,8 @@
 """What is asked of the device and the process beside each training row: utilisation and memory, without waiting."""
 
 import resource
+import statistics
+from collections.abc import Sequence
 
 import torch
 from accelerate import Accelerator
@@ -50,12 +52,16 @@ class DeviceFacts:
                 self._asks_utilisation = False
         return found
 
-    def mfu(self, images_per_second: float, resolution: int) -> dict[str, float]:
-        """Model FLOPs utilisation (Chowdhery et al. 2022, PaLM, appendix B) of all devices together, where known."""
-        flops = self._flops.get(resolution)
-        if flops is None or self._peak is None:
+    def mfu(self, images_per_second: float, resolutions: Sequence[int]) -> dict[str, float]:
+        """Model FLOPs utilisation (Chowdhery et al. 2022, PaLM, appendix B) of all devices together, where known.
+
+        Args:
+            resolutions: of each step that the speed was measured over.
+        """
+        flops = [found for side in resolutions if (found := self._flops.get(side)) is not None]
+        if self._peak is None or not flops or len(flops) < len(resolutions):
             return {}
-        return {"perf/mfu": images_per_second * flops / (self._peak * self._devices)}
+        return {"perf/mfu": images_per_second * statistics.fmean(flops) / (self._peak * self._devices)}
 
 
 def device_facts(

@@ -19,30 +19,43 @@ def code_record(folders: Iterable[Path]) -> tuple[list[dict[str, Any]], str]:
         folders: of the recipe, of its plug-ins, of distcls; those outside of any git checkout are left out.
 
     Returns:
-        Per repository `repository`, `commit`, `branch`, `changed` and `untracked` file names; and the text of the
-        diffs, empty without changes. Both are empty where there is no git.
+        Per repository `repository`, `commit`, `branch`, `changed` and `untracked` file names, None where git did not
+        say; and the text of the diffs, which `git apply` takes, empty without changes. Both are empty where there is no
+        git.
     """
-    roots = {root for folder in folders if (root := _git(folder, "rev-parse", "--show-toplevel"))}
+    roots = {root for folder in folders if (root := _line(folder, "rev-parse", "--show-toplevel"))}
     records, diffs = [], []
     for root in sorted(roots):
         at = Path(root)
-        status = (_git(at, "status", "--porcelain") or "").splitlines()
-        untracked = [line[3:] for line in status if line.startswith("??")]
+        status = _git(at, "status", "--porcelain", "-z", "--no-renames")
+        entries = None if status is None else status.split("\0")[:-1]
         records.append(
             {
                 "repository": root,
-                "commit": _git(at, "rev-parse", "HEAD"),
-                "branch": _git(at, "rev-parse", "--abbrev-ref", "HEAD"),
-                "changed": [line[3:] for line in status if not line.startswith("??")][:MOST_FILES],
-                "untracked": untracked[:MOST_FILES],
+                "commit": _line(at, "rev-parse", "HEAD"),
+                "branch": _line(at, "rev-parse", "--abbrev-ref", "HEAD"),
+                "changed": _names(entries, untracked=False),
+                "untracked": _names(entries, untracked=True),
             }
         )
-        diff = _git(at, "diff", "HEAD") or ""
+        diff = _git(at, "diff", "--no-color", "--no-ext-diff", "--no-textconv", "HEAD") or ""
         if len(diff) > LARGEST_DIFF:
             diff = f"{diff[:LARGEST_DIFF]}\n... cut off: {len(diff)} characters in all\n"
         if diff:
-            diffs.append(f"# {root}\n{redact_text(diff)}\n")
+            diffs.append(f"# {root}\n{redact_text(diff)}")
     return records, "\n".join(diffs)
+
+
+def _names(entries: list[str] | None, *, untracked: bool) -> list[str] | None:
+    """Of git's status, which has two letters and a blank before each name."""
+    if entries is None:
+        return None
+    return [entry[3:] for entry in entries if entry.startswith("??") == untracked][:MOST_FILES]
+
+
+def _line(folder: Path, *arguments: str) -> str | None:
+    said = _git(folder, *arguments)
+    return said and said.rstrip("\n")
 
 
 def _git(folder: Path, *arguments: str) -> str | None:
@@ -56,4 +69,4 @@ def _git(folder: Path, *arguments: str) -> str | None:
         )
     except (OSError, subprocess.SubprocessError):
         return None
-    return done.stdout.decode(errors="replace").rstrip()
+    return done.stdout.decode(errors="replace")

@@ -62,7 +62,7 @@ def record(folder: Path, attempt: int, facts: Mapping[str, Any], code: Iterable[
     repositories, diff = code_record(code)
     if diff:
         last = folder / next((one["diff"] for one in reversed(attempts.values()) if one.get("diff")), "code.diff")
-        if not last.exists() or last.read_text(errors="replace") != diff:
+        if not last.exists() or last.read_bytes() != diff.encode():
             last = folder / ("code.diff" if not last.exists() else f"code_{attempt}.diff")
             replace_file(last, diff.encode())
         attempts[str(attempt)] = {**facts, "code": repositories, "diff": last.name}

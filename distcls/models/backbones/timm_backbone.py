@@ -1,6 +1,7 @@
 """TimmBackbone: any of timm's models as a backbone."""
 
 from collections.abc import Collection
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -117,10 +118,10 @@ class TimmBackbone(BaseModule):
         Args:
             param_name: in the classifier; one without `prefix` is the head's and lies deepest.
         """
-        depths = self._depths()
-        deepest = max(depths.values()) + 1
-        return depths.get(param_name.removeprefix(f"{prefix}timm_model."), deepest), deepest + 1
+        deepest = max(self._depths.values()) + 1
+        return self._depths.get(param_name.removeprefix(f"{prefix}timm_model."), deepest), deepest + 1
 
+    @cached_property  # grouping takes milliseconds, and every parameter asks
     def _depths(self) -> dict[str, int]:
         if not hasattr(self.timm_model, "group_matcher"):
             raise ArgumentError("TimmBackbone", f"timm groups no layers of {type(self.timm_model).__name__}")

@@ -13,7 +13,8 @@ from distcls.errors import UserError
 from distcls.models.weights.safe_pickle import read_torch_file
 
 #: Where the weights lie in a checkpoint: the average first, where training kept one (timm, torchvision's references).
-STATE_DICTS = ("state_dict_ema", "model_ema", "state_dict", "model", "model_state_dict", "net")
+#: Composer's lie in "model" in "state".
+STATE_DICTS = ("state_dict_ema", "model_ema", "state_dict", "model", "model_state_dict", "net", "state")
 WRAPPERS = ("module.", "_orig_mod.")  # of DistributedDataParallel and torch.compile
 
 
@@ -24,11 +25,13 @@ class Checkpoint:
     Attributes:
         tensors: by name, without the prefixes of wrappers.
         notes: what the report should say about them.
+        prefix: what else the names began with in the file.
     """
 
     path: Path
     tensors: dict[str, Tensor]
     notes: tuple[str, ...] = ()
+    prefix: str = ""
 
 
 def _read_safetensors(path: Path) -> dict[str, Tensor]:
@@ -63,23 +66,25 @@ def read_checkpoint(
     content = read_safetensors(path) if head[8:] == b"{" else read_torch_file(path)
     tensors, notes = _weights(path, content)
     if prefix:
-        tensors = {name.removeprefix(prefix): entry for name, entry in tensors.items() if name.startswith(prefix)}
+        tensors = entries_below(tensors, prefix)
         if not tensors:
             raise UserError(f"{path}: no entry begins with the prefix {prefix!r}")
-    return Checkpoint(path, tensors, notes)
+    return Checkpoint(path, tensors, notes, prefix or "")
+
+
+def entries_below(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """The entries whose names begin with `prefix`, without it."""
+    return {_bare(name.removeprefix(prefix)): entry for name, entry in tensors.items() if name.startswith(prefix)}
 
 
 def _weights(path: Path, content: Any) -> tuple[dict[str, Tensor], tuple[str, ...]]:
     notes: list[str] = []
-    if isinstance(content, Mapping):
-        for key in STATE_DICTS:
-            if isinstance(content.get(key), Mapping):
-                if key.endswith("ema"):
-                    notes.append(f"the weights are the file's running average ({key})")
-                elif "ema_state_dict" in content:
-                    notes.append("the weights are the file's running average: that run had EMA")
-                content = content[key]
-                break
+    while (key := _key_of_weights(content)) is not None:
+        if key.endswith("ema"):
+            notes.append(f"the weights are the file's running average ({key})")
+        elif "ema_state_dict" in content:
+            notes.append("the weights are the file's running average: that run had EMA")
+        content = content[key]
     tensors = {
         _bare(name): entry.detach()
         for name, entry in (content.items() if isinstance(content, Mapping) else ())
@@ -90,6 +95,12 @@ def _weights(path: Path, content: Any) -> tuple[dict[str, Tensor], tuple[str, ..
         found = held or f"it holds a {type(content).__name__}"
         raise UserError(f"{path}: no weights in it: expected a state_dict, {found}")
     return tensors, tuple(notes)
+
+
+def _key_of_weights(content: Any) -> str | None:
+    """Where in a mapping the weights lie; None where they are not in one of its entries."""
+    found = content if isinstance(content, Mapping) else {}
+    return next((key for key in STATE_DICTS if isinstance(found.get(key), Mapping)), None)
 
 
 def _bare(name: str) -> str:

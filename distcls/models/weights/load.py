@@ -1,12 +1,13 @@
 """The weights of a checkpoint -> a classifier, whoever named them, with a report of every entry."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, Literal
 
 from torch import Tensor, nn
 
 from distcls.errors import UserError
-from distcls.models.weights.checkpoint import Checkpoint
+from distcls.models.weights.checkpoint import Checkpoint, entries_below
 from distcls.models.weights.report import Report, some
 from distcls.models.weights.rules import Family, Renamed, family_of
 from distcls.models.weights.timm_names import TIMM
@@ -33,20 +34,35 @@ def load_checkpoint(
         UserError: less than 90% of the backbone's parameter elements are there and `allow_low_match` is not set, or
             there is no mapping from that library to this backbone. The model is then unchanged.
     """
-    best: tuple[Report, dict[str, Tensor]] | None = None
-    for source, renamed in _readings(model, checkpoint.tensors, map):
-        found = _compare(model, renamed, Report(checkpoint.path, source, notes=checkpoint.notes))
-        # names alike in the backbone (torchvision's ResNet is ours) may still differ in the head
-        if best is None or _quality(found[0]) > _quality(best[0]):
-            best = found
+    best = _best_reading(model, checkpoint, map)
     if best is None:
         name = type(model.backbone).__name__
         raise UserError(f"no {map} model has the layers of {name}: expected map none, openmmlab or distcls")
     report, state = best
     if report.match < LEAST_MATCH and not allow_low_match:
-        raise UserError(_too_little(report, model))
+        raise UserError(_too_little(report, model, _prefix_that_fits(model, checkpoint, map)))
     model.load_state_dict(state, strict=False)
     return report
+
+
+def _best_reading(model: nn.Module, checkpoint: Checkpoint, map: NameMap) -> tuple[Report, dict[str, Tensor]] | None:
+    """What can be loaded of the file as the library wrote it that fits best, and the report of it."""
+    found = [
+        _compare(model, renamed, Report(checkpoint.path, source, notes=checkpoint.notes))
+        for source, renamed in _readings(model, checkpoint.tensors, map)
+    ]
+    # names alike in the backbone (torchvision's ResNet is ours) may still differ in the head
+    return max(found, key=lambda one: _quality(one[0]), default=None)
+
+
+def _prefix_that_fits(model: nn.Module, checkpoint: Checkpoint, map: NameMap) -> str | None:
+    """The first of the names' beginnings below which there is enough: ``encoder_q.`` of a self-supervised model."""
+    for prefix in dict.fromkeys(f"{name.partition('.')[0]}." for name in checkpoint.tensors):
+        below = replace(checkpoint, tensors=entries_below(checkpoint.tensors, prefix))
+        best = _best_reading(model, below, map)
+        if best is not None and best[0].match >= LEAST_MATCH:
+            return checkpoint.prefix + prefix
+    return None
 
 
 def _quality(report: Report) -> tuple[float, int, int]:
@@ -93,7 +109,7 @@ def _compare(model: nn.Module, renamed: Mapping[str, Renamed], report: Report) -
                 report.missing.append(name)
             continue
         entry = fitted[name]
-        if entry.shape != ours.shape and entry.numel() == ours.numel() and entry.shape[:1] == ours.shape[:1]:
+        if entry.shape != ours.shape and _without_ones(entry) == _without_ones(ours):
             entry = entry.reshape(ours.shape)
         if entry.shape != ours.shape:
             kind = report.dropped if _is_classifier(model, name, ours) else report.misfits
@@ -109,6 +125,10 @@ def _compare(model: nn.Module, renamed: Mapping[str, Renamed], report: Report) -
     report.unused = [one.old for name, one in renamed.items() if name not in own]
     report.match = _match(model, report.loaded)
     return report, state
+
+
+def _without_ones(entry: Tensor) -> list[int]:
+    return [length for length in entry.shape if length != 1]
 
 
 def _fit(model: nn.Module, given: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -136,7 +156,7 @@ def _match(model: nn.Module, loaded: list[str]) -> float:
     return sum(sizes.get(name, 0) for name in loaded) / max(1, sum(sizes.values()))
 
 
-def _too_little(report: Report, model: nn.Module) -> str:
+def _too_little(report: Report, model: nn.Module, prefix: str | None) -> str:
     parameters = dict(model.named_parameters())
     missing = [name for name in report.missing if name in parameters and name.startswith("backbone.")]
     text = (
@@ -148,6 +168,8 @@ def _too_little(report: Report, model: nn.Module) -> str:
         text += f"Of another shape: {name} {list(theirs)}, not {list(ours)}. "
     if report.unused:
         text += f"Without a place: {some(report.unused)}. "
+    if prefix is not None:
+        return text + f"What begins with {prefix!r} would do: set `prefix: {prefix}`"
     return text + (
         "Is it another architecture? `map` and `prefix` say how to read names; `allow_low_match` takes it as it is"
     )

@@ -9,6 +9,12 @@ from distcls.models.weights.rules import DENSENET, Family, Rule, less_one, merge
 PARTS = ("conv", "bn")  # of our ConvModule; torchvision's Conv2dNormActivation counts them 0 and 1
 
 
+def _resnet(names: Iterable[str], backbone: Any) -> list[Rule]:
+    """ffcv-imagenet's too, which puts a convolution that is blurred into a module beside its filter."""
+    blurs = any(name.endswith(".blur_filter") for name in names)
+    return [(r"^fc\.", "head.fc."), *([(r"\.conv\.weight$", ".weight")] if blurs else [])]
+
+
 def _mobilenet_v2(names: Iterable[str], backbone: Any) -> list[Rule]:
     """features.1 to features.17 are the blocks of our layer1 to layer7."""
     places = [f"layer{i}.{j}" for i in range(1, 8) for j in range(len(getattr(backbone, f"layer{i}")))]
@@ -66,7 +72,7 @@ def _vgg(names: Iterable[str], backbone: Any) -> list[Rule]:
 
 
 TORCHVISION: dict[str, Family] = {
-    "ResNet": Family(((r"^fc\.", "head.fc."),)),  # ResNeXt and Wide ResNet too
+    "ResNet": Family(_resnet),  # ResNeXt and Wide ResNet too
     "RegNet": Family(
         (
             (r"^fc\.", "head.fc."),

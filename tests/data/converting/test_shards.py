@@ -233,6 +233,11 @@ def test_patterns(partial, tmp_path):
         f"{tmp_path}/[vt]*-of-00002.beton: names the shards of 2 data sets: test-*-of-00002.beton and "
         "val-*-of-00002.beton"
     )
+    (tmp_path / "val-small.beton").touch()
+    assert refusal("val-*.beton") == (
+        f"{tmp_path}/val-*.beton: names val-small.beton beside the shards val-*-of-00002.beton: its images may be the "
+        "same ones. Give the pattern of the shards, or name the files that you want as a list."
+    )
 
 
 def test_two_conversions_into_the_same_shards(folder, tmp_path, monkeypatch):

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from distcls.data.augmenting.augment import RandomCrop, RandomHorizontalFlip
 from distcls.data.augmenting.draws import in_share
 from distcls.data.beton.file_format import JPEG
 from distcls.data.errors import DataError
@@ -46,6 +47,21 @@ def test_its_images_agree_and_the_others_are_the_same(mixed, share, shape):
         difference = (levels(one.images[decoded]) - levels(two.images[decoded])).abs()
         assert 0 < difference.mean() < 2.5
     assert taken > 10
+
+
+def test_a_crop_beyond_the_image_is_black_there(mixed):
+    """The host makes it so: beside an image that the GPU has decoded lies something else."""
+    shape = {"resolution": 40, "transforms": [RandomCrop(20), RandomHorizontalFlip()]}
+    alone, shared = make(mixed, **shape), make(mixed, gpu_decode_share=1.0, **shape)
+    pack(alone)
+    pack(shared)
+    inside = 0
+    for one, two in zip(batches(alone, 0, 4), batches(shared, 0, 4), strict=True):
+        difference = (levels(one.images) - levels(two.images)).abs().mean((1, 2, 3))
+        assert difference.max() < 3
+        jpegs = mixed.samples["mode"][one.index.numpy()] == JPEG
+        inside += int((difference[torch.from_numpy(jpegs)] > 0).sum())
+    assert inside > 4
 
 
 def test_workers_ranks_and_starting_points_change_nothing(mixed):

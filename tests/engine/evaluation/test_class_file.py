@@ -2,6 +2,8 @@
 
 import json
 
+import pytest
+
 from distcls.engine.evaluation.class_file import encoded
 
 
@@ -16,3 +18,7 @@ def test_a_line_for_each_class_and_each_row_of_the_matrix():
     assert json.loads(text) == content
     assert b'\n{"name":"cat","support":2},\n' in text
     assert b"\n[2,0],\n[1,0]\n]" in text
+
+
+def test_a_loss_that_is_not_finite_is_a_word():
+    assert json.loads(encoded({"loss": float("nan")}), parse_constant=pytest.fail) == {"loss": "NaN"}

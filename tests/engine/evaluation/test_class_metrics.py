@@ -1,12 +1,14 @@
 """Precision, recall, F1, confusion, mAP and calibration: MMPretrain's numbers, and the same ones on two ranks."""
 
 import json
+import math
 import multiprocessing
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from torchmetrics.functional.classification import binary_calibration_error
 
 from distcls.engine.evaluation.class_metrics import ClassMetrics
 from distcls.engine.evaluation.class_scores import average_precision, calibration_error
@@ -142,11 +144,24 @@ def test_calibration_error_by_hand() -> None:
     assert calibration_error(confidence, right) == pytest.approx(2 / 3 * (0.815 - 0.5) + 1 / 3 * 0.01, abs=1e-6)
 
 
+def test_confidence_1_shares_the_last_bin() -> None:
+    confidence, right = torch.tensor([1.0, 0.94]), torch.tensor([False, True])
+    assert calibration_error(confidence, right) == pytest.approx(0.97 - 0.5)
+
+
+def test_scores_that_are_not_numbers_rank_nothing() -> None:
+    target = torch.tensor([[1], [0], [0], [0]])
+    assert average_precision(torch.full((4, 1), torch.nan), target).item() == pytest.approx(1 / 4)
+    assert math.isnan(calibration_error(torch.tensor([torch.nan, 0.5]), torch.tensor([True, False])))
+
+
 def test_calibration_of_one_label_is_that_of_the_highest_score() -> None:
     whole, _ = measured(Single(), "pred_score", "gt_label")
     scores, label = torch.from_numpy(ARRAYS["pred_score"]), torch.from_numpy(ARRAYS["gt_label"])
     confidence, best = scores.max(dim=1)
     assert whole["ece"] == calibration_error(confidence, best == label)
+    theirs = binary_calibration_error(confidence, (best == label).long(), n_bins=15)  # no confidence is 1 here
+    assert whole["ece"] == pytest.approx(theirs.item(), abs=1e-6)
 
 
 def test_one_evaluation_after_another_starts_from_nothing() -> None:

@@ -49,6 +49,23 @@ def test_every_prediction_in_the_data_set_s_order_and_the_worst_first() -> None:
     assert predicted.worst[0].guesses == [(int(at), pytest.approx(first[at].item())) for at in first.topk(5).indices]
 
 
+def test_half_precision_of_a_head_of_ones_own_keeps_the_images_numbers() -> None:
+    class Half(ClsHead):
+        def scores(self, cls_score: torch.Tensor) -> torch.Tensor:
+            return cls_score.bfloat16().softmax(1)
+
+    collector = Predictions(head=Half(), num_classes=CLASSES, multi_label=False, device=CPU, world_size=1)
+    collector.add(LOGITS[:2], torch.zeros(2, dtype=torch.long), torch.tensor([257, 259]))
+    assert {one.index for one in collector.result().worst} == {257, 259}
+
+
+def test_images_of_nan_are_the_worst() -> None:
+    collector = Predictions(head=MultiLabelClsHead(), num_classes=2, multi_label=True, device=CPU, world_size=1)
+    collector.add(torch.tensor([[0.0, 0.0], [torch.nan, 0.0]]), torch.tensor([[0, 1], [1, 1]]), torch.arange(2))
+    first = collector.result().worst[0]
+    assert (first.index, first.guesses) == (1, [(1, 0.5), (0, 0.0)])
+
+
 def test_several_labels() -> None:
     predicted = collect(multi_label=True)
     assert predicted.best is None

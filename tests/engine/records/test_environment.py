@@ -38,6 +38,39 @@ def test_commit_changes_and_untracked_files_of_a_checkout(checkout, tmp_path):
     assert "abcdefgh" not in diff
 
 
+def test_the_diff_can_be_applied_whatever_the_user_s_git_is_set_to(checkout, tmp_path):
+    def git(*arguments):
+        subprocess.run(["git", "-C", checkout, *arguments], check=True, capture_output=True)
+
+    git("config", "color.ui", "always")
+    git("config", "diff.external", "/bin/echo")
+    (checkout / "plugin.py").write_text("width = 1\n" + "\n" * 6)
+    git("-c", "user.name=a", "-c", "user.email=a@b", "commit", "-am", "blank lines at the end")
+    (checkout / "plugin.py").write_text("width = 2\n" + "\n" * 6)
+    (checkout / "näme with blanks.py").touch()
+    (dirty,), diff = code_record([checkout])
+    assert (dirty["changed"], dirty["untracked"]) == (["plugin.py"], ["näme with blanks.py"])
+    (tmp_path / "code.diff").write_text(diff)
+    git("checkout", "plugin.py")
+    git("apply", str(tmp_path / "code.diff"))
+    assert (checkout / "plugin.py").read_text() == "width = 2\n" + "\n" * 6
+
+
+def test_where_git_does_not_say_nothing_is_claimed(checkout, monkeypatch):
+    monkeypatch.setattr(
+        "distcls.engine.records.code_record._git", lambda at, *asked: None if "status" in asked else "x"
+    )
+    (unknown,), _ = code_record([checkout])
+    assert (unknown["changed"], unknown["untracked"]) == (None, None)
+
+
+def test_lines_that_end_as_on_windows_do_not_make_a_new_diff(checkout, tmp_path):
+    (checkout / "plugin.py").write_bytes(b"width = 2\r\n")
+    for attempt in (1, 2):
+        record(tmp_path, attempt, {}, [checkout])
+    assert sorted(file.name for file in tmp_path.glob("*.diff")) == ["code.diff"]
+
+
 def test_attempts_share_a_diff_until_the_code_changes(checkout, tmp_path):
     run = tmp_path / "run"
     run.mkdir()

@@ -36,9 +36,10 @@ def refusal(path: Path) -> str:
         {"state_dict": STATE, "meta": {"epoch": 3, "CLASSES": ("a", "b")}},
         {"state_dict": {f"module.{name}": entry for name, entry in STATE.items()}, "optimizer": {"state": {}}},
         {"model": {f"_orig_mod.module.{name}": entry for name, entry in STATE.items()}, "epoch": 3},
+        {"state": {"model": {f"module.{name}": entry for name, entry in STATE.items()}}, "rng": []},
         {"state_dict": OrderedDict((name, nn.Parameter(entry)) for name, entry in STATE.items())},
     ],
-    ids=["bare", "openmmlab 0.x", "module.", "compiled", "parameters"],
+    ids=["bare", "openmmlab 0.x", "module.", "compiled", "composer", "parameters"],
 )
 @pytest.mark.parametrize("kwargs", [{}, {"_use_new_zipfile_serialization": False}], ids=["zip", "legacy"])
 def test_layouts(content: dict, kwargs: dict, tmp_path: Path) -> None:
@@ -111,6 +112,8 @@ def test_timm_s_average_is_taken(tmp_path: Path) -> None:
 def test_prefix(tmp_path: Path) -> None:
     path = written(tmp_path / "x.pth", STATE)
     assert list(read_checkpoint(path, "backbone.").tensors) == ["conv.weight"]
+    wrapped = written(tmp_path / "y.pth", {f"model._orig_mod.{name}": entry for name, entry in STATE.items()})
+    assert list(read_checkpoint(wrapped, "model.").tensors) == list(STATE)
     with pytest.raises(UserError) as caught:
         read_checkpoint(path, "encoder.")
     assert str(caught.value) == f"{path}: no entry begins with the prefix 'encoder.'"

@@ -156,3 +156,43 @@ def test_a_classifier_inside_the_backbone_is_dropped_like_one_in_the_head() -> N
     report = load(lenet(), source)
     assert [name for name, *_ in report.dropped] == ["backbone.classifier.2.weight", "backbone.classifier.2.bias"]
     assert report.match == 1.0
+
+
+@pytest.mark.parametrize("shape", [(4, 36), (4, 4, 9), (1, 4, 4, 3, 3)])
+def test_only_axes_of_length_one_may_differ(shape: tuple[int, ...]) -> None:
+    """As many numbers in other places would be other weights."""
+    source = resnet().state_dict()
+    source["backbone.layer1.0.conv1.weight"] = source["backbone.layer1.0.conv1.weight"].reshape(shape)
+    report = load(resnet(seed=1), source)
+    assert [name for name, *_ in report.misfits] == ["backbone.layer1.0.conv1.weight"] * (1 not in shape)
+
+
+def test_the_prefix_below_which_the_weights_lie_is_named() -> None:
+    """As Lightning's files have it, and self-supervised models: which of two encoders is meant, a person says."""
+    tensors = {f"model.{name}": entry for name, entry in resnet().state_dict().items()}
+    with pytest.raises(UserError) as caught:
+        load(resnet(), tensors)
+    assert str(caught.value).endswith(". What begins with 'model.' would do: set `prefix: model.`")
+    below = Checkpoint(Path("x.pth"), {f"student.{name}": entry for name, entry in tensors.items()}, (), "ema.")
+    with pytest.raises(UserError, match="Is it another architecture"):
+        load_checkpoint(resnet(), below)
+    below = Checkpoint(Path("x.pth"), tensors, (), "ema.student.")
+    with pytest.raises(UserError, match=r"set `prefix: ema\.student\.model\.`"):
+        load_checkpoint(resnet(), below)
+
+
+def test_ffcv_imagenet_s_blurred_convolutions() -> None:
+    """It wraps each of them in a module, beside its filter."""
+    model = resnet(seed=1, conv_cfg={"type": "BlurPoolConv2d"})
+    source = {
+        name.partition(".")[2]: entry
+        for name, entry in resnet(conv_cfg={"type": "BlurPoolConv2d"}).state_dict().items()
+    }
+    blurred = ("layer4.0.conv1", "layer4.0.downsample.0")
+    for name in blurred:
+        source[f"{name}.conv.weight"] = source.pop(f"{name}.weight")
+        source[f"{name}.blur_filter"] = torch.ones(16, 1, 3, 3)
+    report = load(model, source)
+    assert (report.source, report.match, report.missing) == ("torchvision", 1.0, [])
+    assert torch.equal(model.backbone.layer4[0].conv1.weight, source["layer4.0.conv1.conv.weight"])
+    assert [name for name in report.unused if "blur" in name] == [f"{name}.blur_filter" for name in blurred]
