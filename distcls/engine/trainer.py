@@ -129,10 +129,10 @@ def _evaluated(job: Job, snapshots: Snapshots, progress: Progress) -> bool:
     best = {"best/step": progress.best["step"], f"best/val_{name}": progress.best[name]}
     job.log({**job.position(progress.step), **values, **best, "perf/eval_s": time.perf_counter() - began})
     if predictions is not None:
-        predicted, weights = predictions.result(), "raw" if job.ema is None else "average"
+        predicted, position = predictions.result(), job.position(progress.step)
         if job.rank == 0:
-            position, dataset = job.position(progress.step), job.val_loader.dataset
-            record_predictions(snapshots.run_folder, position, predicted, dataset, job.trackers, weights=weights)
+            dataset, averaged = job.val_loader.dataset, job.ema is not None
+            record_predictions(snapshots.run_folder, position, predicted, dataset, job.trackers, averaged=averaged)
     return True
 
 

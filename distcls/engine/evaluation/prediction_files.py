@@ -9,7 +9,7 @@ import io
 import json
 import shutil
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -33,15 +33,16 @@ def record_predictions(
     dataset: BetonDataset,
     trackers: Trackers,
     *,
-    weights: Literal["raw", "average"],
+    averaged: bool,
 ) -> None:
     """Write the files and show them to the trackers; a run does not fail for them.
 
     Args:
         folder: the run's.
         position: `step`, `epoch` and `samples` of the evaluation.
-        weights: which the predictions are of.
+        averaged: they are those of the average of weights.
     """
+    weights = "average" if averaged else "raw"
     content = {"step": position["step"], "weights": weights, **summary(predicted, dataset)}
     try:
         write(folder, content, dataset)
