@@ -1,8 +1,6 @@
 """A sidecar for a .beton of another program, e.g. ffcv-imagenet: the format has no class names, no statistics."""
 
 import hashlib
-import json
-from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,29 +11,6 @@ from distcls.data.beton.multi_hot import pack, unpack, words_for
 from distcls.data.beton.sidecar import Sidecar, Sizes, deviation, fingerprint_of, sidecar_path
 from distcls.data.errors import DataError
 from distcls.data.inspecting.scan import decode_whole, scan
-
-
-def read_class_names(path: Path) -> list[str]:
-    """One name a line, or a JSON list of names.
-
-    Raises:
-        DataError: the file cannot be read, or a name is there twice.
-    """
-    if path.exists() and not path.is_file():
-        raise DataError(f"{path}: not a regular file, expected a class name a line, or a JSON list")
-    try:
-        text = path.read_text(encoding="utf-8")
-        names = (
-            json.loads(text) if path.suffix == ".json" else [line.strip() for line in text.splitlines() if line.strip()]
-        )
-    except (OSError, ValueError, RecursionError) as error:
-        raise DataError(f"{path}: cannot be read ({error}), expected a class name a line, or a JSON list") from error
-    if not names or not isinstance(names, list) or not all(isinstance(name, str) and name for name in names):
-        raise DataError(f"{path}: expected a class name a line, or a JSON list of names")
-    name, times = Counter(names).most_common(1)[0]
-    if times > 1:
-        raise DataError(f"{path}: class {name!r} is there {times} times: give the others other names, say '{name} 2'")
-    return names
 
 
 def describe(
