@@ -4,7 +4,10 @@ import difflib
 from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar
 
-from distcls.errors import UserError
+from distcls.errors import ArgumentError, UserError
+
+#: How a part of ours, or a layer of torch in it, refuses arguments; anything else is a bug of ours.
+REFUSALS = (ArithmeticError, AssertionError, IndexError, RuntimeError, TypeError, ValueError)
 
 Class = TypeVar("Class", bound=type)
 
@@ -65,9 +68,34 @@ class Registry:
         return self._classes[name]
 
     def build(self, block: Mapping[str, Any], **given: Any) -> Any:
-        """Construct what ``{type: NAME, argument: value, ...}`` names; `given` are the builder's own arguments."""
+        """Construct what ``{type: NAME, argument: value, ...}`` names; `given` are the builder's own arguments.
+
+        Raises:
+            UserError: no such class, or one of ours refuses its arguments. A plug-in's author gets the traceback.
+        """
         arguments = {key: value for key, value in block.items() if key != "type"}
-        return self[block["type"]](**arguments, **given)
+        cls = self[block["type"]]
+        try:
+            return cls(**arguments, **given)
+        except ArgumentError as error:
+            if error.place not in arguments:
+                raise
+            # a layer, which knows the argument and not whose it is
+            raise ArgumentError(f"{cls.__name__}.{error.place}", error.reason) from error
+        except REFUSALS as error:
+            if not is_ours(cls):
+                raise
+            raise ArgumentError(cls.__name__, f"cannot be built like this: {first_line(error)}") from error
+
+
+def is_ours(cls: type) -> bool:
+    """Whether the class belongs to this package, not to a plug-in."""
+    return cls.__module__.startswith("distcls.")
+
+
+def first_line(error: Exception) -> str:
+    """What it says, or what it is."""
+    return (str(error) or type(error).__name__).splitlines()[0]
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:

@@ -1,7 +1,8 @@
 """ImageClassifier: backbone, neck and head as one module; build_classifier makes it from the recipe's model block."""
 
+import copy
 import inspect
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 
 from distcls.errors import ArgumentError, UserError
 from distcls.models.common import BaseModule
-from distcls.registry import BACKBONES, HEADS, NECKS
+from distcls.registry import BACKBONES, HEADS, NECKS, REFUSALS, first_line, is_ours
 
 
 class ImageClassifier(BaseModule):
@@ -22,9 +23,6 @@ class ImageClassifier(BaseModule):
         head: `forward(x) -> logits` and `forward_train(x, gt_label) -> dict` (or the loss alone).
 
     A tuple of one element is unwrapped on its way to the next part: a part written for a single map gets it.
-
-    Raises:
-        UserError: the head counts top-k with k above its num_classes.
     """
 
     def __init__(self, *, backbone: nn.Module, neck: nn.Module | None = None, head: nn.Module) -> None:
@@ -34,12 +32,6 @@ class ImageClassifier(BaseModule):
         self.head: Any = head
         #: names of modules that `train` leaves in eval mode, because they are frozen
         self.kept_in_eval_mode: tuple[str, ...] = ()
-        num_classes, topk = getattr(head, "num_classes", None), getattr(head, "topk", ())
-        if num_classes is not None and topk and max(topk) > num_classes:
-            raise ArgumentError(
-                f"{type(head).__name__}.topk",
-                f"got {tuple(topk)}, expected at most {num_classes}, the number of classes",
-            )
 
     def train(self, mode: bool = True) -> "ImageClassifier":
         super().train(mode)
@@ -92,7 +84,8 @@ def build_classifier(
     """The model that a recipe's model block names, with initial weights from torch's global generator.
 
     One image of zeros goes through backbone and neck to find the head's `in_channels` where the block leaves it out,
-    and through the head to see that the parts fit. It changes neither BatchNorm's averages nor the random numbers.
+    and through the head and its loss to see that the parts fit. It changes neither BatchNorm's averages nor the random
+    numbers.
 
     Args:
         block: ``{backbone: {type: ...}, neck: {type: ...} or None, head: {type: ..., loss: {type: ...}}}``.
@@ -106,24 +99,25 @@ def build_classifier(
     neck = NECKS.build(block["neck"]) if block.get("neck") else None
     # a backbone for other than RGB images says so in `in_channels`, as ResNet does
     image = torch.zeros(1, getattr(backbone, "in_channels", 3), *image_size)
-    body = ImageClassifier(backbone=backbone, neck=neck, head=nn.Identity())
-    features = _dry_run(body, image, " and ".join(type(part).__name__ for part in (backbone, neck) if part is not None))
-    model = ImageClassifier(backbone=backbone, neck=neck, head=_build_head(block["head"], body, _width(features)))
-    _check_logits(model, features)
+    features, last = _unwrap(_dry_run(backbone, image)), backbone
+    if neck is not None:
+        features, last = _unwrap(_dry_run(neck, features)), neck
+    head = _build_head(block["head"], type(last).__name__, _width(features))
+    _check_loss(head, _checked_logits(head, features))
+    model = ImageClassifier(backbone=backbone, neck=neck, head=head)
     if init_weights:
         model.init_weights()
     return model
 
 
-def _build_head(block: Mapping[str, Any], body: ImageClassifier, width: int) -> nn.Module:
+def _build_head(block: Mapping[str, Any], source: str, width: int) -> nn.Module:
+    """The head for features of this width, which `source` gives."""
     cls = HEADS[block["type"]]
-    arguments = {key: value for key, value in block.items() if key != "type"}
-    if arguments.get("in_channels") is None and _takes_in_channels(cls):
-        arguments["in_channels"] = width
-    head = cls(**arguments)
+    if block.get("in_channels") is None and _takes_in_channels(cls):
+        block = {**block, "in_channels": width}
+    head = HEADS.build(block)
     in_channels = getattr(head, "in_channels", width)
     if in_channels != width:
-        source = type(body.backbone if body.neck is None else body.neck).__name__
         raise ArgumentError(
             f"{cls.__name__}.in_channels",
             f"got {in_channels}, but {source} gives it {width} channels. Leave in_channels out and it is filled in",
@@ -164,12 +158,19 @@ def set_class_counts(model: nn.Module, counts: Sequence[int]) -> None:
             weigh(counts)
 
 
-def _dry_run(part: nn.Module, x: Any, name: str) -> Any:
+def _dry_run(part: nn.Module, x: Any, call: Callable[[Any], Any] | None = None) -> Any:
+    """What the part, or the `call` of it, gives for one image."""
     with at_rest(part):
         try:
-            return part(x)
-        except Exception as error:
-            error.add_note(f"(in the dry run of {name} on one image)")
+            return (call or part)(x)
+        except REFUSALS as error:
+            if is_ours(type(part)):
+                what = f"an input of shape {tuple(x.shape)}" if isinstance(x, Tensor) else "its input"
+                raise ArgumentError(
+                    type(part).__name__,
+                    f"fails on {what}: {first_line(error)}. Expected a size and arguments that it can take",
+                ) from error
+            error.add_note(f"(in the dry run of {type(part).__name__} on one image)")
             raise
 
 
@@ -179,11 +180,28 @@ def _width(features: Any) -> int:
     return last.shape[1]
 
 
-def _check_logits(model: ImageClassifier, features: Any) -> None:
-    logits = _dry_run(model.head, features, type(model.head).__name__)
-    num_classes = getattr(model.head, "num_classes", None)
+def _checked_logits(head: Any, features: Any) -> Tensor:
+    """The head's logits for one image."""
+    logits = _dry_run(head, features)
+    num_classes, topk = getattr(head, "num_classes", None), getattr(head, "topk", ())
     if num_classes is not None and logits.shape != (1, num_classes):
         raise ArgumentError(
-            f"{type(model.head).__name__}.forward",
+            f"{type(head).__name__}.forward",
             f"got an output of shape {tuple(logits.shape)} for one image, expected logits (1, {num_classes})",
         )
+    if topk and max(topk) > logits.shape[1]:
+        raise ArgumentError(
+            f"{type(head).__name__}.topk",
+            f"got {tuple(topk)}, expected at most {logits.shape[1]}, the number of classes",
+        )
+    return logits
+
+
+def _check_loss(head: Any, logits: Tensor) -> None:
+    """That the losses of a ClsHead take these logits (1, C). A copy of the head is asked: a loss may count."""
+    if not hasattr(head, "losses"):
+        return
+    head, classes = copy.deepcopy(head), logits.shape[1]
+    set_class_counts(head, [1] * classes)
+    label = logits.new_zeros(1, classes) if head.multi_label else logits.new_zeros(1, dtype=torch.int64)
+    _dry_run(head, logits, lambda scores: head.losses(scores, label))

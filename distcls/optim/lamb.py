@@ -1,17 +1,14 @@
 """LAMB: Adam whose step in each parameter is as long as a share of that parameter."""
 
-from typing import Annotated, Any
+from typing import Any
 
 import torch
-from pydantic import Field
 from torch import Tensor, nn
 
-from distcls.optim.optimizers import NonNegative, Positive
+from distcls.optim.optimizers import Beta, NonNegative, Positive
 from distcls.optim.param_groups import ParamwiseCfg, param_groups
 from distcls.optim.uncompiled import uncompiled
 from distcls.registry import OPTIMIZERS
-
-Beta = Annotated[float, Field(ge=0, lt=1)]
 
 
 @OPTIMIZERS.register

@@ -17,6 +17,7 @@ from distcls.registry import OPTIMIZERS
 
 Positive = Annotated[float, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
+Beta = Annotated[float, Field(ge=0, lt=1)]
 
 
 @OPTIMIZERS.register
@@ -57,7 +58,7 @@ class AdamW(torch.optim.AdamW):
         model: nn.Module,
         *,
         lr: Positive,
-        betas: tuple[float, float] = (0.9, 0.999),
+        betas: tuple[Beta, Beta] = (0.9, 0.999),
         eps: Positive = 1e-8,
         weight_decay: NonNegative = 0.01,
         amsgrad: bool = False,

@@ -33,6 +33,15 @@ def test_another_number_of_classes_names_both(tiny_recipe, tiny_data):
     ]
 
 
+def test_another_number_of_classes_in_a_backbone_that_classifies(tiny_recipe, tiny_data):
+    own = "model.backbone={type: LeNet5, num_classes: 7, in_channels: 3}"
+    text = refusal(tiny_recipe, own, "model.neck=null", "model.head={type: ClsHead}").replace(str(tiny_data), "DATA")
+    assert text.splitlines()[1] == (
+        "command line: model.backbone.num_classes: does not fit the data: got 7, expected 5, "
+        "the classes of data.train (DATA/train.beton)"
+    )
+
+
 def test_a_batch_larger_than_the_data(tiny_recipe, tiny_data):
     text = refusal(tiny_recipe, "train.global_batch_size=512").replace(str(tiny_data), "DATA")
     assert text.splitlines()[1:] == [

@@ -201,6 +201,19 @@ def test_deployed_repvgg_gives_the_same_maps(settings: dict[str, Any]) -> None:
     assert torch.equal(built(images())[0], found)
 
 
+def test_a_recipe_s_groups_have_texts_for_keys() -> None:
+    """YAML's numbers are refused as keys, and quoted ones were of no block."""
+    model = RepVGG({**SMALL_REPVGG, "group_layer_map": {"2": 2}}, base_channels=8, **TWO)
+    assert [block.groups for block in model.modules() if isinstance(block, RepVGGBlock)] == [1, 1, 2, 1, 1]
+
+
+def test_mobilenet_v3_has_no_layer_behind_its_last() -> None:
+    assert all(not one.requires_grad for one in MobileNetV3("small_050", frozen_stages=12).parameters())
+    with pytest.raises(UserError) as caught:
+        MobileNetV3("small_050", frozen_stages=13)
+    assert str(caught.value) == "MobileNetV3.frozen_stages: got 13, expected -1 to 12"
+
+
 def test_only_batch_norm_can_be_folded() -> None:
     block = RepVGGBlock(4, 4, norm_cfg={"type": "GN", "num_groups": 2})
     with pytest.raises(UserError) as caught:

@@ -174,3 +174,12 @@ def test_linear_head_without_a_pooling_neck_says_what_is_missing() -> None:
         "LinearClsHead: got features of shape (2, 4, 7, 7), expected (N, C): "
         "add a neck that pools them, such as neck: {type: GlobalAveragePooling}"
     )
+
+
+def test_stacked_layers_start_as_linear_cls_head_s() -> None:
+    torch.manual_seed(0)
+    head = HEADS.build({"type": "StackedLinearClsHead", "num_classes": 50, "in_channels": 60, "mid_channels": [40]})
+    head.init_weights()
+    for layer in head.layers:
+        assert layer.fc.weight.std().item() == pytest.approx(0.01, rel=0.1)
+        assert not layer.fc.bias.any()

@@ -279,7 +279,7 @@ def test_class_weights_from_the_training_set(block: dict) -> None:
     scores, label = torch.tensor([[2.0, 1.0, 0.0], [0.0, 1.0, 0.0]]), torch.tensor([0, 1])
     with pytest.raises(UserError) as caught:
         loss(scores, label)
-    assert str(caught.value) == "CrossEntropyLoss.class_weight: auto needs the training set's counts: set_class_counts"
+    assert str(caught.value) == f"{block['type']}.class_weight: auto needs the training set's counts: set_class_counts"
     [weighing] = [part for part in loss.modules() if hasattr(part, "set_class_counts")]
     weighing.set_class_counts([30, 10, 0])
     weights = [40 / (2 * 30), 40 / (2 * 10), 0.0]  # 30 images of the first and 10 of the second: 1 in the mean
@@ -287,6 +287,14 @@ def test_class_weights_from_the_training_set(block: dict) -> None:
     expected = LOSSES.build({**block, "class_weight": weights})
     assert loss(scores, label).item() == pytest.approx(expected(scores, label).item())
     assert "class_weight" not in "".join(loss.state_dict())
+
+
+def test_class_weights_from_the_training_set_in_float64() -> None:
+    """They are known only when the model has its type and lies on its device."""
+    loss = LOSSES.build({"type": "CrossEntropyLoss", "class_weight": "auto"}).double()
+    loss.set_class_counts([30, 10, 0])
+    assert loss.class_weight.dtype == torch.float64
+    assert loss(torch.zeros(2, 3, dtype=torch.float64), torch.tensor([0, 1])).isfinite()
 
 
 def test_class_weights_that_are_written_stay() -> None:

@@ -269,7 +269,7 @@ def test_sincos_position_embedding_is_fixed_and_leaves_the_class_token_alone() -
     angles = torch.tensor([1.0, 10_000 ** (-1 / 3), 10_000 ** (-2 / 3), 1e-4])
     expected = torch.cat((angles.sin(), angles.cos(), (2 * angles).sin(), (2 * angles).cos()))
     torch.testing.assert_close(model.pos_embed[0, 1 + 2 * 4 + 1], expected)
-    with pytest.raises(UserError, match="sincos2d position embedding needs a width of 8, 12, 16"):
+    with pytest.raises(UserError, match="position_embedding: sincos2d needs a width of 8, 12, 16"):
         vit(position_embedding="sincos2d", arch={**VIT["arch"], "embed_dims": 6})
 
 
@@ -287,3 +287,10 @@ def test_linear_layers_start_as_asked() -> None:
         bound = (6 / (rows + linear.in_features)) ** 0.5
         assert 0.9 * bound < linear.weight.abs().max() <= bound
         assert not linear.bias.any()
+
+
+def test_patches_start_as_in_the_first_vit() -> None:
+    """With torch's own start they have a third of the variance, and biases."""
+    projection = vit(linear_init="xavier_uniform", patch_size=16).patch_embed.projection
+    assert projection.weight.std().item() == pytest.approx((3 * 16 * 16) ** -0.5, rel=0.05)
+    assert not projection.bias.any()

@@ -9,6 +9,7 @@ from distcls.optim.lamb import Lamb
 from distcls.optim.optimizers import SGD, AdamW, RMSprop
 from distcls.optim.param_groups import param_groups
 from distcls.optim.schedules import CosineWarmup, ExponentialWarmup, LinearWarmup, StepWarmup
+from distcls.registry import OPTIMIZERS
 
 
 def net() -> nn.Module:
@@ -151,3 +152,11 @@ def test_lamb_goes_on_from_its_state():
     second.load_state_dict(first.state_dict())
     steps(halted, second, 3)
     assert torch.equal(halted.weight, straight.weight)
+
+
+def test_what_torch_refuses_is_a_message():
+    with pytest.raises(UserError) as caught:
+        OPTIMIZERS.build({"type": "SGD", "lr": 0.1, "momentum": 0.0, "nesterov": True}, model=nn.Linear(2, 2))
+    assert str(caught.value) == (
+        "SGD: cannot be built like this: Nesterov momentum requires a momentum and zero dampening"
+    )

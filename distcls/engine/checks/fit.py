@@ -21,12 +21,14 @@ def misfits(recipe: Recipe, train: BetonDataset, val: BetonDataset) -> list[Mist
     found: list[Mistake] = []
     head, batch = recipe.model.head, recipe.train.global_batch_size
     for split, data in (("train", train), ("val", val)):
-        if head.get("num_classes") not in (None, data.num_classes):
-            text = (
-                f"does not fit the data: got {head['num_classes']}, expected {data.num_classes}, "
-                f"the classes of data.{split} ({data.paths[0]})"
-            )
-            found.append((("model", "head", "num_classes"), text))
+        for part in ("head", "backbone"):  # LeNet5 and others classify themselves if asked to
+            classes = getattr(recipe.model, part).get("num_classes")
+            if classes not in (None, data.num_classes) and (part == "head" or classes > 0):
+                text = (
+                    f"does not fit the data: got {classes}, expected {data.num_classes}, "
+                    f"the classes of data.{split} ({data.paths[0]})"
+                )
+                found.append((("model", part, "num_classes"), text))
     if train.class_names != val.class_names:
         text = (
             f"other classes than data.train: got {first_few(val.class_names)}, expected {first_few(train.class_names)}"
@@ -57,6 +59,10 @@ def model_misfits(model: ImageClassifier, recipe: Recipe, resolution: int | Prog
     so itself. Costs nothing where a recipe has one size and no mixing.
     """
     found: list[Mistake] = []
+    in_channels = getattr(model.backbone, "in_channels", 3)
+    if in_channels != 3:
+        text = f"got {in_channels}, expected 3: all images are RGB here, grey ones with three equal channels"
+        found.append((("model", "backbone", "in_channels"), text))
     sizes = sorted(resolution.sides()) if isinstance(resolution, Progressive) else [resolution]
     usual = sizes[-1]
     expected = "or a model for any size, such as timm's with dynamic_img_size: true"

@@ -66,6 +66,18 @@ def check_choice(cls: type, argument: str, value: Any, known: Collection[Any]) -
         )
 
 
+def check_heads(cls: type, embed_dims: int, num_heads: int) -> None:
+    """See that the heads of an attention share its channels evenly.
+
+    Raises:
+        ArgumentError: they do not.
+    """
+    if num_heads < 1 or embed_dims % num_heads:
+        raise ArgumentError(
+            f"{cls.__name__}.arch", f"got {num_heads} heads for {embed_dims} channels, expected a divisor of these"
+        )
+
+
 def check_per_stage(cls: type, num_stages: int, arguments: Mapping[str, Sized]) -> None:
     """See that each of `arguments`, by its name, has one entry for each stage.
 

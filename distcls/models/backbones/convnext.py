@@ -13,6 +13,7 @@ from distcls.models.backbones.staged_backbone import StagedBackbone
 from distcls.models.common import (
     NORM_LAYERS,
     DropPath,
+    DropRate,
     LayerNorm2d,
     build_activation_layer,
     build_norm_layer,
@@ -163,7 +164,7 @@ class ConvNeXt(StagedBackbone):
         act_cfg: dict = {"type": "GELU"},  # noqa: B006
         linear_pw_conv: bool = True,
         use_grn: bool = False,
-        drop_path_rate: float = 0.0,
+        drop_path_rate: DropRate = 0.0,
         layer_scale_init_value: float = 1e-6,
         out_indices: int | tuple[int, ...] = -1,
         frozen_stages: int = 0,

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from distcls.models.backbones.arguments import find_arch
 from distcls.models.backbones.staged_backbone import StagedBackbone
 from distcls.models.common import (
+    DropRate,
     build_activation_layer,
     build_norm_layer,
     run_checkpointed,
@@ -117,7 +118,7 @@ class DenseNet(StagedBackbone):
         arch: Literal["121", "169", "201", "161"] | dict = "121",
         in_channels: int = 3,
         bn_size: int = 4,
-        drop_rate: float = 0.0,
+        drop_rate: DropRate = 0.0,
         compression_factor: float = 0.5,
         memory_efficient: bool = False,
         norm_cfg: dict = {"type": "BN"},  # noqa: B006

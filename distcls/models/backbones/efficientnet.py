@@ -12,6 +12,7 @@ from distcls.models.backbones.staged_backbone import StagedBackbone
 from distcls.models.common import (
     CONVOLUTIONAL,
     ConvModule,
+    DropRate,
     InvertedResidual,
     LinearResidual,
     drop_path_rates,
@@ -137,7 +138,7 @@ class EfficientNet(StagedBackbone):
     def __init__(
         self,
         arch: Literal["b0", "b1", "b2", "b3", "b4", "b5", "b6", "b7", "b8", "l2", "es", "em", "el"] = "b0",
-        drop_path_rate: float = 0.0,
+        drop_path_rate: DropRate = 0.0,
         out_indices: tuple[int, ...] = (6,),
         frozen_stages: int = 0,
         conv_cfg: dict | None = {"type": "Conv2dAdaptivePadding"},  # noqa: B006

@@ -1,8 +1,9 @@
 """MobileNetV2: inverted residuals with linear bottlenecks."""
 
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
+from pydantic import Field
 from torch import Tensor, nn
 
 from distcls.models.backbones.staged_backbone import StagedBackbone
@@ -81,7 +82,7 @@ class MobileNetV2(StagedBackbone):
 
     def __init__(
         self,
-        widen_factor: float = 1.0,
+        widen_factor: Annotated[float, Field(gt=0)] = 1.0,
         out_indices: tuple[int, ...] = (7,),
         frozen_stages: int = -1,
         conv_cfg: dict | None = None,

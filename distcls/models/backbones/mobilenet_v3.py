@@ -5,7 +5,7 @@ from typing import ClassVar, Literal, NamedTuple
 
 from torch import nn
 
-from distcls.models.backbones.arguments import check_choice
+from distcls.models.backbones.arguments import check_choice, check_frozen_stages
 from distcls.models.backbones.staged_backbone import StagedBackbone
 from distcls.models.common import (
     CONVOLUTIONAL,
@@ -111,6 +111,7 @@ class MobileNetV3(StagedBackbone):
             frozen_stages=frozen_stages,
             norm_eval=norm_eval,
         )
+        check_frozen_stages(type(self), frozen_stages, -1, last)
         self.num_layers = last + 1
         conv = partial(ConvModule, conv_cfg=conv_cfg, norm_cfg=norm_cfg, act_cfg=HSWISH)
         width = 16

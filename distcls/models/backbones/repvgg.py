@@ -145,7 +145,8 @@ class RepVGG(StagedBackbone):
         check_per_stage(type(self), len(self.stage_blocks), per_stage)
         self.in_channels = in_channels
         self.deploy = deploy
-        groups = settings["group_layer_map"] or {}
+        # a recipe's keys are texts
+        groups = {int(number): count for number, count in (settings["group_layer_map"] or {}).items()}
         block = partial(
             RepVGGBlock,
             se_cfg=settings["se_cfg"],

@@ -9,7 +9,7 @@ from distcls.errors import ArgumentError
 from distcls.models.backbones.arguments import check_choice, check_per_stage
 from distcls.models.backbones.res_layer import BasicBlock, Bottleneck, ResidualBlock, ResLayer
 from distcls.models.backbones.residual_backbone import ResidualBackbone
-from distcls.models.common import ConvModule, drop_path_rates
+from distcls.models.common import ConvModule, DropRate, drop_path_rates
 from distcls.registry import BACKBONES
 
 
@@ -75,7 +75,7 @@ class ResNet(ResidualBackbone):
         norm_eval: bool = False,
         with_cp: bool = False,
         zero_init_residual: bool = True,
-        drop_path_rate: float = 0.0,
+        drop_path_rate: DropRate = 0.0,
     ) -> None:
         _check_stages(type(self), depth, num_stages, strides, dilations)
         super().__init__(

@@ -7,10 +7,11 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from distcls.models.backbones.arguments import check_frozen_stages, find_arch, per_item, stage_indices
+from distcls.models.backbones.arguments import check_frozen_stages, check_heads, find_arch, per_item, stage_indices
 from distcls.models.backbones.freezable_backbone import FreezableBackbone
 from distcls.models.common import (
     FFN,
+    DropRate,
     LinearInit,
     PatchEmbed,
     PatchMerging,
@@ -170,8 +171,8 @@ class SwinTransformer(FreezableBackbone):
         patch_size: int | tuple[int, int] = 4,
         in_channels: int = 3,
         window_size: int = 7,
-        drop_rate: float = 0.0,
-        drop_path_rate: float = 0.1,
+        drop_rate: DropRate = 0.0,
+        drop_path_rate: DropRate = 0.1,
         out_indices: int | tuple[int, ...] = (3,),
         out_after_downsample: bool = False,
         use_abs_pos_embed: bool = False,
@@ -206,6 +207,7 @@ class SwinTransformer(FreezableBackbone):
         self.stages: Any = nn.ModuleList()
         self.num_features = []
         for i, cfg in enumerate(per_item(cls, "stage_cfgs", stage_cfgs, len(self.depths))):
+            check_heads(cls, width, settings["num_heads"][i])
             common = {
                 "num_heads": settings["num_heads"][i],
                 "window_size": window_size,

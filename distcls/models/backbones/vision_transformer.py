@@ -1,5 +1,6 @@
 """VisionTransformer."""
 
+import math
 from collections.abc import Mapping, MutableMapping
 from typing import Any, ClassVar, Literal
 
@@ -7,10 +8,11 @@ import torch
 from torch import Tensor, nn
 
 from distcls.errors import ArgumentError
-from distcls.models.backbones.arguments import check_frozen_stages, find_arch, per_item, stage_indices
+from distcls.models.backbones.arguments import check_frozen_stages, check_heads, find_arch, per_item, stage_indices
 from distcls.models.backbones.freezable_backbone import FreezableBackbone
 from distcls.models.common import (
     FFN,
+    DropRate,
     LinearInit,
     MultiheadAttention,
     PatchEmbed,
@@ -18,6 +20,7 @@ from distcls.models.common import (
     drop_path_rates,
     init_linear_layers,
     run_checkpointed,
+    trunc_normal_init,
 )
 from distcls.models.common.position_embedding import (
     fit_before_loading,
@@ -113,6 +116,7 @@ class VisionTransformer(FreezableBackbone):
         with_cp: compute the layers' activations again in backward instead of keeping them.
         position_embedding: "sincos2d" is computed, not trained, see sincos_2d; 0 for the class token.
         linear_init: see init_linear_layers; "mmpretrain" draws the feed-forward networks' alone, the rest is torch's.
+            With "xavier_uniform" the patches' projection has LeCun's variance, as in the first ViT's code.
 
     Raises:
         UserError: an unknown arch, a class token asked for that is not there, layers out of range.
@@ -137,8 +141,8 @@ class VisionTransformer(FreezableBackbone):
         patch_size: int | tuple[int, int] = 16,
         in_channels: int = 3,
         out_indices: int | tuple[int, ...] = -1,
-        drop_rate: float = 0.0,
-        drop_path_rate: float = 0.0,
+        drop_rate: DropRate = 0.0,
+        drop_path_rate: DropRate = 0.0,
         qkv_bias: bool = True,
         norm_cfg: dict = {"type": "LN", "eps": 1e-6},  # noqa: B006
         final_norm: bool = True,
@@ -156,6 +160,7 @@ class VisionTransformer(FreezableBackbone):
     ) -> None:
         super().__init__()
         cls, settings = type(self), find_arch(type(self), arch, self.arch_zoo)
+        check_heads(cls, settings["embed_dims"], settings["num_heads"])
         self.in_channels = in_channels
         self.embed_dims, self.num_layers = settings["embed_dims"], settings["num_layers"]
         self.out_indices = stage_indices(cls, out_indices, self.num_layers)
@@ -243,6 +248,9 @@ class VisionTransformer(FreezableBackbone):
                 nn.init.xavier_uniform_(linear.weight)
                 nn.init.normal_(linear.bias, std=1e-6)
         init_linear_layers(self.layers, self.linear_init)
+        if self.linear_init == "xavier_uniform":
+            projection: Any = self.patch_embed.projection
+            trunc_normal_init(projection, std=math.prod(projection.weight.shape[1:]) ** -0.5)
         if self.position_embedding == "learned":
             nn.init.trunc_normal_(self.pos_embed, std=0.02)
 

@@ -6,7 +6,7 @@ from distcls.models.common.attention import MultiheadAttention, split_heads
 from distcls.models.common.base_module import BaseModule
 from distcls.models.common.conv import build_conv_layer
 from distcls.models.common.conv_module import ConvModule
-from distcls.models.common.drop_path import DropPath, drop_path_rates
+from distcls.models.common.drop_path import DropPath, DropRate, drop_path_rates
 from distcls.models.common.ffn import FFN
 from distcls.models.common.flatten_map import FlattenMap
 from distcls.models.common.inverted_residual import InvertedResidual, LinearResidual, inverted_layers
@@ -36,6 +36,7 @@ __all__ = [
     "BaseModule",
     "ConvModule",
     "DropPath",
+    "DropRate",
     "FlattenMap",
     "InvertedResidual",
     "LayerNorm2d",

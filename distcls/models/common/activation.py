@@ -5,7 +5,7 @@ from typing import Any
 
 from torch import nn
 
-from distcls.models.common.layer_type import split_block
+from distcls.models.common.layer_type import build_layer, split_block
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {
     "ReLU": nn.ReLU,
@@ -31,9 +31,9 @@ def build_activation_layer(cfg: Mapping[str, Any], inplace: bool = False) -> nn.
         inplace: the default of the layer's own `inplace`, where it has one and `cfg` does not set it.
 
     Raises:
-        UserError: the type is not known.
+        UserError: the type is not known, or does not take the arguments.
     """
     layer, arguments = split_block(cfg, ACTIVATIONS, "act_cfg")
     if layer not in WITHOUT_INPLACE:
         arguments.setdefault("inplace", inplace)
-    return layer(**arguments)
+    return build_layer(layer, "act_cfg", **arguments)

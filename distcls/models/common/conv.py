@@ -5,9 +5,10 @@ from typing import Any
 
 from torch import nn
 
+from distcls.errors import ArgumentError
 from distcls.models.common.blur_pool import BlurPoolConv2d
 from distcls.models.common.conv2d_adaptive_padding import Conv2dAdaptivePadding
-from distcls.models.common.layer_type import split_block
+from distcls.models.common.layer_type import build_layer, split_block
 
 CONV_LAYERS: dict[str, type[nn.Module]] = {
     "Conv": nn.Conv2d,
@@ -27,7 +28,9 @@ def build_conv_layer(cfg: Mapping[str, Any] | None, *args: Any, **kwargs: Any) -
         args, kwargs: this convolution's own arguments: in_channels, out_channels, kernel_size, stride=..., ...
 
     Raises:
-        UserError: the type is not known.
+        UserError: the type is not known, or does not take the arguments.
     """
     layer, common = split_block(cfg or {"type": "Conv2d"}, CONV_LAYERS, "conv_cfg")
-    return layer(*args, **kwargs, **common)
+    if twice := set(common) & set(kwargs):
+        raise ArgumentError("conv_cfg", f"got {', '.join(sorted(twice))}, which each convolution has its own of")
+    return build_layer(layer, "conv_cfg", *args, **kwargs, **common)

@@ -1,6 +1,12 @@
 """DropPath: stochastic depth per image."""
 
+from typing import Annotated
+
+from pydantic import Field
 from torch import Tensor, nn
+
+#: A probability to drop: of 1 nothing would be left.
+DropRate = Annotated[float, Field(ge=0, lt=1)]
 
 
 class DropPath(nn.Module):

@@ -5,9 +5,9 @@ from typing import Any
 
 from torch import nn
 
-from distcls.errors import UserError
+from distcls.errors import ArgumentError
 from distcls.models.common.layer_norm_2d import LayerNorm2d
-from distcls.models.common.layer_type import split_block
+from distcls.models.common.layer_type import build_layer, split_block
 
 #: type -> (layer, what its name in the state_dict begins with)
 NORM_TYPES: dict[str, tuple[type[nn.Module], str]] = {
@@ -32,16 +32,16 @@ def build_norm_layer(cfg: Mapping[str, Any], num_features: int, postfix: int | s
         postfix: end of the name: ``{type: BN}`` with postfix 1 gives "bn1".
 
     Raises:
-        UserError: the type is not known, or GN without num_groups.
+        UserError: the type is not known or does not take the arguments, or GN without num_groups.
     """
     norm: nn.Module
     (layer, prefix), arguments = split_block(cfg, NORM_TYPES, "norm_cfg")
     requires_grad = arguments.pop("requires_grad", True)
     if layer is nn.GroupNorm:
         if "num_groups" not in arguments:
-            raise UserError("norm_cfg: type GN needs num_groups, for example {type: GN, num_groups: 32}")
-        norm = layer(num_channels=num_features, **arguments)
+            raise ArgumentError("norm_cfg", "type GN needs num_groups, for example {type: GN, num_groups: 32}")
+        norm = build_layer(layer, "norm_cfg", num_channels=num_features, **arguments)
     else:
-        norm = layer(num_features, **arguments)
+        norm = build_layer(layer, "norm_cfg", num_features, **arguments)
     norm.requires_grad_(requires_grad)
     return f"{prefix}{postfix}", norm

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from distcls.errors import UserError
+from distcls.errors import ArgumentError
 
 
 def fit_before_loading(module: nn.Module) -> None:
@@ -31,7 +31,7 @@ def sincos_2d(grid: tuple[int, int], width: int) -> Tensor:
         UserError: the width is no multiple of 4, or less than 8.
     """
     if width % 4 or width < 8:
-        raise UserError(f"a sincos2d position embedding needs a width of 8, 12, 16 ..., got {width}")
+        raise ArgumentError("position_embedding", f"sincos2d needs a width of 8, 12, 16 ..., got {width}")
     frequencies = 10_000 ** -(torch.arange(width // 4) / (width // 4 - 1))
     row, column = (
         place.flatten()[:, None] * frequencies

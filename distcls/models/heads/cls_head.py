@@ -89,8 +89,19 @@ class ClsHead(BaseModule):
         return features
 
     def forward(self, x: Features) -> Tensor:
-        """Features -> logits (N, C)."""
-        return self.pre_logits(x)
+        """Features -> logits (N, C).
+
+        Raises:
+            UserError: in this class, which has no layers, the features are a map.
+        """
+        scores = self.pre_logits(x)
+        if scores.ndim != 2:
+            raise ArgumentError(
+                type(self).__name__,
+                f"got features of shape {tuple(scores.shape)}, expected scores (N, C): it has no layers, so the "
+                "backbone must classify (LeNet5, AlexNet and VGG do with num_classes); else take LinearClsHead",
+            )
+        return scores
 
     def forward_train(self, x: Features, gt_label: Tensor) -> dict[str, Tensor]:
         """Features and labels -> what `loss` returns."""

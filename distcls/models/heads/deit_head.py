@@ -4,6 +4,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from distcls.errors import ArgumentError
 from distcls.models.heads.vision_transformer_head import VisionTransformerClsHead
 from distcls.registry import HEADS
 
@@ -24,7 +25,17 @@ class DeiTClsHead(VisionTransformerClsHead):
         self.layers.add_module("head_dist", nn.Linear(self.hidden_dim or self.in_channels, self.num_classes))
 
     def pre_logits(self, x: Any) -> tuple[Tensor, Tensor]:  # type: ignore[override]
-        """The features (N, C) that the two classifiers take."""
+        """The features (N, C) that the two classifiers take.
+
+        Raises:
+            UserError: a single token.
+        """
+        if isinstance(x, Tensor):
+            raise ArgumentError(
+                "DeiTClsHead",
+                f"got features of shape {tuple(x.shape)}, expected the two tokens of a DistilledVisionTransformer; "
+                "for one token there is VisionTransformerClsHead",
+            )
         # a tuple of one pair, or the pair itself as the classifier unwraps it; before 1.0 the patches came first
         tokens = x if isinstance(x[-1], Tensor) else x[-1]
         return self.hidden(tokens[-2]), self.hidden(tokens[-1])

@@ -132,7 +132,8 @@ class CrossEntropyLoss(Loss):
         if self._auto:
             number = torch.as_tensor(counts, dtype=torch.float64)
             weights = number.sum() / ((number > 0).sum() * number)
-            self.class_weight = torch.where(number > 0, weights, 0.0).float()
+            assert self.class_weight is not None
+            self.class_weight = torch.where(number > 0, weights, 0.0).to(self.class_weight)
 
     def reduced(
         self, pred: Tensor, target: Tensor, weight: Tensor | None, reduction: Reduction, avg_factor: float | None
@@ -153,7 +154,7 @@ class CrossEntropyLoss(Loss):
         return soft_cross_entropy(*arguments) if self.use_soft else cross_entropy(*arguments)
 
     def _check(self, pred: Tensor, target: Tensor) -> None:
-        if self._auto and self.class_weight is None:
+        if self._auto and not len(self.class_weight):  # type: ignore[arg-type]
             raise ArgumentError(
                 "CrossEntropyLoss.class_weight", "auto needs the training set's counts: set_class_counts"
             )
@@ -172,4 +173,5 @@ class CrossEntropyLoss(Loss):
 
 
 def _weights(values: Sequence[float] | Literal["auto"] | None) -> Tensor | None:
-    return None if values is None or values == "auto" else torch.tensor(values, dtype=torch.float32)
+    """Of "auto" there are none yet; an empty buffer notes the device and type that they will have."""
+    return None if values is None else torch.tensor([] if values == "auto" else values, dtype=torch.float32)

@@ -79,4 +79,7 @@ class LabelSmoothLoss(Loss):
             raise ArgumentError(
                 "LabelSmoothLoss.num_classes", f"got {self.num_classes}, but the head has {pred.shape[1]}"
             )
-        return self.ce(pred, self.smooth_label(target, pred), weight, avg_factor, reduction)
+        try:
+            return self.ce(pred, self.smooth_label(target, pred), weight, avg_factor, reduction)
+        except ArgumentError as error:  # the recipe names this class, and the argument is its own, too
+            raise ArgumentError(error.place.replace("CrossEntropyLoss", "LabelSmoothLoss"), error.reason) from error

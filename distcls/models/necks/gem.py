@@ -6,6 +6,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from distcls.errors import ArgumentError
 from distcls.registry import NECKS
 
 
@@ -20,6 +21,9 @@ class GeneralizedMeanPooling(nn.Module):
         p_trainable: learn it.
         eps: lowest value, with clamp.
         clamp: raise features to eps before; without it negative ones give NaN for most p.
+
+    Raises:
+        UserError: in `forward`, for features that are no maps.
     """
 
     def __init__(
@@ -36,6 +40,12 @@ class GeneralizedMeanPooling(nn.Module):
         return self._pool(inputs)
 
     def _pool(self, x: Tensor) -> Tensor:
+        if x.ndim != 4:
+            raise ArgumentError(
+                "GeneralizedMeanPooling",
+                f"got features of shape {tuple(x.shape)}, expected maps (N, C, H, W). "
+                "Features that are pooled already need no neck: model.neck=null",
+            )
         if self.clamp:
             x = x.clamp(min=self.eps)
         return x.pow(self.p).mean(dim=(2, 3)).pow(1 / self.p)

@@ -5,6 +5,7 @@ from typing import Any, Literal
 
 from torch import Tensor, nn
 
+from distcls.errors import ArgumentError
 from distcls.models.common import BaseModule, build_activation_layer, build_norm_layer
 from distcls.models.necks.gap import GlobalAveragePooling
 from distcls.registry import NECKS
@@ -20,6 +21,9 @@ class LinearNeck(BaseModule):
         gap_dim: dimensions to average over: 2 for (N, C, H, W), 0 for features (N, C).
         norm_cfg: norm after the layer, e.g. ``{type: BN1d}``; null leaves it out.
         act_cfg: activation after that; null leaves it out.
+
+    Raises:
+        UserError: in `forward`, for features of another width, or with positions that gap_dim does not average over.
     """
 
     def __init__(
@@ -42,4 +46,13 @@ class LinearNeck(BaseModule):
         return self._project(inputs)
 
     def _project(self, x: Tensor) -> Tensor:
-        return self.act(self.norm(self.fc(self.gap(x))))
+        x = self.gap(x)
+        if x.ndim != 2:
+            raise ArgumentError(
+                "LinearNeck.gap_dim", f"got 0 for features of shape {tuple(x.shape)}, expected {x.ndim - 2}"
+            )
+        if x.shape[1] != self.fc.in_features:
+            raise ArgumentError(
+                "LinearNeck.in_channels", f"got {self.fc.in_features}, but the backbone gives it {x.shape[1]} channels"
+            )
+        return self.act(self.norm(self.fc(x)))

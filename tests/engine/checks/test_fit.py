@@ -38,6 +38,13 @@ def fixed(tiny_recipe: Path) -> Path:
     return tiny_recipe
 
 
+def test_a_model_for_grey_images_is_refused(tiny_recipe: Path) -> None:
+    assert (
+        "command line: model.backbone.in_channels: got 1, expected 3: all images are RGB here, grey ones with three "
+        "equal channels"
+    ) in refusal(tiny_recipe, "model.backbone.in_channels=1")
+
+
 def test_a_model_of_one_size_is_refused_under_a_schedule(fixed: Path) -> None:
     assert (
         "command line: data.resolution: the model does not take every size of this schedule: got 8 (AssertionError: "
