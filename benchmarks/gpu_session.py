@@ -1,6 +1,7 @@
 """All that is worth measuring on one borrowed GPU, in phases of under ten minutes each, the most wanted first.
 
-    python benchmarks/gpu_session.py [tests ceiling train strategies data fashion] [--limit 570] [--out DIR] [--small]
+    python benchmarks/gpu_session.py [tests ceiling train strategies data start fashion] [--limit 570] [--out DIR]
+        [--small]
     python benchmarks/gpu_session.py --summary
 
 Without names all phases run, one after the other. Every script writes its rows to DIR (benchmarks/results/session) as
@@ -62,7 +63,7 @@ PHASES: dict[str, tuple[list[list[str]], list[list[str]]]] = {
         [["ceiling_224: ceiling.py", *TINY, "--steps", "1", "--modes", "graphs", "all"]],
     ),
     "train": (
-        [["train: train.py", "--steps", "160", "--ffcv", "--evaluation"]],
+        [["train: train.py", "--steps", "160", "--beside", "ffcv", "--evaluation"]],
         [["train: train.py", *TINY, *SHORT]],
     ),
     "strategies": ([["strategies: strategies.py"]], [["strategies: strategies.py", "--cases", "ddp fp32", *FEW]]),
@@ -74,6 +75,10 @@ PHASES: dict[str, tuple[list[list[str]], list[list[str]]]] = {
             ["data_few_cores_share: gpu_data.py", *ON_JPEGS, "--decode-share", "0.25"],
         ],
         [["data: gpu_data.py", *TINY, "--images", "4", "--seconds", "0", "--workers", "1"]],
+    ),
+    "start": (
+        [["start: start.py", "--repeats", "3"]],
+        [["start: start.py", "--repeats", "1", "--cases", "python"]],
     ),
     "fashion": ([["fashion_mnist.py"]], []),
 }
@@ -128,17 +133,15 @@ def summary(out: Path) -> Iterator[tuple[str, str, str]]:
             batch = " of 1024" if name.endswith("1024") else ""
             goal = ">= 7,150" if mode.endswith("@224") else ""
             yield f"ceiling{batch}, {mode}", f"{row['images_per_second']:,.0f} images/s", goal
-    trained = rows("train")
-    for name, row in trained.items():
+    for name, row in rows("train").items():
         speed, resolution = row["images_per_second"], name.rpartition("@")[2]
         goal = {"trainer, raw": ">= 0.98 of it", "trainer, jpeg": ">= 0.95 of it"}.get(name.partition(" @")[0], "")
         goal = {"trainer, jpeg @160": ">= 8,500", "evaluation, raw @224": ">= 15,000"}.get(name, goal)
         share = f", {row['share_of_resident']:.3f} of resident" if "share_of_resident" in row else ""
         yield name, f"{speed:,.0f} images/s{share}", goal
-        style = trained.get(f"ffcv-imagenet style, jpeg @{resolution}")
-        if name.startswith("trainer, raw") and style:
+        if name.startswith("trainer, raw") and "over_ffcv" in row:
             goal = {"224": ">= 1.37", "160": ">= 1.85"}.get(resolution, "")
-            yield "... over the ffcv-imagenet style", f"{speed / style['images_per_second']:.2f}", goal
+            yield "... over the ffcv-imagenet style", f"{row['over_ffcv']:.2f}", goal
         if "seconds_to_first_step" in row:
             yield "... to the first step", f"{row['seconds_to_first_step']:.0f} s", "<= 15"
     for name in ("data", "data_area", "data_few_cores", "data_few_cores_share"):
@@ -149,6 +152,10 @@ def summary(out: Path) -> Iterator[tuple[str, str, str]]:
     for name, row in rows("strategies").items():
         loss = f", loss {row['loss']:.4f}" if "loss" in row else ""
         yield name, f"status {row['status']}{loss}", "status 0"
+    for name, row in rows("start").items():
+        if "command to first step" in row:
+            measured = f"{row['command to first step']:.1f} s, to the end {row['command to end']:.1f}"
+            yield f"start, {name}: to the first step", measured, "<= 15"
     tests = out / "tests.log"
     if tests.exists():
         yield "tests on the GPU", tests.read_text().strip().rpartition("\n")[2], "0 failed"

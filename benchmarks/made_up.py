@@ -1,6 +1,10 @@
 """Images for benchmarks, made on the spot."""
 
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+
 import numpy as np
+from PIL import Image
 
 
 class MadeUp:
@@ -10,9 +14,7 @@ class MadeUp:
 
     def __init__(self, number: int, height: int, width: int, *, small: bool) -> None:
         self.class_names = [str(label) for label in range(10)]
-        self.multi_label = False
         self.small = small
-        self.multi_label = False
         self._shape = (number, height, width)
 
     def __len__(self) -> int:
@@ -36,3 +38,14 @@ class MadeUp:
 
     def fingerprint(self) -> str:
         return "made up"
+
+    def save_jpegs(self, folder: Path) -> None:
+        """The images as files of quality 90, a folder for each class."""
+        for name in self.class_names:
+            (folder / name).mkdir(parents=True)
+        with ProcessPoolExecutor() as pool:
+            list(pool.map(self._save_jpeg, [folder] * len(self), range(len(self)), chunksize=16))
+
+    def _save_jpeg(self, folder: Path, index: int) -> None:
+        image, label = self[index]
+        Image.fromarray(image).save(folder / self.class_names[label] / f"{index:06}.jpg", quality=90)

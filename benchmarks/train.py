@@ -1,17 +1,19 @@
-"""The whole trainer against a bare loop: ResNet-50 from .beton files through launch/train.py, beside a resident batch.
+"""The whole trainer, launch/train.py on .beton files, beside loops that do less: in turns, each in its own process.
 
     python benchmarks/train.py [--resolutions 224 160] [--steps 200] [--batch 512] [--precision fp16] [--cases raw jpeg]
-        [--mode eager | graphs | compile] [--evaluation] [--ffcv]
+        [--mode eager | graphs | compile] [--beside ffcv dataloader] [--rounds 1] [--evaluation] [--ema]
 
-The bare loop is the same classifier, optimizer, precision and compilation on one batch that never leaves the device:
-the ceiling of any trainer. The trainer runs with everything on: loading, augmentation, logging every 20 steps, a moving
-average (with --ema) and checkpoints. Its figure is the median of its own rows after --warm-up steps. On a CPU give a
-small model: --batch 32 --steps 100 --resolutions 64 --precision fp32 --mode eager --depth 18. Writes its rows, as they
-come, to --out.
+The trainer runs with everything on: loading, augmentation, logging every 20 steps, checkpoints and, with --ema, a
+moving average of the weights. Its figure is the median of its own rows after --warm-up steps. Beside it, always, the
+same classifier, optimizer, precision and mode on one batch that never leaves the device, the ceiling of any trainer;
+and those of --beside (plain_loops.py). With several rounds each figure is the median of them, and ratios are of one
+round. Writes its rows, as they come, to --out. On a CPU a small model:
+
+    python benchmarks/train.py --depth 18 --resolutions 64 --batch 32 --images 640 --steps 100 --warm-up 20 --rounds 5
+        --precision fp32 --mode eager --beside dataloader
 """
 
 import argparse
-import gc
 import json
 import os
 import statistics
@@ -19,20 +21,22 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
 
 import torch
-from ffcv_style import ffcv_style
 from made_up import MadeUp
 
-import distcls
 from distcls.data.converting.convert import convert
 from distcls.tracking.jsonl import read_rows
 
-ROOT = Path(__file__).parents[1]
+HERE = Path(__file__).resolve().parent
 IMAGES = {"raw": (256, 341, "raw"), "jpeg": (375, 500, "jpg")}
+PEERS = {"ffcv": ("ffcv-imagenet style, jpeg", "jpeg.beton"), "dataloader": ("torch DataLoader, jpeg", "jpegs")}
 FAR = 100_000.0  # epochs: no evaluation
+#: what launch/train.py sets for itself, for the others, too: OpenMP's threads sleep while they wait
+ALIKE = {"OMP_WAIT_POLICY": "PASSIVE", **os.environ, "PYTHONPATH": os.pathsep.join([str(HERE.parent), *sys.path])}
 RECIPE = """\
 model:
   backbone: {{type: ResNet, depth: {depth}, out_indices: [3]}}
@@ -67,12 +71,10 @@ def trainer(
     folder: Path, beton: Path, resolution: int, options: argparse.Namespace, *extra: str, evaluate: float = FAR
 ) -> dict[str, float]:
     recipe = write_recipe(folder, beton, resolution, options, evaluate)
-    run = folder / f"run_{beton.stem}_{resolution}_{len(extra)}_{evaluate}"
+    run = Path(tempfile.mkdtemp(dir=folder))
     began, started = time.perf_counter(), time.time()
-    command = [sys.executable, ROOT / "launch/train.py", recipe, f"output_dir={run}", *extra]
-    subprocess.run(
-        command, check=True, stdout=subprocess.DEVNULL, env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    )
+    command = [sys.executable, HERE.parent / "launch/train.py", recipe, f"output_dir={run}", *extra]
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, env=ALIKE)
     rows = [row for row in read_rows(run) if "train/loss" in row]
     steady = [row for row in rows if row["step"] > options.warm_up]
     evaluations = [row["val/n"] / row["perf/eval_s"] for row in read_rows(run) if "perf/eval_s" in row]
@@ -88,49 +90,31 @@ def trainer(
     }
 
 
-def resident(resolution: int, options: argparse.Namespace) -> dict[str, float]:
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    half = {"fp16": torch.float16, "bf16": torch.bfloat16}.get(options.precision)
-    torch.backends.cudnn.benchmark = True
-    torch._dynamo.reset()
-    block = {
-        "backbone": {"type": "ResNet", "depth": options.depth, "out_indices": (3,)},
-        "neck": {"type": "GlobalAveragePooling"},
-        "head": {"type": "LinearClsHead", "num_classes": 10, "loss": {"type": "CrossEntropyLoss"}},
-    }
-    model = distcls.build_model(block, image_size=(resolution, resolution))
-    model.to(device=device, memory_format=torch.channels_last).train()
-    optimizer = torch.optim.SGD(
-        model.parameters(), lr=0.1, momentum=0.9, weight_decay=5e-5, fused=device.type == "cuda"
+def plain(loop: str, resolution: int, options: argparse.Namespace, data: Path | None = None) -> dict[str, float]:
+    """The rate of a loop of plain_loops.py."""
+    kept = ("batch", "steps", "warm_up", "depth", "precision", "mode")
+    said = [f"--{name.replace('_', '-')}={getattr(options, name)}" for name in kept]
+    command = [sys.executable, HERE / "plain_loops.py", loop, f"--resolution={resolution}", *said]
+    done = subprocess.run(
+        [*command, f"--data={data}"] if data else command, check=True, stdout=subprocess.PIPE, text=True, env=ALIKE
     )
-    scaler = torch.amp.GradScaler(device.type, enabled=options.precision == "fp16")
-    if options.mode == "compile":
-        model.compile()
-    images = torch.randn(options.batch, 3, resolution, resolution, device=device, dtype=half or torch.float32)
-    images = images.to(memory_format=torch.channels_last)
-    target = torch.randint(0, 10, (options.batch,), device=device)
-    if options.mode == "graphs" and device.type == "cuda":
-        with torch.autocast(device.type, half, enabled=half is not None, cache_enabled=False):
-            torch.cuda.make_graphed_callables(model.backbone, (images.clone(),))
+    return {"images_per_second": float(done.stdout.split()[-1])}
 
-    def steps(count: int) -> None:
-        for _ in range(count):
-            with torch.autocast(device.type, half, enabled=half is not None):
-                loss = model(images, target)["loss"]
-            scaler.scale(loss).backward()
-            scaler.step(optimizer)
-            scaler.update()
-            optimizer.zero_grad()
-        if device.type == "cuda":
-            torch.cuda.synchronize()
 
-    steps(10)
-    windows = []
-    for _ in range(max(2, (options.steps - options.warm_up) // 20)):
-        began = time.perf_counter()
-        steps(20)
-        windows.append(20 * options.batch / (time.perf_counter() - began))
-    return {"images_per_second": statistics.median(windows)}
+def one_round(folder: Path, resolution: int, options: argparse.Namespace) -> Iterator[tuple[str, dict[str, float]]]:
+    """(name, figures) of each loop at this resolution, one after the other."""
+    rates = {"resident": plain("resident", resolution, options)}
+    yield f"resident batch @{resolution}", rates["resident"]
+    for loop in options.beside:
+        rates[loop] = plain(loop, resolution, options, folder / PEERS[loop][1])
+        yield f"{PEERS[loop][0]} @{resolution}", rates[loop]
+    for case in options.cases:
+        for extra in [(), ("train.ema.decay=0.999",)] if options.ema else [()]:
+            values = trainer(folder, folder / f"{case}.beton", resolution, options, *extra)
+            for loop, row in rates.items():
+                what = "share_of_resident" if loop == "resident" else f"over_{loop}"
+                values[what] = values["images_per_second"] / row["images_per_second"]
+            yield f"trainer, {case} @{resolution}{' with EMA' * bool(extra)}", values
 
 
 def main() -> None:
@@ -145,27 +129,27 @@ def main() -> None:
     arguments.add_argument("--depth", type=int, default=50)
     arguments.add_argument("--precision", default="fp16")
     arguments.add_argument("--mode", choices=["eager", "graphs", "compile"], default="graphs")
-    arguments.add_argument("--ffcv", action="store_true", help="beside a loop in the style of ffcv-imagenet; on a GPU")
+    arguments.add_argument("--beside", nargs="+", choices=PEERS, default=[], help="loops that others have")
+    arguments.add_argument("--rounds", type=int, default=1)
     arguments.add_argument("--evaluation", action="store_true", help="also evaluate raw images")
     arguments.add_argument("--ema", action="store_true", help="a further run with a moving average")
     arguments.add_argument("--out", type=Path)
     options = arguments.parse_args()
+    if "ffcv" in options.beside and "jpeg" not in options.cases:
+        arguments.error("--beside ffcv wants --cases jpeg, whose file it reads")
 
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
     machine = {"device": device, "cores": len(os.sched_getaffinity(0))}
     machine |= {package: version(package) for package in ("torch", "accelerate", "numba", "ffcv")}
-    default = Path(__file__).parent / "results" / f"train_{'gpu' if torch.cuda.is_available() else 'cpu'}.json"
+    default = HERE / "results" / f"train_{'gpu' if torch.cuda.is_available() else 'cpu'}.json"
     out = options.out or default
-    rows: dict[str, dict[str, float]] = {}
+    rounds: dict[str, list[dict[str, float]]] = {}
 
     def report(name: str, values: dict[str, float]) -> None:
-        gc.collect()  # a graph holds its memory, which the next run needs
-        torch.cuda.empty_cache()
-        rows[name] = values
-        out.write_text(
-            json.dumps({"machine": machine, "options": {**vars(options), "out": str(out)}, "rows": rows}, indent=1)
-            + "\n"
-        )
+        rounds.setdefault(name, []).append(values)
+        said = {**vars(options), "out": str(out)}
+        found = {"machine": machine, "options": said, "rows": {name: medians(rounds[name]) for name in rounds}}
+        out.write_text(json.dumps({**found, "rounds": rounds}, indent=1) + "\n")
         print(f"{name:34}", "  ".join(f"{key} {value:10.3f}" for key, value in values.items()), flush=True)
 
     with tempfile.TemporaryDirectory() as name:
@@ -173,26 +157,18 @@ def main() -> None:
         for case in options.cases:
             height, width, mode = IMAGES[case]
             convert(MadeUp(options.images, height, width, small=False), folder / f"{case}.beton", write_mode=mode)
-        for resolution in options.resolutions:
-            ceiling = resident(resolution, options)
-            report(f"resident batch @{resolution}", ceiling)
-            if options.ffcv:
-                cores = len(os.sched_getaffinity(0))
-                style = ffcv_style(
-                    folder / "jpeg.beton", resolution, options.batch, options.steps, options.warm_up, cores
-                )
-                report(f"ffcv-imagenet style, jpeg @{resolution}", style)
-            for case in options.cases:
-                extras = [(), ("train.ema.decay=0.999",)] if options.ema else [()]
-                for extra in extras:
-                    values = trainer(folder, folder / f"{case}.beton", resolution, options, *extra)
-                    values["share_of_resident"] = values["images_per_second"] / ceiling["images_per_second"]
-                    report(f"trainer, {case} @{resolution}{' with EMA' * bool(extra)}", values)
+        if "dataloader" in options.beside:
+            MadeUp(options.images, *IMAGES["jpeg"][:2], small=False).save_jpegs(folder / "jpegs")
+        for resolution in options.rounds * options.resolutions:
+            for name, values in one_round(folder, resolution, options):
+                report(name, values)
         if options.evaluation:
-            raw = folder / "raw.beton"
-            report(
-                "evaluation, raw @224", trainer(folder, raw, 224, options, evaluate=60 * options.batch / options.images)
-            )
+            every = 60 * options.batch / options.images
+            report("evaluation, raw @224", trainer(folder, folder / "raw.beton", 224, options, evaluate=every))
+
+
+def medians(rows: list[dict[str, float]]) -> dict[str, float]:
+    return {key: statistics.median(row[key] for row in rows) for key in rows[0]}
 
 
 if __name__ == "__main__":

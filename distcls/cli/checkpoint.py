@@ -25,6 +25,7 @@ def list_checkpoints(run: Annotated[Path, typer.Argument(metavar="RUN", help="A 
     table.add_column("best")
     table.add_column("state")
     everything = inventory(run)
+    best = next((found for found in everything if found.manifest.get("best")), None)  # each was the best when written
     for found in everything:
         head = found.manifest
         table.add_row(
@@ -32,7 +33,7 @@ def list_checkpoints(run: Annotated[Path, typer.Argument(metavar="RUN", help="A 
             *(_figure(head.get(key)) for key in ("epoch", "samples")),
             _bytes(found.bytes),
             _figure(head.get("world_size")),
-            "best" if head.get("best") else "",
+            "best" if found is best else "",
             "damaged" if found.harm else "whole",
         )
     Console(soft_wrap=True).print(table)

@@ -18,8 +18,12 @@ for command in (convert, check, describe, browse):
 @app.command()
 def info(path: Annotated[Path, typer.Argument(metavar="PATH", help="A .beton.")]) -> None:
     """Check a .beton's structure and print what it holds."""
+    from distcls.data.beton.shard_names import expanded
     from distcls.data.dataset import BetonDataset
+    from distcls.errors import UserError
 
+    if (files := expanded(path)) != [path]:
+        raise UserError(f"{path}: names {len(files)} files, expected one: {files[0]}, for example")
     dataset = BetonDataset(path)
     about = dataset.sidecar
     for name, value in (

@@ -56,7 +56,10 @@ def convert(
         int, typer.Option(help="Bytes of pixels from which on --write-mode smart uses JPEG.")
     ] = 524288,
     on_error: Annotated[
-        str, typer.Option(help="At an image that cannot be read: stop, or skip it and list it in OUT.report.json.")
+        str,
+        typer.Option(
+            help="At an image that cannot be read or stored: stop, or skip it and list it in OUT.report.json."
+        ),
     ] = "stop",
     shards: Annotated[
         int | None,
@@ -122,7 +125,7 @@ def convert(
     number, total = (sum(getattr(sidecar, of) for sidecar in written) for of in ("samples", "bytes"))
     print(f"{name}: {number} images, {total / 2**20:.1f} MiB")
     if skipped := sum(int(sidecar.write.get("skipped") or 0) for sidecar in written):
-        print(f"{skipped} images could not be read and are left out: {out.with_suffix('.report.json')}")
+        print(f"{skipped} images could not be read or stored and are left out: {out.with_suffix('.report.json')}")
 
 
 def bytes_of(size: str) -> int:

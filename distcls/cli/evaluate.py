@@ -13,7 +13,10 @@ SHOWN = 40  # classes in the table; of more those with the lowest F1
 def evaluate(
     run: Run,
     data: Annotated[
-        list[str] | None, typer.Argument(metavar="FILE.beton", help="Another data set than the run's data.val.")
+        list[str] | None,
+        typer.Argument(
+            metavar="FILE.beton", help="Another data set than the run's data.val; KEY=VALUE changes a recipe."
+        ),
     ] = None,
     output: Annotated[
         Path | None,
@@ -28,12 +31,15 @@ def evaluate(
 
     if output is not None:  # found out now and not after the evaluation
         output.mkdir(parents=True, exist_ok=True)
-    trained = TrainedModel(run)
-    dataset = trained.dataset(data or trained.val_paths)
+    overrides = [word for word in data or () if run.suffix in (".yaml", ".yml") and "=" in word]
+    trained = TrainedModel(run, overrides)
+    dataset = trained.dataset([word for word in data or () if word not in overrides] or trained.val_paths)
     metrics = ["precision", "recall", "f1", "map" if dataset.multi_label else "confusion"]
     found = trained.evaluate(dataset, metrics, batch_size)
     look = trained.protocol
     shape = f"{len(dataset)} images at {look['resolution']} pixels, crop ratio {look['crop_ratio']}"
+    if trained.report is not None:
+        print("\n".join(trained.report.lines()))
     print(f"{trained.file} on {', '.join(map(str, dataset.paths))}: {shape}, on a {trained.device.type}")
     print(
         "  ".join(f"{name} {value:.4f}" for name, value in found.means.items() if name != "n" and "micro" not in name)

@@ -8,7 +8,14 @@ import typer
 
 from distcls.errors import UserError
 
-Run = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder (its best weights), or a file of its weights.")]
+Run = Annotated[
+    Path,
+    typer.Argument(
+        metavar="RUN",
+        help="A run folder (its best weights), a file of its weights, or a recipe: the weights that its model.init "
+        "names, of any program.",
+    ),
+]
 
 
 def predict(

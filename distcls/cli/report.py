@@ -26,7 +26,8 @@ def report(
         if len(runs) > 1:
             raise UserError("several runs: say with -o FILE where their comparison goes")
         output = runs[0] / "report.html"
-    output.parent.mkdir(parents=True, exist_ok=True)
+    else:
+        output.parent.mkdir(parents=True, exist_ok=True)
     going_on = watch is not None and _any_runs(runs)
     write_report(runs, output, reload_s=watch if going_on else None)
     print(output, flush=True)

@@ -72,7 +72,7 @@ def evaluate(
                 for collector in collectors:
                     collector.add(logits, batch.target, batch.index)
                 beat()
-                agreement.post(number, stop=stop_requested(), loss=quiet)
+                agreement.post(number, stop=stop_requested(), number=quiet)
                 agreement.update()
                 if agreement.stop:
                     return None

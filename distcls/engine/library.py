@@ -12,6 +12,7 @@ from distcls.engine.checks.located import blocks
 from distcls.engine.checks.plugins import import_parts, import_plugin
 from distcls.errors import UserError
 from distcls.models.classifier import ImageClassifier, build_classifier
+from distcls.models.weights import is_safetensors
 from distcls.registry import ROLES
 
 
@@ -29,9 +30,13 @@ def load(path: Path) -> ImageClassifier:
 def load_with_facts(path: Path) -> tuple[ImageClassifier, dict[str, Any]]:
     """`distcls.load`'s model, and what its file says beside the weights."""
     file = weights_file(path)
-    tensors, metadata = load_weights(file)
+    ours = file.suffix == ".safetensors" or is_safetensors(file)  # a torn one of ours is to be called that
+    tensors, metadata = load_weights(file) if ours else ({}, {})
     if metadata.get("format") != "distcls":
-        raise UserError(f"{file}: not written by distcls: expected a file of a run folder's weights/")
+        raise UserError(
+            f"{file}: not written by distcls: expected a run folder, or a file of its weights/. Weights of another "
+            f"program need a recipe that describes their model: distcls eval RECIPE.yaml model.init.checkpoint={file}"
+        )
     facts = {key: json.loads(metadata[key]) for key in IDENTITY if key != "run_id"}
     recipe = facts["recipe"]
     resolution = recipe["data"]["resolution"]

@@ -1,9 +1,11 @@
 """A run as a command and as a function: signals first, then the session, then one clear last line."""
 
+import gc
 import os
 import socket
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from distcls.engine.stopping.outcome import NO_VALID_CHECKPOINT, PREEMPTED, Outcome
@@ -17,17 +19,24 @@ def train(recipe_path: str | Path, overrides: Sequence[str] = (), *, stop: StopR
     Args:
         recipe_path: a YAML file.
         overrides: ``KEY=VALUE``, as on the command line.
-        stop: where a request to stop arrives; made and installed here if None.
+        stop: where a request to stop arrives, installed from here on; None: one for the time of this call, after which
+            signals do what they did before.
 
     Raises:
         UserError: before training for every mistake that can be known then, in training for a loss that is not finite.
     """
-    stop = stop or StopRequest()
+    if stop is None:
+        stop = StopRequest()
+        try:
+            return train(recipe_path, overrides, stop=stop)
+        finally:
+            stop.uninstall()
     stop.install()
     # On a CPU torch's threads share the cores with those that load data: spinning while they wait is four times slower.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     # Torch takes seconds to import, and a signal must find its handler from the start.
-    from distcls.engine.attempt import session
+    with _collecting_no_garbage():
+        from distcls.engine.attempt import session
 
     return session.run(Path(recipe_path), overrides, stop)
 
@@ -45,11 +54,23 @@ def main(arguments: Sequence[str]) -> int:
     try:
         if arguments[0].startswith("-") or "=" in arguments[0]:
             raise UserError(f"the recipe comes first, then KEY=VALUE: got {arguments[0]!r}, expected a YAML file")
-        return train(arguments[0], arguments[1:]).exit_code
+        return train(arguments[0], arguments[1:], stop=StopRequest()).exit_code  # a late signal must not change it
     except UserError as error:
         if _should_print(error):
             print(f"error: {_origin()}{error}", file=sys.stderr, flush=True)
         return getattr(error, "exit_code", 1)
+
+
+@contextmanager
+def _collecting_no_garbage() -> Iterator[None]:
+    """While torch is imported: it makes half a million objects that stay, which are no garbage each time one looks."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 def _should_print(error: UserError) -> bool:

@@ -17,12 +17,14 @@ from distcls.data.loader import EvalLoader
 from distcls.data.single_images import SingleImages
 from distcls.engine.building.build import HALF
 from distcls.engine.building.initial_weights import weights_file
+from distcls.engine.building.recipe_start import start_of
 from distcls.engine.evaluate import evaluate, logits_of
 from distcls.engine.evaluation.class_metrics import ClassMetrics
 from distcls.engine.evaluation.predictions import Predicted, Predictions, scores_of
 from distcls.engine.library import load_with_facts
 from distcls.engine.ranks.topology import cores_per_rank
 from distcls.errors import UserError
+from distcls.models.weights import Report
 
 TOGETHER = 64  # single images that go through the model at once
 
@@ -46,11 +48,14 @@ class TrainedModel:
     """Weights of a run with all that belongs to looking at images with them.
 
     Args:
-        path: a run folder (its best weights, else its last) or a file of its weights.
+        path: a run folder (its best weights, else its last), a file of its weights, or a recipe: the weights that
+            its `model.init` names, as a run of it would begin with them.
+        overrides: of the recipe.
         device: where it computes; None: the GPU if there is one.
 
     Attributes:
         file: the weights.
+        report: a recipe's: what became of each entry of the file.
         model: the classifier, in eval mode, on `device`.
         class_names, mean, std: of the data that it was trained on.
         val_paths: of the data set that the run evaluates on.
@@ -58,12 +63,17 @@ class TrainedModel:
         protocol: resolution, crop_ratio, interpolation and tta of the run's evaluations.
 
     Raises:
-        UserError: nothing there, or a file that is damaged or not one of ours.
+        UserError: nothing there, or a file that is damaged or not one of ours; a recipe's mistakes.
     """
 
-    def __init__(self, path: Path, device: torch.device | None = None) -> None:
-        self.file = weights_file(path)
-        self.model, facts = load_with_facts(self.file)
+    def __init__(self, path: Path, overrides: Sequence[str] = (), device: torch.device | None = None) -> None:
+        self.report: Report | None = None
+        if path.suffix in (".yaml", ".yml"):
+            self.model, facts, self.report = start_of(path, overrides)
+            self.file = self.report.path
+        else:
+            self.file = weights_file(path)
+            self.model, facts = load_with_facts(self.file)
         self.recipe, self.protocol = facts["recipe"], facts["evaluation"]
         self.class_names: list[str] = facts["class_names"]
         self.mean, self.std = facts["mean"], facts["std"]

@@ -23,7 +23,7 @@ from distcls.errors import UserError
 
 
 class NonFiniteLoss(UserError):
-    """The loss became NaN or infinite. Weights from then on are of no use and are never saved."""
+    """The loss or the weights became NaN or infinite. Weights from then on are of no use and are never saved."""
 
 
 def train(job: Job, snapshots: Snapshots, progress: Progress, window: Totals) -> Literal["finished", "preempted"]:
@@ -76,8 +76,11 @@ def train(job: Job, snapshots: Snapshots, progress: Progress, window: Totals) ->
                 job.ema.update(progress.step)
 
             evaluating, saving = job.evaluation_due(progress.step), job.checkpoint_due(progress.step)
-            agreement.post(progress.step, stop=job.stop.requested is not None, loss=window.sums.sum())
-            agreement.update(wait=evaluating or saving)
+            agreement.post(progress.step, stop=job.stop.requested is not None, number=window.sums.sum())
+            agreement.update()
+            if evaluating or saving or agreement.stop:  # the gradient of a finite loss may have broken the weights
+                agreement.post(progress.step, stop=False, number=strategy.weights_norm())
+                agreement.update(wait=True)
             if agreement.broken_at is not None:
                 raise _non_finite(job, snapshots, agreement.broken_at)
             if logging:
@@ -155,7 +158,8 @@ def _means(job: Job, predictions: Predictions | None) -> dict[str, float] | None
 def _non_finite(job: Job, snapshots: Snapshots, step: int) -> NonFiniteLoss:
     rate = job.base_rate * job.schedule(step - 1)
     return NonFiniteLoss(
-        f"the loss is not finite at step {step} (epoch {step / job.steps_per_epoch:.2f}), at learning rate {rate:.6g}; "
+        f"the loss or the weights are not finite at step {step} (epoch {step / job.steps_per_epoch:.2f}), "
+        f"at learning rate {rate:.6g}; "
         f"the last good checkpoint is {snapshots.newest() or 'none: no checkpoint was written before'}. "
         "Lower optimizer.lr, lengthen the warm-up, set train.clip_grad_norm, or use a wider train.precision"
     )

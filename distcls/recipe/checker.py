@@ -10,7 +10,7 @@ import pydantic
 import pydantic_core
 
 from distcls.recipe.errors import KeyPath, Problem
-from distcls.recipe.foreign_names import class_meant, key_meant
+from distcls.recipe.foreign_names import class_meant, key_meant, value_meant
 from distcls.recipe.signature import (
     ABSENT,
     REQUIRED,
@@ -87,7 +87,8 @@ class Checker:
         if not (blocks.registry or part):
             converted, mistakes = (value, []) if key.annotation is Any else convert(key.annotation, value)
             for below, text in mistakes:
-                self.problem((*path, *below), text)
+                hint = "" if below else value_meant(path[-1], value)
+                self.problem((*path, *below), f"{text}.{hint}".removesuffix("."))
             return converted
         if value is None and null:
             return None
@@ -105,7 +106,10 @@ class Checker:
         registry = self.registries.get(registry.role, registry)
         if not isinstance(block, dict):
             named = show(block) if not (isinstance(block, str) and block in registry) else f"only the name {block!r}"
-            self.problem(path, f"wrong type: got {named}, expected a block such as {self.example(registry, block)}")
+            hint = ". It holds the warm-up, too" if registry.role == "schedule" and isinstance(block, list) else ""
+            self.problem(
+                path, f"wrong type: got {named}, expected a block such as {self.example(registry, block)}{hint}"
+            )
         elif "type" not in block:
             self.missing(path, "type", f"the name of {article(registry.role)}: {listed(registry.names())}")
         elif name := self.class_of(registry, block["type"], path):
@@ -129,10 +133,14 @@ class Checker:
             return name
         role = next((one.role for one in self.registries.values() if name in one.names()), "")
         what = f"{article(role)}, not {article(registry.role)}" if role else f"unknown {registry.role}"
-        meant, hint = (None, _PLACES.get(role, "")) if role else class_meant(registry.role, str(name), names)
+        meant, hint = (
+            (None, _PLACES.get(role, ""))
+            if role
+            else class_meant(registry.role, str(name), names, guess=not self.plugin_failed)
+        )
         expected = listed(names) or f"a registered {registry.role}, and none is: is a plug-in missing?"
         if self.plugin_failed and not (role or meant):
-            expected, hint = "one of this package or of a plug-in that can be imported", ""
+            expected = "one of this package or of a plug-in that can be imported"
         self.problem((*path, "type"), f"{what}: got {show(name)}, expected {expected}.{hint}".removesuffix("."))
         return meant
 

@@ -4,6 +4,7 @@ From MMPretrain, MMClassification and Awesome-Backbones, ffcv-imagenet, timm, to
 """
 
 from collections.abc import Collection, Mapping
+from typing import Any
 
 from distcls.recipe.errors import KeyPath, dotted
 from distcls.registry import nearest
@@ -41,13 +42,19 @@ _NO_CLASSES = {
     "ToTensor PILToTensor ToDtype ToTorchImage ImageToTensor LoadImageFromFile PackInputs PackClsInputs Collect",
     "Leave it out: data.resolution is the training size, data.val.crop_ratio the centre crop of evaluation.": "Resize "
     "ResizeEdge CenterCrop CenterCropRGBImageDecoder",
+    "Write the optimizer inside it alone: train.precision and train.clip_grad_norm say the rest.": "OptimWrapper "
+    "AmpOptimWrapper ApexOptimWrapper",
     "Write {type: CrossEntropyLoss, use_sigmoid: true}.": "BCE BCELoss BCEWithLogitsLoss BinaryCrossEntropy",
 }
 
 #: A key here, with all above it where it has one place: its names elsewhere, and its own where those are misplaced.
 _KEYS = {
     "p": "prob erase_prob",
-    "every_epochs": "step_size",
+    "every_epochs": "step_size interval",
+    "checkpoint.every_steps": "interval",
+    "train.ema.every_steps": "interval",
+    "scale": "crop_ratio_range",
+    "ratio": "aspect_ratio_range",
     "milestones": "step",
     "end_factor": "eta_min min_lr min_lr_ratio",
     "warmup_steps": "warmup_iters",
@@ -72,6 +79,8 @@ _KEYS = {
     "model.head.loss": "loss criterion",
     "model.init.checkpoint": "load_from pretrained pretrained_weights init_cfg",
     "model.freeze": "freeze_layers",
+    "data.interpolation": "backend",
+    "data.mix": "augments train_cfg",  # the model's; the whole recipe's is the next one
     "train": "train_cfg training",
     "train.global_batch_size": "batch_size samples_per_gpu batch_size_per_gpu",
     "train.epochs": "max_epochs num_epochs",
@@ -79,7 +88,7 @@ _KEYS = {
     "train.accumulation_steps": "accumulative_counts grad_accum_steps",
     "train.clip_grad_norm": "clip_grad grad_clip max_norm",
     "train.precision": "amp fp16 mixed_precision",
-    "train.ema": "model_ema",
+    "train.ema": "model_ema custom_hooks",
     "train.seed": "randomness",
     "train.log_every_steps": "log_interval",
     "data": "data_cfg",
@@ -90,7 +99,6 @@ _KEYS = {
     "data.val": "val_dataloader test_dataloader validation",
     "data.val.path": "val_dataset",
     "data.augment": "train_pipeline pipeline transforms",
-    "data.mix": "augments",
     "eval": "evaluation val_cfg",
     "eval.every_epochs": "val_interval",
     "eval.tta": "lr_tta",
@@ -100,7 +108,7 @@ _KEYS = {
     "checkpoint.resume": "resume_from",
     "output_dir": "work_dir logging folder",
     "plugins": "custom_imports",
-    "tracking": "visualizer log_config wandb",
+    "tracking": "visualizer vis_backends log_config wandb",
     "distributed": "dist env_cfg",
 }
 
@@ -110,6 +118,16 @@ _NO_KEYS = {
     "Leave it out: the batch does not depend on the GPUs, so the rate need not.": "auto_scale_lr",
     "Leave it out: the schedule ends with the run.": "T_max t_max",
     "Leave it out: files are mapped, the system keeps them in memory.": "in_memory",
+    "Leave it out: train.epochs counts epochs, train.max_steps updates.": "by_epoch",
+    "Leave it out: flips are horizontal.": "direction",
+    "Leave it out: the best weights are always kept.": "save_best",
+    "Leave it out: data.val.resolution and data.val.crop_ratio say how images are evaluated.": "test_pipeline "
+    "val_pipeline",
+    "Leave it out: the loader shuffles, batches and reads ahead by itself.": "persistent_workers pin_memory drop_last "
+    "collate_fn prefetch_factor",
+    "Leave it out: it has no counterpart.": "default_scope log_level log_processor dataset_type test_cfg",
+    "Convert it once: distcls data convert ANN_FILE OUT.beton --image-root DATA_ROOT. It is the path.": "ann_file "
+    "data_root data_prefix",
     "Leave it out: a mapping with another type replaces its base.": "_delete_",
 }
 
@@ -117,12 +135,18 @@ _CHOICES = {"fp16": "amp half float16", "bf16": "bfloat16", "fp32": "float32 no"
             "zero2": "deepspeed", "fsdp2": "fsdp", "auto": "latest"}  # fmt: skip
 
 
-def class_meant(role: str, name: str, known: Collection[str]) -> tuple[str | None, str]:
-    """The class of `known` that `name` surely means, or None; and a hint with a leading space, or nothing."""
+def class_meant(role: str, name: str, known: Collection[str], guess: bool = True) -> tuple[str | None, str]:
+    """The class of `known` that `name` surely means, or None; and a hint with a leading space, or nothing.
+
+    Args:
+        guess: a name that is only near may be meant: not where it may be of a plug-in that failed.
+    """
     if sentence := _of(name, _NO_CLASSES):
         return None, f" {sentence[0]}"
     told = [one for one in _of(name, _CLASSES) if one in known]
     sure = told[0] if told else nearest(name, known, _SURE)
+    if not (sure or guess):
+        return None, ""
     near = sure or nearest(name, known)
     hint = f" Did you mean {near!r}?" if near else ""
     if role == "backbone" and not sure:
@@ -148,6 +172,12 @@ def key_meant(name: str, above: KeyPath, known: Collection[str], parts: Collecti
     if near and (not elsewhere or near == nearest(name, known, _SURE)):
         return (*above, near), f" Did you mean {near!r}?"
     return (elsewhere[0], f" Did you mean {dotted(elsewhere[0])!r}?") if elsewhere else ((*above, name), "")
+
+
+def value_meant(key: str | int, value: Any) -> str:
+    """A hint, with a leading space, where a key of the same name takes something else elsewhere."""
+    size = key in ("scale", "size", "crop_size") and type(value) is int
+    return " data.resolution is the size in pixels." if size else ""
 
 
 def choice_meant(word: str, choices: Collection[str]) -> str | None:

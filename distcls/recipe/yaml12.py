@@ -14,6 +14,7 @@ import yaml
 from distcls.recipe.errors import KeyPath, Problem, Where
 
 _TAG = "tag:yaml.org,2002:"
+_DIGITS = 4000  # of a whole number: Python refuses to read more
 _CORE_SCALARS = (
     ("null", r"~|null|Null|NULL|", ["~", "n", "N", ""]),
     ("bool", r"true|True|TRUE|false|False|FALSE", list("tTfF")),
@@ -80,6 +81,7 @@ def parse(text: str, start: Where, problems: list[Problem], path: KeyPath = ()) 
     """
     try:
         root = _Loader(text).get_single_node()
+        read = _Reader(start, problems).node(root, path, start, ()) if root else None
     except yaml.reader.ReaderError as error:
         before = text[: error.position].split("\n")
         where = Where(start.file, len(before), len(before[-1]) + 1) if start.line else start
@@ -89,9 +91,10 @@ def parse(text: str, start: Where, problems: list[Problem], path: KeyPath = ()) 
         where = _place(start, error.problem_mark or error.context_mark)
         problems.append(Problem(where, path, f"not valid YAML: {_sentence(error, start, text)}"))
         return None
-    if root is None:
-        return Node(start, None)
-    return _Reader(start, problems).node(root, path, start, ())
+    except RecursionError:
+        problems.append(Problem(start, path, "not valid YAML: nested too deeply"))
+        return None
+    return read or Node(start, None)
 
 
 class _Reader:
@@ -154,6 +157,9 @@ class _Reader:
             return None
         if tag == "bool":
             return text.lower() == "true"
+        if tag == "int" and len(text) > _DIGITS:
+            self.problem(where, path, f"a number of {len(text)} digits: expected {_DIGITS} at most")
+            return None
         if tag == "int":
             return int(text, {"0o": 8, "0x": 16}.get(text[:2], 10))
         if tag == "float":
@@ -191,7 +197,10 @@ def _sentence(error: yaml.MarkedYAMLError, start: Where, text: str) -> str:
         (r"expected the node content", "a value is missing here"),
         (r"unexpected end of stream", f"the closing quote is missing{opened}"),
         (r"found another document", "a second document ('---'): a recipe is one document"),
-        (r"found undefined alias", "an alias (*) without an anchor (&) before it; quote a text that begins with *"),
+        (
+            r"found undefined alias|while scanning an alias",
+            "an alias (*) without an anchor (&) before it; quote a text that begins with *",
+        ),
         (r"found duplicate anchor", "an anchor (&) of this name stands above"),
         (r"found character '[%@`]'", "a value cannot begin with this character: quote it"),
         (r"found unknown escape character", "an unknown \\ escape in a \"...\" text: use '...'"),

@@ -115,9 +115,9 @@ def _list_pairs(
         y = top + 34 + 34 * number
         width = round((LIST - 60) * times / pairs[0][2])
         draw.rectangle((left, y + 20, left + width, y + 23), fill=tuple(WRONG))
-        arrow = f"{names[label]} > {names[best]}"
-        draw.text((left, y), _shortened(arrow, LIST - 70, font), INK, font=font)
-        draw.text((left + LIST - 8, y), f"{times:,} of {images[label]:,}", MUTED, font=font, anchor="ra")
+        arrow, count = f"{names[label]} > {names[best]}", f"{times:,} of {images[label]:,}"
+        draw.text((left, y), _shortened(arrow, LIST - 24 - int(font.getlength(count)), font), INK, font=font)
+        draw.text((left + LIST - 8, y), count, MUTED, font=font, anchor="ra")
 
 
 def _shortened(text: str, width: int, font: Any) -> str:

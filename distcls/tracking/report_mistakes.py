@@ -11,19 +11,17 @@ from distcls.tracking.report_tables import table
 
 SHOWN = 16  # of the worst images, before one asks for all
 DIFFERENT = 20  # classes in which several runs differ
-COLUMNS = ("precision", "recall", "f1", "ap")  # of val_per_class.json
 
 
 def read_predictions(folder: Path) -> dict[str, Any] | None:
-    """`val_predictions.json` with the columns that `eval.metrics` added; None where there is none (yet)."""
+    """`val_predictions.json`, with each class's `ap` where `eval.metrics` asks for it; None where there is none yet."""
     file, metrics = folder / "val_predictions.json", folder / "val_per_class.json"
     if not file.exists():
         return None
     found = json.loads(file.read_text())
     measured = json.loads(metrics.read_text()) if metrics.exists() else {}
-    if measured.get("step") == found["step"]:
-        rows = measured["classes"]
-        found["classes"] |= {name: [row[name] for row in rows] for name in COLUMNS if name in rows[0]}
+    if measured.get("step") == found["step"] and "ap" in measured["classes"][0]:
+        found["classes"]["ap"] = [row["ap"] for row in measured["classes"]]
     return found
 
 

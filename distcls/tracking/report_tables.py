@@ -84,7 +84,7 @@ def attempts_table(run: RunRecord) -> str:
             f"<time>{escape(attempt.get('started', '')[:19].replace('T', ' '))}</time>",
             escape(str(attempt.get("host", ""))),
             f"{attempt.get('world_size', '?')} x {attempt.get('threads', '?')}",
-            f"{starts.get(index, 0):,.0f}",
+            f"{starts[index]:,.0f}" if index in starts else "0" if index == 1 else "-",
             status(attempt.get("status", "unknown")),
             escape(attempt.get("message", "")),
         )

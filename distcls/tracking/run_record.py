@@ -11,6 +11,7 @@ import yaml
 
 from distcls.errors import UserError
 from distcls.tracking.jsonl import METRICS, read_events, read_lines, read_rows
+from distcls.tracking.redact import redact, redact_text
 
 AXES = ("samples", "epoch", "elapsed", "step")
 
@@ -32,14 +33,14 @@ class Restart:
 
 @dataclass(frozen=True)
 class RunRecord:
-    """What a report needs to know of a run.
+    """What a report needs to know of a run, without secrets: a report is made to be shown.
 
     Attributes:
         rows: see `read_rows`; each with `elapsed`, the seconds that all attempts have worked until then, waits between
             them left out.
         attempts: of `run.json`, the first first.
         recipe_text: `recipe.yaml`.
-        recipe: dotted key -> value as written.
+        recipe: dotted key -> value as written there.
     """
 
     folder: Path
@@ -75,10 +76,10 @@ def read_run(folder: Path) -> RunRecord:
     run_file, recipe_file = folder / "run.json", folder / "recipe.yaml"
     if not run_file.exists() and not (folder / METRICS).exists():
         raise UserError(f"{folder} is not a run folder: it has neither run.json nor {METRICS}")
-    run = json.loads(run_file.read_text()) if run_file.exists() else {}
+    run = redact(json.loads(run_file.read_text())) if run_file.exists() else {}
     text = recipe_file.read_text() if recipe_file.exists() else ""
-    recipe = dict(flatten(yaml.load(text, Loader=yaml.BaseLoader) or {}))
-    rows, events = read_rows(folder), read_events(folder)
+    recipe = dict(flatten(redact(yaml.load(text, Loader=yaml.BaseLoader) or {})))
+    rows, events = read_rows(folder), redact(read_events(folder))
     spans = _working_hours(run.get("attempts", []), [*read_lines(folder / METRICS), *events])
     for row in rows:
         row["elapsed"] = _elapsed(spans, row["attempt"], row["time"])
@@ -91,7 +92,7 @@ def read_run(folder: Path) -> RunRecord:
         events=events,
         attempts=run.get("attempts", []),
         restarts=list(_restarts(rows, events, run.get("attempts", []), spans)),
-        recipe_text=text,
+        recipe_text=redact_text(text),
         recipe=recipe,
     )
 
@@ -132,9 +133,10 @@ def _restarts(
 ) -> Iterator[Restart]:
     resumed = {event["attempt"]: event["step"] for event in events if event["kind"] == "resumed"}
     for number in spans:
-        if number == 1:
+        steps = [row["step"] for row in rows if row["attempt"] == number]
+        if number == 1 or (number not in resumed and not steps):  # it failed before it could go on
             continue
-        step = resumed.get(number, min((row["step"] for row in rows if row["attempt"] == number), default=0))
+        step = resumed.get(number, min(steps, default=0))
         # Steps are of one size: any row tells samples and epochs per step.
         position = {axis: step * rows[-1][axis] / max(rows[-1]["step"], 1) if rows else 0 for axis in AXES}
         position["elapsed"] = _elapsed(spans, number, spans[number][0])

@@ -41,6 +41,17 @@ def test_list(run):
     assert all(row[3].endswith(" kB") for row in rows)
 
 
+def test_list_names_one_best(run):
+    """Each that was the best when it was written says so in its manifest."""
+    CheckpointStore(run / "checkpoints", keep=2).save(40, {"rank": {"window": torch.zeros(2)}}, {}, best=True)
+    lines = call("list", run).stdout.splitlines()
+    assert [line.split()[0] for line in lines if " best " in line][1:] == ["step_00000040"]
+
+
+def test_a_folder_that_is_not_there(run, tmp_path):
+    assert str(call("list", tmp_path / "nothing").exception) == f"{tmp_path}/nothing: no such run folder"
+
+
 def test_list_says_what_is_wrong(run):
     os.truncate(run / "checkpoints/step_00000030/model.rank00000.safetensors", 7)
     (run / "checkpoints/step_00000020/MANIFEST.json").unlink()

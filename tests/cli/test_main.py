@@ -43,3 +43,10 @@ def test_a_file_that_cannot_be_written_is_named_without_a_traceback(monkeypatch,
 def test_a_full_disk_is_told_without_a_traceback(monkeypatch, capsys):
     status, _, err = said(monkeypatch, capsys, "recipe", "schema", "-o", "/dev/full")
     assert (status, err) == (1, "error: No space left on device\n")
+
+
+def test_report_makes_no_folder_of_a_misspelt_run(monkeypatch, capsys, tmp_path):
+    assert said(monkeypatch, capsys, "report", tmp_path / "nothing") == (
+        1, "", f"error: {tmp_path}/nothing is not a run folder: it has neither run.json nor metrics.jsonl\n"
+    )  # fmt: skip
+    assert not (tmp_path / "nothing").exists()

@@ -6,6 +6,8 @@ import re
 from pathlib import Path
 
 import pytest
+import safetensors.torch
+import torch
 from accelerate.state import AcceleratorState
 from typer.testing import CliRunner
 
@@ -89,3 +91,43 @@ def test_predict_names_the_classes_of_each_image_and_what_it_cannot_read(
     logged = [json.loads(row) for row in (run / "metrics.jsonl").read_text().splitlines()]
     best = max(row["val/top1"] for row in logged if "val/top1" in row)
     assert abs(hits / 103 - best) < 0.05
+
+
+def test_eval_of_a_recipe_looks_at_the_weights_that_it_would_begin_with(
+    run: Path, tiny_data: Path, tmp_path: Path
+) -> None:
+    """Weights of another program: only a recipe says what model they are of."""
+    plain, recipe = tmp_path / "plain.pth", run.parent / "tiny.yaml"
+    state = safetensors.torch.load_file(run / "weights" / "last.safetensors")
+    torch.save({"state_dict": state}, plain)
+    with pytest.raises(UserError) as caught:
+        invoke("eval", plain)
+    assert str(caught.value) == (
+        f"{plain}: not written by distcls: expected a run folder, or a file of its weights/. Weights of another program "
+        f"need a recipe that describes their model: distcls eval RECIPE.yaml model.init.checkpoint={plain}"
+    )
+    init, bf16 = f"model.init.checkpoint={plain}", "train.precision=bf16"
+    said = invoke("eval", recipe, init, bf16, tiny_data / "train.beton", "--batch-size", 32)
+    ours = invoke("eval", run / "weights" / "last.safetensors", tiny_data / "train.beton", "--batch-size", 32)
+    heading, first, *rest = said.splitlines()
+    assert heading.startswith(f"weights from {plain} (openmmlab): {len(state)} entries loaded, 100.0%")
+    assert first.startswith(f"{plain} on {tiny_data}/train.beton: 320 images at 16 pixels, crop ratio 1.0, on a cpu")
+    assert rest == ours.splitlines()[1:]
+
+
+def test_eval_of_a_recipe_needs_all_weights(run: Path, tmp_path: Path) -> None:
+    recipe, plain = run.parent / "tiny.yaml", tmp_path / "plain.pth"
+    with pytest.raises(UserError) as caught:
+        invoke("eval", recipe)
+    assert str(caught.value) == (
+        f"1 mistake in {recipe}\n{recipe}:2:1: model.init.checkpoint: missing key: expected the weights to evaluate; "
+        "for those of a run give its folder"
+    )
+    state = safetensors.torch.load_file(run / "weights" / "last.safetensors")
+    torch.save({name: entry for name, entry in state.items() if not name.startswith("head.")}, plain)
+    with pytest.raises(UserError) as caught:
+        invoke("eval", recipe, f"model.init.checkpoint={plain}")
+    assert str(caught.value) == (
+        f"1 mistake in {recipe}\ncommand line: model.init.checkpoint: {plain}: 2 entries of the model are not in it: "
+        "head.fc.weight, head.fc.bias: nothing to evaluate"
+    )

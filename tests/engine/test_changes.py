@@ -111,6 +111,14 @@ def test_an_evaluation_that_the_next_attempt_does_is_in_its_checkpoint(tiny_reci
     assert (progress["evaluated"], progress["best"]["step"]) == (4, 4)
 
 
+def test_another_head_begins_its_logging_window_anew(tiny_recipe, tmp_path):
+    run = stopped_at_four(tiny_recipe, tmp_path / "run", "train.max_steps=6", "train.log_every_steps=3")
+    changes = ["train.max_steps=6", "train.log_every_steps=3", "model.head.topk=[1, 2]"]
+    trained(tiny_recipe, run, *changes, "checkpoint.allow_changes=[model.head.topk]")
+    [row] = [row for row in read_rows(run) if row["step"] == 6 and "train/loss" in row]
+    assert {key for key in row if key.startswith("train/")} == {"train/loss", "train/top1", "train/top2"}
+
+
 def test_a_changed_rate_holds_though_the_first_attempt_with_it_saved_nothing(tiny_recipe, begun, monkeypatch, capsys):
     changes = ["train.max_steps=12", "optimizer.lr=0.02", "optimizer.momentum=0.5", "optimizer.weight_decay=0.0"]
     allowed = "checkpoint.allow_changes=[optimizer,train.max_steps]"

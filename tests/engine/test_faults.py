@@ -9,10 +9,26 @@ import pytest
 
 import distcls
 from distcls.engine.attempt.preparing import prepare
+from distcls.engine.checkpoints.commit import committed
 from distcls.errors import UserError
 from distcls.registry import NECKS
 from distcls.tracking.jsonl import read_events
 from tests.engine.launching import ACCELERATE_TWO, PLAIN, launch
+
+BROKEN_GRADIENT = """
+from distcls.models.necks.gap import GlobalAveragePooling
+from distcls.registry import NECKS
+
+@NECKS.register
+class Odd(GlobalAveragePooling):
+    passes = 0
+
+    def forward(self, inputs):
+        self.passes += self.training
+        if self.passes == 8:
+            inputs.register_hook(lambda gradient: gradient * float("inf"))
+        return super().forward(inputs)
+"""
 
 
 def refusal(recipe: Path, *overrides: str) -> str:
@@ -107,12 +123,33 @@ def test_a_loss_that_is_not_finite_stops_the_run(tiny_recipe, tmp_path):
     code, output = launch(PLAIN, tiny_recipe, "optimizer.lr=1.0e+18", "schedule.warmup_start_factor=1.0e-19")
     assert code == 1
     assert "Traceback" not in output
-    assert "error: the loss is not finite at step " in output
+    assert "error: the loss or the weights are not finite at step " in output
     assert "at learning rate " in output
     assert "the last good checkpoint is " in output
     state = json.loads((tmp_path / "run" / "run.json").read_text())
     assert state["status"] == "failed"
     assert "not finite" in state["attempts"][0]["message"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("strategy", "said"),
+    [
+        ("ddp", "the loss or the weights are not finite at step 8 "),
+        ("zero1", "the loss is finite and its gradient is not: "),
+    ],
+)
+def test_weights_that_the_last_step_broke_are_not_saved(tiny_recipe, tmp_path, strategy, said):
+    (tmp_path / "odd.py").write_text(BROKEN_GRADIENT)
+    tiny_recipe.write_text("plugins: [./odd.py]\n" + tiny_recipe.read_text())
+    overrides = ["model.neck.type=Odd", "train.epochs=null", "train.max_steps=8", f"distributed.strategy={strategy}"]
+    code, output = launch(PLAIN, tiny_recipe, *overrides)
+    assert code == 1
+    assert f"error: {said}" in output
+    assert "Traceback" not in output
+    run = tmp_path / "run"
+    assert [path.name for path in committed(run / "checkpoints")] == ["step_00000004"]
+    assert not (run / "weights").exists()
 
 
 def test_two_ranks_say_a_mistake_once(tiny_recipe):

@@ -1,9 +1,12 @@
 """What `launch/train.py` prints of an error, and on which rank."""
 
+import signal
+
 import pytest
 
 from distcls.data.errors import DataError
 from distcls.engine import run
+from distcls.engine.attempt import session
 from distcls.errors import UserError
 
 
@@ -16,7 +19,7 @@ from distcls.errors import UserError
     ],
 )
 def test_an_error_is_printed_where_it_happened_and_once_a_node(error, rank, printed, monkeypatch, capsys):
-    def fail(*_):
+    def fail(*_, **__):
         raise error
 
     monkeypatch.setattr(run, "train", fail)
@@ -39,3 +42,10 @@ def test_the_recipe_comes_first(first: str, capsys: pytest.CaptureFixture[str]) 
 def test_help_is_given_wherever_it_is_asked_for(capsys: pytest.CaptureFixture[str]) -> None:
     assert run.main(["r.yaml", "--help"]) == 0
     assert capsys.readouterr().out.startswith("usage: accelerate launch launch/train.py RECIPE [KEY=VALUE ...]\n")
+
+
+def test_after_a_run_in_somebodys_own_python_signals_do_what_they_did_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(session, "run", lambda *_: signal.getsignal(signal.SIGTERM))
+    before = signal.getsignal(signal.SIGTERM)
+    assert run.train("r.yaml") != before
+    assert signal.getsignal(signal.SIGTERM) == before

@@ -33,4 +33,4 @@ def test_a_run_that_breaks_is_failed_on_wandb_with_its_reason(tiny_recipe, tmp_p
     summaries = [record.summary.update for record in found if record.WhichOneof("record_type") == "summary"]
     messages = [json.loads(item.value_json) for update in summaries for item in update if item.key == "message"]
     assert len(messages) == 1
-    assert messages[0].startswith("NonFiniteLoss: the loss is not finite at step ")
+    assert messages[0].startswith("NonFiniteLoss: the loss or the weights are not finite at step ")

@@ -95,6 +95,65 @@ def test_a_class_whose_plug_in_failed_is_not_guessed_at() -> None:
     ]
 
 
+def test_what_is_left_out_is_said_where_a_plug_in_failed_too() -> None:
+    text = RECIPE.replace("resolution: 32", "resolution: 32, augment: [{type: PackInputs}]") + "plugins: [mine.py]\n"
+    Path("mine.py").write_text("import nowhere\n")
+    Path("r.yaml").write_text(text)
+    source = read(Path("r.yaml"))
+    import_parts(source)
+    with pytest.raises(RecipeError) as caught:
+        check(source)
+    assert caught.value.problems[0].text.endswith(
+        "can be imported. Leave it out: images are decoded, batched and normalised (mean and std of the data file) "
+        "without it"
+    )
+
+
+@pytest.mark.parametrize(
+    ("written", "hint"),
+    [
+        ("model.train_cfg={augments: []}", "Did you mean 'data.mix'?"),
+        ("train_cfg={}", "Did you mean 'train'?"),
+        ("custom_hooks=[{type: EMAHook}]", "Did you mean 'train.ema'?"),
+        ("vis_backends=[]", "Did you mean 'tracking'?"),
+        ("default_scope=mmpretrain", "Leave it out: it has no counterpart"),
+        ("test_pipeline=[]", "Leave it out: data.val.resolution and data.val.crop_ratio say how images are evaluated"),
+        ("train.by_epoch=true", "Leave it out: train.epochs counts epochs, train.max_steps updates"),
+        ("eval.interval=1", "Did you mean 'every_epochs'?"),
+        ("checkpoint.interval=1", "Did you mean 'every_steps'?"),
+        ("checkpoint.save_best=auto", "Leave it out: the best weights are always kept"),
+        ("data.persistent_workers=true", "Leave it out: the loader shuffles, batches and reads ahead by itself"),
+        ("data.train.ann_file=train.txt", "Convert it once: distcls data convert ANN_FILE OUT.beton --image-root DATA_ROOT. It is the path"),
+        ("optimizer.type=AmpOptimWrapper", "Write the optimizer inside it alone: train.precision and train.clip_grad_norm say the rest"),
+        ("schedule=[{type: LinearLR}]", "expected a block such as {type: CosineWarmup}. It holds the warm-up, too"),
+        ("data.augment=[{type: RandomResizedCrop, scale: 224}]", "expected a list of 2 numbers. data.resolution is the size in pixels"),
+        ("data.augment=[{type: RandomResizedCrop, crop_ratio_range: [0.1, 1]}]", "Did you mean 'scale'?"),
+        ("data.augment=[{type: RandomHorizontalFlip, direction: horizontal}]", "Leave it out: flips are horizontal"),
+    ],
+)  # fmt: skip
+def test_what_mmpretrain_s_user_is_told(written: str, hint: str) -> None:
+    (found,) = mistakes(written)
+    assert found.endswith(hint)
+
+
+def test_a_package_that_needs_openmmlab_is_told_at_its_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A missing package inside a plug-in is not the plug-in that is missing."""
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (tmp_path / "their_lab").mkdir()
+    (tmp_path / "their_lab" / "__init__.py").write_text("from . import heads\n")
+    (tmp_path / "their_lab" / "heads.py").write_text("\nfrom mmpretrain.registry import MODELS\n")
+    with pytest.raises(UserError) as caught:
+        import_plugin("their_lab")
+    assert str(caught.value).startswith(
+        f"{tmp_path}/their_lab/heads.py:2: ModuleNotFoundError: No module named 'mmpretrain'; a class is registered by "
+    )
+    with pytest.raises(UserError) as caught:
+        import_plugin("nobodys_lab.heads")
+    assert str(caught.value) == (
+        "no module named 'nobodys_lab': install it, put its folder into PYTHONPATH, or give the path of a .py file"
+    )
+
+
 def test_what_the_table_names_exists() -> None:
     assert set(foreign_names._CLASSES) <= {name for registry in ROLES for name in registry.names()}
     arguments = {key for registry in ROLES for name in registry.names() for key in keys_of_block(registry, name).named}

@@ -122,6 +122,15 @@ def test_places_are_those_of_keys_and_items() -> None:
                 "a.yaml:1:4: not valid YAML: an alias (*) without an anchor (&) before it; quote a text that begins with *"
             ],
         ),
+        (
+            "freeze: [*.bias]\n",
+            [
+                "a.yaml:1:11: not valid YAML: an alias (*) without an anchor (&) before it; quote a text that begins with *"
+            ],
+        ),
+        ("a: 1\nb: " + "9" * 5000, ["a.yaml:2:1: b: a number of 5000 digits: expected 4000 at most"]),
+        ("a: " + 3000 * "[", ["a.yaml:1:1: not valid YAML: nested too deeply"]),
+        ("a: " + 900 * "[" + 900 * "]", ["a.yaml:1:1: not valid YAML: nested too deeply"]),
         ("a:\n\tb: 1\n", ["a.yaml:2:1: not valid YAML: a tab stands where only spaces may: indent with spaces"]),
         ("a: b: c\n", ["a.yaml:1:5: not valid YAML: a second ': ' in one value: quote the value, or begin a new line"]),
         (

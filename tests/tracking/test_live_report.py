@@ -42,3 +42,18 @@ def test_watching_ends_with_the_run(tmp_path, monkeypatch, capsys):
     assert drawn == [(7, "7"), (7, "7")]
     assert RELOAD.search((run / "report.html").read_text()) is None
     assert capsys.readouterr().out == f"{run}/report.html\n"
+
+
+def test_a_page_that_takes_long_is_drawn_less_often(tmp_path, monkeypatch):
+    now, drawn = [0.0], []
+
+    def draws(folders, file, reload_s):
+        drawn.append(now[0])
+        now[0] += 5.0
+
+    monkeypatch.setattr("distcls.tracking.live_report.write_report", draws)
+    live = LiveReport(tmp_path, clock=lambda: now[0])
+    for _ in range(1000):
+        now[0] += 1.0
+        live.log(VAL)
+    assert drawn == [60.0, 565.0]

@@ -1,6 +1,7 @@
 """The report in a real browser: what it draws, that it fetches and complains of nothing, and that it fits a phone."""
 
 import os
+import re
 import shutil
 import time
 from datetime import UTC, datetime
@@ -47,6 +48,9 @@ def pages(tmp_path_factory):
         "three": [finished, add_predictions(make_run(folder / "lr_0.1", **QUICK, lr=0.1), NAMES, 100, seed=1)],
     }
     runs["three"].append(make_run(folder / "lr_1.0", **QUICK, lr=1.0))
+    runs["zero"] = [make_run(folder / "zero", **QUICK)]
+    metrics = folder / "zero" / "metrics.jsonl"
+    metrics.write_text(re.sub(r'("step": [4-6]\d\d,.*"train/loss": )[^,]*', r"\g<1>0.0", metrics.read_text()))
     for name, compared in runs.items():
         (folder / f"{name}.html").write_text(render(compared))
     return folder
@@ -245,3 +249,22 @@ def test_the_page_that_a_real_run_draws(opened, tiny_recipe, tmp_path):
     assert page.locator("figure.panel svg path[style]").count() > 5
     assert page.locator(".status").first.inner_text() == "finished"
     assert page.evaluate("[...document.images].every((image) => image.complete && image.naturalWidth === 24)")
+
+
+def test_a_loss_of_zero_has_no_place_on_a_logarithmic_axis(opened):
+    page = opened("zero")
+    page.click("figure.panel button")  # it ended nobody's browser: ticks went down to 10 to the minus infinity
+    panel = page.locator("figure.panel").first
+    assert panel.locator("svg text").count() > 4
+    assert not any(
+        "NaN" in path or "Infinity" in path
+        for path in panel.locator("path").evaluate_all("all => all.map(p => p.getAttribute('d'))")
+    )
+
+
+def test_a_page_made_dark_is_printed_light_and_whole(opened):
+    page = opened("finished")
+    page.click(".theme")
+    page.emulate_media(media="print")
+    assert page.evaluate("getComputedStyle(document.documentElement).colorScheme") == "light"
+    assert page.evaluate("getComputedStyle(document.querySelector('.table')).overflow") == "visible"

@@ -1,8 +1,12 @@
 import json
+import re
 
 import pytest
 
 from distcls.errors import UserError
+from distcls.tracking.jsonl import MetricsLog
+from distcls.tracking.report import render
+from distcls.tracking.report_tables import attempts_table
 from distcls.tracking.run_record import flatten, read_run
 from tests.tracking.example_runs import make_run
 
@@ -25,6 +29,28 @@ def test_restarts_are_where_the_checkpoints_were(tmp_path):
     assert run.restarts[0].position["epoch"] == pytest.approx(1.0, abs=1e-5)
     assert run.restarts[0].position["elapsed"] == pytest.approx(0.55 * 250 + 21, abs=5)
     assert (run.name, run.status, run.run_id, run.total_epochs) == ("r", "finished", "a5e86192", 3.0)
+
+
+def test_an_attempt_that_failed_before_it_went_on_is_no_restart(tmp_path):
+    folder = make_run(tmp_path / "r", epochs=1, steps_per_epoch=100, attempts=((0, 60, "killed"),))
+    MetricsLog(folder, 2).finish("failed", "UserError: out of memory")
+    state = json.loads((folder / "run.json").read_text())
+    state["attempts"].append({**state["attempts"][0], "status": "failed"})
+    (folder / "run.json").write_text(json.dumps(state))
+    run = read_run(folder)
+    assert run.restarts == []
+    assert re.findall(r"8 x 12</td><td class=num>(.*?)</td>", attempts_table(run)) == ["0", "-"]
+
+
+def test_secrets_of_a_recipe_stay_in_its_folder(tmp_path):
+    message = "no answer from http://me:pw@host"
+    folder = make_run(tmp_path / "r", epochs=1, steps_per_epoch=60, attempts=((0, 50, "failed"),), message=message)
+    with open(folder / "recipe.yaml", "a") as file:
+        file.write("tracking: {backends: [{type: Own, url: http://me:pw@host, api_key: abcdefgh0123}]}\n")
+    page = render([folder])
+    assert "abcdefgh0123" not in page
+    assert "me:pw" not in page
+    assert "http://[redacted]@host" in page
 
 
 def test_a_run_that_writes_can_be_read(tmp_path):

@@ -56,6 +56,10 @@ class AnnotationSource(ImageFiles):
 
 
 def _names(lines: list[str]) -> list[str]:
-    """Of Awesome-Backbones' annotations.txt, where each name is followed by its number: the names."""
+    """Of Awesome-Backbones' annotations.txt, where each name is followed by its number: the names.
+
+    Not of ``class 0, class 1, ...``: without their numbers these are one name.
+    """
     numbered = all(line.endswith(f" {number}") for number, line in enumerate(lines))
-    return [line.rpartition(" ")[0] for line in lines] if numbered else lines
+    names = [line.rpartition(" ")[0] for line in lines]
+    return names if numbered and len(set(names)) == len(names) else lines

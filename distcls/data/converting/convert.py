@@ -1,5 +1,6 @@
 """Images on disk -> OUT.beton and OUT.json."""
 
+import contextlib
 import hashlib
 import json
 import mmap
@@ -18,10 +19,12 @@ from distcls.data.beton.multi_hot import unpack, words_for
 from distcls.data.beton.sidecar import Sidecar, Sizes, deviation, fingerprint_of, sidecar_path
 from distcls.data.converting.encoding import Encoding
 from distcls.data.converting.sources import Source
+from distcls.data.converting.subset import Subset
 from distcls.data.converting.target import replace, temporary
 from distcls.data.errors import DataError
 
 ON_ERROR = ("stop", "skip")
+_LARGE_PAGE = 1 << 28
 
 
 def convert(
@@ -41,7 +44,8 @@ def convert(
         source: the images.
         out: the .beton to write.
         workers: processes; default: the cores this process may use.
-        on_error: at an image that cannot be read stop, or skip it; those skipped are listed in OUT.report.json.
+        on_error: at an image that cannot be read, or not be stored, stop, or skip it; those skipped are listed in
+            OUT.report.json.
         origin: where the source lies, for the sidecar.
         placement: what part of the source this is, for the sidecar.
         progress: called now and then with the number of images done.
@@ -52,12 +56,13 @@ def convert(
 
     Raises:
         DataError: an image is unreadable (the text names it), `out` cannot be written, or is being written by another
-            process.
+            process; in the sidecar's place lies something else.
     """
     from distcls.data.converting.writer import BetonWriter, Recorder
 
     stored = Encoding(**encoding)
     check_target(out, on_error)
+    refuse_foreign(sidecar_path(out))
     moments = np.frombuffer(mmap.mmap(-1, len(source) * 6 * 4), np.float32).reshape(-1, 2, 3)
     try:
         with temporary(out) as (path, file):
@@ -111,18 +116,37 @@ def check_target(out: Path, on_error: str) -> None:
         raise DataError(f"{out}: cannot be written: {error.strerror}") from error
 
 
+def refuse_foreign(sidecar: Path) -> None:
+    """A JSON file of the same name, such as a data set's annotations, must not be lost to a sidecar."""
+    if not sidecar.exists():
+        return
+    content = None
+    with contextlib.suppress(OSError, ValueError, RecursionError):
+        content = json.loads(sidecar.read_bytes()) if sidecar.is_file() else None
+    if not isinstance(content, dict) or "fingerprint" not in content:
+        raise DataError(
+            f"{sidecar}: is there, and no sidecar that may be written over: move it away, or give another name than "
+            f"{sidecar.stem}.beton"
+        )
+
+
 def _page_size(source: Source, max_resolution: int | None, skip: bool) -> int:
-    """Bytes of the file's pages: a power of two that holds the largest image, and FFCV's 2 MiB at least."""
-    if max_resolution is not None:
-        pixels = max_resolution**2
+    """Bytes of the file's pages: a power of two that holds the largest image; 2 MiB at least, as FFCV has them.
+
+    Where max_resolution alone would make them large, and the file with them, the images are asked. The header has 32
+    bits for it: of an image that is larger still the writer says so.
+    """
+    most = (max_resolution or 1 << 16) ** 2
+    if 3 * most <= _LARGE_PAGE:
+        pixels = most
     else:
         try:
-            pixels = source.largest()
+            pixels = min(source.largest(), most)
         except DataError:
             if not skip:
                 raise
-            pixels = _largest_readable(source)
-    return max(1 << 21, 1 << (3 * pixels - 1).bit_length())
+            pixels = min(_largest_readable(source), most)
+    return min(max(1 << 21, 1 << (3 * pixels - 1).bit_length()), 1 << 31)
 
 
 def _largest_readable(source: Source) -> int:
@@ -164,7 +188,7 @@ def _describe(
         write=write,
         source={
             "path": origin,
-            "kind": type(getattr(source, "source", source)).__name__,
+            "kind": type(source.source if isinstance(source, Subset) else source).__name__,
             "fingerprint": source.fingerprint(),
         },
         versions=versions(),

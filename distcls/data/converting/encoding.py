@@ -9,6 +9,7 @@ from distcls.data.converting.sources import Source
 from distcls.data.errors import DataError
 
 WRITE_MODES = ("raw", "jpg", "proportion", "smart")
+_LONGEST_SIDE, _LONGEST_SIDE_OF_A_JPEG = (1 << 16) - 1, 65500  # of a .beton; JPEG_MAX_DIMENSION of libjpeg
 
 
 @dataclass(frozen=True)
@@ -86,3 +87,23 @@ class Encoding:
             np.random.seed(index)  # which are compressed, with write mode proportion
             field.encode(record, image, allocate)
         return float(np.mean(sizes)) if sizes else 1.0
+
+
+def refuse_sides(field: Any, name: str, height: int, width: int) -> None:
+    """Of an image what a .beton cannot hold, or what FFCV's rule for max_resolution, rounding down, shrinks to none.
+
+    Args:
+        field: an ffcv.fields.RGBImageField.
+        name: of the image.
+
+    Raises:
+        DataError: it cannot be stored.
+    """
+    got, longest, limit = f"{name}: got {width}x{height} pixels", max(height, width), field.max_resolution
+    if limit is not None and longest > limit:
+        if int(limit / longest * min(height, width)) < 1:
+            raise DataError(f"{got}, whose shorter side --max-resolution {limit} shrinks to nothing: give more")
+        longest = limit
+    most = _LONGEST_SIDE if field.write_mode == "raw" else _LONGEST_SIDE_OF_A_JPEG
+    if longest > most:
+        raise DataError(f"{got}, expected sides of {most} at most: use --max-resolution")

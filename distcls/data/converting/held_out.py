@@ -16,7 +16,8 @@ def part_of(source: Source, part: str | None, val_share: float) -> Subset:
     """The images of `part`: of each class `val_share` is ``val``, at least one where there are two, the rest ``train``.
 
     Which ones they are follows from the hashes of their paths, relative to the source: the same ones every time, and
-    when images come or go nearly all of the others stay where they are. Several labels an image: as if of one class.
+    when images come or go nearly all of the others stay where they are. Several labels an image: as if of one class. An
+    image that a list names more than once is in one part alone.
 
     Raises:
         DataError: not a source of files, another `part`, or a share that leaves nothing for one of them.
@@ -35,6 +36,9 @@ def part_of(source: Source, part: str | None, val_share: float) -> Subset:
         indices.sort(key=lambda index: hashlib.sha256(octets(source.files[index][0])).digest())
         most = len(indices) - 1
         chosen[indices[: min(max(round(val_share * len(indices)), 1), most)]] = True
+    # A list may name an image several times, with other labels too: it is in one part all the same.
+    held = {source.files[index][0] for index in np.flatnonzero(chosen)}
+    chosen = np.array([file in held for file, _ in source.files])
     numbers = np.flatnonzero(chosen if part == "val" else ~chosen)
     if not len(numbers):
         raise DataError(f"--val-share {val_share:g}: leaves nothing for --split {part}: no class has two images")

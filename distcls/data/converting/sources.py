@@ -143,6 +143,11 @@ class IdxSource:
                 f"{self._images_file}: got images {self._images.shape} with labels {self._labels.shape}, "
                 "expected (N, height, width) and (N,). Get both files again."
             )
+        if not self._images.size or self._labels.max() >= len(class_names):
+            raise DataError(
+                f"{labels_file}: got {len(self._labels)} labels up to {self._labels.max(initial=0)}, expected some, "
+                f"of the {len(class_names)} classes 0..{len(class_names) - 1}"
+            )
 
     def __len__(self) -> int:
         return len(self._images)
@@ -232,9 +237,12 @@ class TorchvisionSource:
     def __getitem__(self, index: int) -> tuple[np.ndarray, int]:
         try:
             image, label = self._set[index]
-            return np.asarray(image.convert("RGB")), int(label)
+            pixels, label = np.asarray(image.convert("RGB")), int(label)
         except Exception as error:
             raise DataError(f"{self.name_of(index)}: cannot be read: {type(error).__name__}: {error}") from error
+        if not 0 <= label < len(self.class_names):
+            raise DataError(f"{self.name_of(index)}: got label {label}, expected 0..{len(self.class_names) - 1}")
+        return pixels, label
 
     def name_of(self, index: int) -> str:
         return f"{self._name}: image {index}"

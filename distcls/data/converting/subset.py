@@ -11,9 +11,12 @@ class Subset:
     """A Source of those images of `source` that `indices` (n,) names, in that order."""
 
     def __init__(self, source: Source, indices: np.ndarray) -> None:
-        self.source = source
+        if isinstance(source, Subset):  # of what that is a part of
+            indices = np.array(source._indices)[indices]
+            source = source.source
+        self.source: Source = source
         self.class_names, self.small, self.multi_label = source.class_names, source.small, source.multi_label
-        self._indices = indices.tolist()
+        self._indices: list[int] = indices.tolist()
 
     def __len__(self) -> int:
         return len(self._indices)

@@ -67,7 +67,7 @@ def replace(path: Path, text: str) -> None:
     """The file as a whole or, on a full disk, as it was."""
     new = path.with_name(f".{path.name}.tmp")
     try:
-        with new.open("w") as file:
+        with new.open("w", encoding="utf-8") as file:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())

@@ -27,14 +27,15 @@ from ffcv.types import (
 )
 
 from distcls.data.beton.multi_hot import pack
+from distcls.data.converting.encoding import refuse_sides
 from distcls.data.converting.sources import Source
 from distcls.data.errors import DataError
 
 # Images are read by processes that inherit the source, which need not be picklable.
 _FORK = multiprocessing.get_context("fork")
-_CHUNK = 64
+_CHUNK = 64  # images that a worker encodes before it writes them, and the bytes that it may hold of them
+_CHUNK_BYTES = 1 << 28
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
-_LONGEST_SIDE = (1 << 16) - 1
 
 
 class Recorder:
@@ -86,7 +87,7 @@ class BetonWriter:
         image: how images are stored.
         words: int fields for the labels: more than one only for a multi-label source.
         workers: processes.
-        skip: leave out images that cannot be read instead of stopping at the first.
+        skip: leave out images that cannot be read, or not be stored, instead of stopping at the first.
         progress: called now and then with the number of images done.
 
     Attributes:
@@ -120,6 +121,7 @@ class BetonWriter:
         """
         number = len(recorder)
         self._recorder, self._page_size = recorder, page_size
+        self._chunk = min(_CHUNK, max(_CHUNK_BYTES // page_size, 1))
         kind = get_metadata_type(list(self._fields.values()))
         records_at = HeaderType.itemsize + len(self._fields) * FieldDescType.itemsize
         data_at = _aligned(records_at + number * kind.itemsize, page_size)
@@ -131,12 +133,14 @@ class BetonWriter:
         self._messages: Any = _FORK.Queue()
         processes = [_FORK.Process(target=self._work, args=(os.getpid(),)) for _ in range(self._workers)]
         self._next_chunk = _FORK.Value("q", 0)
+        started = []
         try:
             for process in processes:
                 process.start()
+                started.append(process)
             self._supervise(processes, number)
         finally:
-            for process in processes:
+            for process in started:
                 process.kill()
                 process.join()
         self.skipped.sort()
@@ -166,7 +170,7 @@ class BetonWriter:
             else:
                 raise OSError(*value) if what == "system" else DataError(value)
         if len(self.skipped) == number:
-            raise DataError(f"none of the {number} images can be read; the first: {min(self.skipped)[1]}")
+            raise DataError(f"none of the {number} images can be read and stored; the first: {min(self.skipped)[1]}")
 
     def _work(self, parent: int) -> None:
         """A worker process: chunk after chunk, until there is none; it is killed when its parent dies."""
@@ -183,9 +187,9 @@ class BetonWriter:
                 with self._next_chunk.get_lock():
                     chunk = self._next_chunk.value
                     self._next_chunk.value += 1
-                if chunk * _CHUNK >= number:
+                if chunk * self._chunk >= number:
                     break
-                indices = range(chunk * _CHUNK, min((chunk + 1) * _CHUNK, number))
+                indices = range(chunk * self._chunk, min((chunk + 1) * self._chunk, number))
                 self._place(chunk, *self._encode(indices))
                 self._messages.put(("done", len(indices)))
             self._messages.put(("finished", None))
@@ -197,7 +201,7 @@ class BetonWriter:
             self._messages.put(("fault", f"{self._recorder.name()}: {type(error).__name__}: {error}"))
 
     def _encode(self, indices: range) -> tuple[np.ndarray, list[np.ndarray]]:
-        """The records (n,) of those images that can be read, and the bytes of each."""
+        """The records (n,) of those images that can be read and stored, and the bytes of each."""
         records, stored = np.zeros(len(indices), self._records.dtype), []
 
         def allocate(size: int) -> tuple[int, np.ndarray]:
@@ -205,28 +209,22 @@ class BetonWriter:
             return 0, stored[-1]
 
         for index in indices:
+            record, kept = records[len(stored) : len(stored) + 1], len(stored)
             try:
                 values = self._recorder[index]
+                refuse_sides(self._fields["image"], self._recorder.name(), *values[0].shape[:2])
+                for column, field, value in zip(records.dtype.names or (), self._fields.values(), values, strict=True):
+                    field.encode(record[column], value, allocate)
+                if stored[-1].nbytes > self._page_size:
+                    raise DataError(
+                        f"{self._recorder.name()}: its {stored[-1].nbytes} bytes are more than a page of the file, "
+                        f"{self._page_size}: use --max-resolution, or --write-mode jpg"
+                    )
             except DataError as error:
                 if not self._skip:
                     raise
+                del stored[kept:]
                 self._messages.put(("skipped", (index, str(error))))
-                continue
-            record = records[len(stored) : len(stored) + 1]
-            for column, field, value in zip(records.dtype.names or (), self._fields.values(), values, strict=True):
-                try:
-                    field.encode(record[column], value, allocate)
-                except OverflowError as error:  # the format has 16 bits for each side
-                    height, width = value.shape[:2]
-                    raise DataError(
-                        f"{self._recorder.name()}: got {width}x{height} pixels, expected sides of {_LONGEST_SIDE} at "
-                        "most: use --max-resolution"
-                    ) from error
-            if stored[-1].nbytes > self._page_size:
-                raise DataError(
-                    f"{self._recorder.name()}: its {stored[-1].nbytes} bytes are more than a page of the file, "
-                    f"{self._page_size}: use --max-resolution, or --write-mode jpg"
-                )
         return records[: len(stored)], stored
 
     def _place(self, chunk: int, records: np.ndarray, stored: list[np.ndarray]) -> None:

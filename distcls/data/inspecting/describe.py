@@ -9,6 +9,7 @@ import numpy as np
 from distcls.data.beton.file_format import JPEG, read_samples, read_words
 from distcls.data.beton.multi_hot import pack, unpack, words_for
 from distcls.data.beton.sidecar import Sidecar, Sizes, deviation, fingerprint_of, sidecar_path
+from distcls.data.converting.target import replace
 from distcls.data.errors import DataError
 from distcls.data.inspecting.scan import decode_whole, scan
 
@@ -67,7 +68,7 @@ def describe(
         source={"path": str(path.resolve()), "kind": "described", "fingerprint": None},
         versions={},
     )
-    target.write_text(sidecar.model_dump_json(indent=1) + "\n")
+    replace(target, sidecar.model_dump_json(indent=1) + "\n")
     return sidecar
 
 

@@ -28,7 +28,10 @@ class Prepared:
     initial_weights: InitialWeights | None
 
     def fingerprints(self) -> dict[str, str]:
-        return {"data.train": self.datasets.train.fingerprint, "data.val": self.datasets.val.fingerprint}
+        """What the data are, whatever their paths: the files' own, and what images are normalised with."""
+        train, val = self.datasets.train, self.datasets.val
+        normalised = " ".join(f"{value:.6g}" for value in (*train.mean, *train.std))
+        return {"data.train": train.fingerprint, "data.val": val.fingerprint, "data.train (mean, std)": normalised}
 
     def identity(self, run_id: str) -> dict[str, Any]:
         """What checkpoints and weights say about where they come from."""

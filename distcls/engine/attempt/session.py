@@ -11,7 +11,6 @@
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -64,7 +63,7 @@ def _prepare_and_meet(
     try:
         prepared = prepare(recipe_path, overrides, world_size)
         timeout_s = prepared.recipe.distributed.timeout_s
-        network.check_interfaces(several_nodes=several_nodes, on_gpu=torch.cuda.is_available())
+        network.check_interfaces(several_nodes=several_nodes)
     except UserError as raised:
         error = raised
     if several_nodes:
@@ -111,7 +110,7 @@ def _attempt(prepared: Prepared, accelerator: Accelerator, local_world_size: int
     check_device(recipe, prepared.source, accelerator.device)
     check_same(prepared)
     console = Console(rank)
-    facts = environment(collectives.gather(place(accelerator.device)))
+    places = collectives.gather(place(accelerator.device))
     folder, start = open_folder(prepared, rank, ranks)
     if start.finished:
         return _nothing_left(folder, start, rank, console)
@@ -125,7 +124,7 @@ def _attempt(prepared: Prepared, accelerator: Accelerator, local_world_size: int
         gather = collectives.gather_apart(ranks, collective_timeout(timeout_s))
         store = CheckpointStore(folder.checkpoints, recipe.checkpoint.keep, rank, ranks, gather=gather)
         found = store.latest()
-        job = _build(prepared, accelerator, local_world_size, attempt, facts, resuming=found is not None)
+        job = _build(prepared, accelerator, local_world_size, attempt, places, resuming=found is not None)
         attempt.snapshots = snapshots = Snapshots(job, store, folder.weights, prepared.identity(start.run_id))
         window = Totals(job.device, ranks)
         attempt.heart.beat(0, "restoring")
@@ -158,7 +157,7 @@ def _build(
     accelerator: Accelerator,
     local_world_size: int,
     attempt: Attempt,
-    facts: dict[str, Any],
+    places: list[dict[str, str]],
     *,
     resuming: bool,
 ) -> Job:
@@ -167,7 +166,7 @@ def _build(
     attempt.heart.beat(0, "building")
     with collectives.together(attempt.rank, attempt.ranks), located(prepared.source):
         if attempt.rank == 0:
-            environments = record(folder, start.attempt, facts, prepared.code_folders())
+            environments = record(folder, start.attempt, environment(places), prepared.code_folders())
             attempt.trackers.backends = make_backends(
                 recipe, folder, start, prepared.fingerprints(), environments, attempt.console
             )

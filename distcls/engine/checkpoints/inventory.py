@@ -70,6 +70,8 @@ def harm_of(path: Path) -> str | None:
 
 def _checkpoints(run: Path) -> Path:
     folder = run / "checkpoints"
+    if not run.exists():
+        raise UserError(f"{run}: no such run folder")
     if not folder.is_dir():
         raise UserError(f"{run}: no checkpoints/ in it: expected a run folder or one of its checkpoints")
     if not committed(folder) and not corrupt(folder):

@@ -165,8 +165,9 @@ class Snapshots:
         over the ranks that wrote them and the open sums are added up; shards are cut anew.
 
         What the recipe says of the optimizer now counts, in place of what was saved; another type of optimizer begins
-        without state, an average that is new at the weights. The recipe is held against the one in the checkpoint: that
-        of the attempt before may have changed already, without having come to a checkpoint.
+        without state, an average that is new at the weights, the logging window of another head empty. The recipe is
+        held against the one in the checkpoint: that of the attempt before may have changed already, without having come
+        to a checkpoint.
 
         Raises:
             UserError: the model has other weights or buffers than the checkpoint.
@@ -207,7 +208,8 @@ class Snapshots:
                 job.ema.load(shards.get("ema") or shards["model"], average)
         if state["scaler"] is not None and job.accelerator.scaler is not None:
             job.accelerator.scaler.load_state_dict(state["scaler"])
-        window.load(state["window"], own["window"])
+        if state["recipe"]["model"]["head"] == self._identity["recipe"]["model"]["head"]:
+            window.load(state["window"], own["window"])  # another head's values are others
         return Progress(**state["progress"])
 
     def export(self, name: str, progress: Progress) -> None:

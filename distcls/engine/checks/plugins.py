@@ -88,10 +88,11 @@ def _import_file(file: Path) -> Plugin:
 def _import_module(name: str) -> Plugin:
     try:
         module = importlib.import_module(name)
-    except ModuleNotFoundError as error:
-        raise UserError(f"no module named {error.name!r}: install it, or give the path of a .py file") from error
     except Exception as error:
-        raise UserError(f"{name}: {type(error).__name__}: {error}") from error
+        if isinstance(error, ModuleNotFoundError) and f"{name}.".startswith(f"{error.name}."):
+            advice = "install it, put its folder into PYTHONPATH, or give the path of a .py file"
+            raise UserError(f"no module named {error.name!r}: {advice}") from error
+        raise UserError(f"{_raised_in(error, name)}: {type(error).__name__}: {error}{_advice(error)}") from error
     file = Path(module.__file__ or name)
     return Plugin(name, file, hashlib.sha256(file.read_bytes()).hexdigest() if file.is_file() else "")
 
@@ -105,6 +106,16 @@ def _advice(error: Exception) -> str:
     return (
         "; a class is registered by its role: from distcls.registry import BACKBONES, then @BACKBONES.register above it"
     )
+
+
+def _raised_in(error: Exception, name: str) -> str:
+    """``file:line`` of the innermost line that raised in the package of the module `name`; else that name."""
+    place, trace = name, error.__traceback__
+    while trace is not None:
+        if trace.tb_frame.f_globals.get("__name__", "").partition(".")[0] == name.partition(".")[0]:
+            place = f"{trace.tb_frame.f_code.co_filename}:{trace.tb_lineno}"
+        trace = trace.tb_next
+    return place
 
 
 def _place(error: Exception, file: Path) -> str:

@@ -17,6 +17,7 @@ import time
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 STALLED_S = 5.0  # after this long at one place the file says where in the code that is
 REDUCTION = str(Path(__file__).with_name("reduction.py"))
@@ -128,7 +129,18 @@ class Heartbeat:
 
     def write(self) -> None:
         """Write the file now; an error of the disk is no reason to end a run."""
-        sign = {
+        with self._writing, contextlib.suppress(OSError):  # looked at in there: nothing older comes after the last word
+            line = json.dumps(self._sign()).encode() + b"\n"
+            # In place: a new name for each would change the folder, which NFS clients look at less often than at files.
+            fd = os.open(self._file, os.O_WRONLY | os.O_CREAT, 0o666)
+            try:
+                os.pwrite(fd, line, 0)
+                os.ftruncate(fd, len(line))
+            finally:
+                os.close(fd)
+
+    def _sign(self) -> dict[str, Any]:
+        return {
             "rank": self.rank,
             "host": socket.gethostname(),
             "pid": os.getpid(),
@@ -142,15 +154,6 @@ class Heartbeat:
             "ended": self._ended,
             "bereft": self._bereft,
         }
-        line = json.dumps(sign).encode() + b"\n"
-        with self._writing, contextlib.suppress(OSError):
-            # In place: a new name for each would change the folder, which NFS clients look at less often than at files.
-            fd = os.open(self._file, os.O_WRONLY | os.O_CREAT, 0o666)
-            try:
-                os.pwrite(fd, line, 0)
-                os.ftruncate(fd, len(line))
-            finally:
-                os.close(fd)
 
     def _write_on(self) -> None:
         while not self._closed.wait(self.interval_s):

@@ -13,12 +13,12 @@ from distcls.errors import UserError
 GLOO, NCCL = "GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME"
 
 
-def check_interfaces(*, several_nodes: bool, on_gpu: bool, environment: Mapping[str, str] | None = None) -> None:
+def check_interfaces(*, several_nodes: bool, environment: Mapping[str, str] | None = None) -> None:
     """Refuse an interface that this host lacks, or one that no other node can reach.
 
-    Gloo, which CPU ranks use, binds the interface that GLOO_SOCKET_IFNAME names, else the address that the host's own
-    name resolves to: on Debian that is 127.0.1.1, and every other node waits for it in vain. NCCL never picks a
-    loopback by itself.
+    Gloo, by which CPU ranks train and GPU ranks too agree on a save (`gather_apart`), binds the interface that
+    GLOO_SOCKET_IFNAME names, else the address that the host's own name resolves to: on Debian that is 127.0.1.1, and
+    every other node waits for it in vain. NCCL never picks a loopback by itself.
 
     Raises:
         UserError: names the variable, what it says and the interfaces that there are.
@@ -31,7 +31,7 @@ def check_interfaces(*, several_nodes: bool, on_gpu: bool, environment: Mapping[
                 f"{variable}={said[variable]}: {socket.gethostname()} has no such network interface, it has "
                 f"{listed(interfaces)}: set it to the one that reaches the other nodes"
             )
-    if not several_nodes or on_gpu or _is_this_host(said.get("MASTER_ADDR", "")):
+    if not several_nodes or _is_this_host(said.get("MASTER_ADDR", "")):
         return
     if named := said.get(GLOO):
         if all(_is_loopback(address) for address in interfaces[named]):
@@ -52,7 +52,7 @@ def unreachable(error: Exception) -> UserError:
     where = f"{os.environ.get('MASTER_ADDR', '?')}:{os.environ.get('MASTER_PORT', '?')}"
     return UserError(
         f"the ranks could not meet through {where}: {str(error).splitlines()[0]}. All nodes must reach that address, "
-        f"and each other through the interface of {GLOO} (CPU) or {NCCL} (GPU); {socket.gethostname()} has "
+        f"and each other through the interface of {GLOO}, on GPUs that of {NCCL} too; {socket.gethostname()} has "
         f"{listed(addresses())}"
     )
 

@@ -38,7 +38,11 @@ def allowed_changes(
         for key, was, now in differences(old.get(section), recipe.get(section), section)
         if key not in FREE
     ]
-    content = [(f"{key} (content)", was, now) for key, was, now in differences(run["fingerprints"], fingerprints)]
+    content = [
+        (key if " " in key else f"{key} (content)", was, now)
+        for key, was, now in differences(run["fingerprints"], fingerprints)
+        if was is not MISSING  # an earlier version wrote fewer
+    ]
     allowed = {
         key: plain(was, now)
         for key, was, now in strict + content
@@ -47,7 +51,7 @@ def allowed_changes(
     lines = [f"  {key}: {show(was)} there, {show(now)} here" for key, was, now in strict if key not in allowed]
     lines += [f"  {key}: {was} there, {now} here" for key, was, now in content if key not in allowed]
     if lines:
-        named = [key.split()[0] for key, *_ in strict + content]
+        named = dict.fromkeys(key.split()[0] for key, *_ in strict + content)
         raise UserError(
             "\n".join([f"output_dir {folder} holds the run of another recipe:", *lines])
             + "\nGive another output_dir, or put these back to go on with that run; to go on with what is here all "

@@ -1,4 +1,4 @@
-"""What all ranks must act on at the same step: a stop request on any of them, and a loss that is no longer finite.
+"""What all ranks must act on at the same step: a stop request on any of them, and numbers that are no longer finite.
 
 One small reduction a step, never waited for in the step that posts it: its result is read a fixed number of steps
 later, so that every rank acts at the same step and no step waits for the network or for the GPU.
@@ -18,7 +18,7 @@ class Agreement:
 
     Attributes:
         stop: some rank was asked to stop.
-        broken_at: the first step whose loss was not finite on some rank, or None.
+        broken_at: the first step with a number that was not finite on some rank, or None.
 
     Both are the same on all ranks after each `update`.
 
@@ -34,10 +34,10 @@ class Agreement:
         self._world_size = world_size
         self._pending: deque[tuple[int, SumOverRanks]] = deque()
 
-    def post(self, step: int, *, stop: bool, loss: torch.Tensor) -> None:
-        """Send this rank's flags for `step`. `loss` is a 0-d tensor and is not waited for."""
+    def post(self, step: int, *, stop: bool, number: torch.Tensor) -> None:
+        """Send this rank's flags for `step`. `number`, a loss for example, is a 0-d tensor and is not waited for."""
         wish = torch.full((), float(stop), device=self._device)
-        flags = torch.stack([wish, (~loss.detach().isfinite()).float()])
+        flags = torch.stack([wish, (~number.detach().isfinite()).float()])
         self._pending.append((step, SumOverRanks(flags, self._world_size)))
 
     def update(self, *, wait: bool = False) -> None:

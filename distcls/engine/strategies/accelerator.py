@@ -4,6 +4,7 @@ from datetime import timedelta
 
 import torch
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwargs
 
 from distcls.errors import UserError
@@ -30,6 +31,7 @@ def make_accelerator(*, precision: str, timeout: timedelta, sharded: bool = Fals
         raise UserError(
             "train.precision=fp64 is for checks of exactness on a CPU: set CUDA_VISIBLE_DEVICES= to hide the GPUs"
         )
+    AcceleratorState._reset_state(reset_partial_state=True)  # of a run before this one in the same process
     accelerator = Accelerator(
         cpu=cpu,
         mixed_precision={"fp32": "no", "fp64": "no"}.get(precision, precision),

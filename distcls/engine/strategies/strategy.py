@@ -78,6 +78,10 @@ class Strategy(ABC):
         """This rank's part of every parameter, in place."""
         return {run.name: run.within(tensor.detach()) for tensor, run in self.weights()}
 
+    def weights_norm(self) -> Tensor:
+        """The L2 norm of this rank's part of the weights: not finite as soon as one of them is not."""
+        return nn.utils.get_total_norm(self.local_weights().values())
+
 
 class TorchStrategy(Strategy):
     """What DDP and FSDP2 share: accelerate's backward and scaler, torch's clipping and optimizer."""

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from distcls.engine.strategies.deepspeed_config import deepspeed_config
 from distcls.engine.strategies.shards import Held, Run, whole_run
 from distcls.engine.strategies.strategy import Strategy, refuse_idle
+from distcls.errors import UserError
 
 
 class ZeRO(Strategy):
@@ -87,7 +88,8 @@ class ZeRO(Strategy):
 
         Raises:
             UserError: in the first step, a parameter that is trained had no part in the loss. DeepSpeed keeps zeros for
-                its gradient, so that weight decay and momentum would change it, which no other strategy does.
+                its gradient, so that weight decay and momentum would change it, which no other strategy does. Or the
+                gradient is not finite: DeepSpeed leaves such a step out, and would so train nothing without a word.
         """
         if self._watched:
             refuse_idle([name for name in self._names.values() if name in self._idle], f"Under zero{self.stage}")
@@ -95,6 +97,11 @@ class ZeRO(Strategy):
                 hook.remove()
             self._watched = []
         self.model.step()  # clips, steps and clears
+        if self.optimizer.overflow:  # of all ranks
+            raise UserError(
+                "the loss is finite and its gradient is not: lower optimizer.lr, lengthen the warm-up, or look for an "
+                "operation of the model without a derivative at some of its values, such as sqrt at 0"
+            )
         return self.model.get_global_grad_norm() if measure or self.config["gradient_clipping"] else None
 
     def weights(self) -> list[tuple[Tensor, Run]]:

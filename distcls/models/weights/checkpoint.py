@@ -58,12 +58,7 @@ def read_checkpoint(
     Raises:
         UserError: no such file, damaged, refused, or without weights.
     """
-    try:
-        with open(path, "rb") as file:
-            head = file.read(9)
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read: {error.strerror}") from error
-    content = read_safetensors(path) if head[8:] == b"{" else read_torch_file(path)
+    content = read_safetensors(path) if is_safetensors(path) else read_torch_file(path)
     tensors, notes = _weights(path, content)
     if prefix:
         tensors = entries_below(tensors, prefix)
@@ -75,6 +70,19 @@ def read_checkpoint(
 def entries_below(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
     """The entries whose names begin with `prefix`, without it."""
     return {_bare(name.removeprefix(prefix)): entry for name, entry in tensors.items() if name.startswith(prefix)}
+
+
+def is_safetensors(path: Path) -> bool:
+    """Whether it begins as such a file does: eight bytes of length, then JSON.
+
+    Raises:
+        UserError: it cannot be read.
+    """
+    try:
+        with open(path, "rb") as file:
+            return file.read(9)[8:] == b"{"
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror}") from error
 
 
 def _weights(path: Path, content: Any) -> tuple[dict[str, Tensor], tuple[str, ...]]:

@@ -50,6 +50,7 @@ function logTicks(low, high) {
   for (let p = Math.floor(Math.log10(low)); p <= Math.ceil(Math.log10(high)); p++) {
     for (const m of [1, 2, 5]) { const v = m * 10 ** p; if (v >= low && v <= high) found.push(v); }
   }
+  if (found.length < 2) return ticks(low, high, 4, false); // less than a factor of two
   return found.length > 7 ? found.filter((v) => Math.abs(Math.log10(v) % 1) < 1e-9) : found;
 }
 
@@ -92,18 +93,18 @@ function seriesOf(panel) {
   return found;
 }
 
-const finite = (values) => values.filter((v) => typeof v === "number");
 function range(panel, series) {
   if (panel.form === "stack") return [0, 1];
+  const isLog = view.log.has(panel.title), finite = (values) => values.filter((v) => typeof v === "number" && (v > 0 || !isLog));
   const shown = series.flatMap((s) => finite(s.ys));
   const raw = series.flatMap((s) => finite(s.raw)).sort((a, b) => a - b);
-  if (!shown.length) return [0, 1];
+  if (!shown.length) return isLog ? [0.1, 1] : [0, 1];
   // One wild first loss must not flatten the rest: of the raw points the outer percent may stick out.
   let low = Math.min(...extent(shown), raw[Math.floor(raw.length * 0.01)]);
   let high = Math.max(...extent(shown), raw[Math.ceil(raw.length * 0.99) - 1]);
   if (panel.zero) low = Math.min(0, low);
   if (low === high) { low -= Math.abs(low) * 0.1 || 0.5; high += Math.abs(high) * 0.1 || 0.5; }
-  if (view.log.has(panel.title)) return [low / 1.1, high * 1.1];
+  if (isLog) return [low / 1.1, high * 1.1];
   const pad = (high - low) * 0.06;
   return [panel.zero || low === 0 ? low : low - pad, panel.form === "percent" && high <= 1 ? Math.min(1, high + pad) : high + pad];
 }
@@ -116,7 +117,7 @@ function extent(values) {
 function line(s, x, y, ys) {
   let path = "", pen = "M";
   ys.forEach((v, i) => {
-    if (typeof v !== "number") { pen = "M"; return; }
+    if (typeof v !== "number" || !Number.isFinite(y(v))) { pen = "M"; return; } // a log axis has no place for 0
     path += `${pen}${x(s.xs[i]).toFixed(1)} ${y(v).toFixed(1)}`;
     pen = "L";
   });
@@ -171,7 +172,7 @@ function draw(figure) {
     if (s.ys !== s.raw && !several) out += `<path class="raw" ${tone} d="${line(s, x, y, s.raw)}"/>`;
     out += `<path ${tone} stroke-width="${s.thin ? 1.2 : 2}"${s.thin ? ' stroke-dasharray="5 4" opacity="0.75"' : ""} d="${line(s, x, y, s.ys)}"/>`;
     s.raw.forEach((v, i) => {
-      if (typeof v === "number" && s.raw.length <= (several ? 6 : FEW)) out += `<circle ${tone} r="${s.raw.length > 20 ? 2 : 3}" cx="${x(s.xs[i])}" cy="${y(v)}"/>`;
+      if (typeof v === "number" && Number.isFinite(y(v)) && s.raw.length <= (several ? 6 : FEW)) out += `<circle ${tone} r="${s.raw.length > 20 ? 2 : 3}" cx="${x(s.xs[i])}" cy="${y(v)}"/>`;
       if (v === "NaN") { const a = x(s.xs[i]); out += `<path class="broken" d="M${a - 4} ${MARGIN.top}l8 8m0 -8l-8 8"><title>not finite</title></path>`; }
     });
   }

@@ -34,6 +34,7 @@ def test_paths_with_class_numbers(listed, tmp_path):
     [
         ("cat 0\ngreat white 1\nbird 2\n", ["cat", "great white", "bird"]),  # Awesome-Backbones' annotations.txt
         ("area 51\nroute 66\ncatch 22\n", ["area 51", "route 66", "catch 22"]),
+        ("class 0\nclass 1\nclass 2\n", ["class 0", "class 1", "class 2"]),
     ],
 )
 def test_classes_with_their_own_numbers(listed, tmp_path, text, names):

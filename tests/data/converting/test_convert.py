@@ -179,6 +179,40 @@ def test_an_idx_file_that_is_cut_short(tmp_path):
     assert str(caught.value) == f"{path}: got 43 bytes of data, expected 48 for (3, 4, 4). Get the file again."
 
 
+@pytest.mark.parametrize(
+    ("labels", "text"),
+    [([], "got 0 labels up to 0, expected some, of the"), ([3, 25], "got 2 labels up to 25, expected some, of the")],
+)
+def test_labels_that_these_sets_do_not_have(tmp_path, labels, text):
+    write_idx(tmp_path / "train-images-idx3-ubyte", np.zeros((len(labels), 4, 4), np.uint8))
+    write_idx(tmp_path / "train-labels-idx1-ubyte", np.array(labels, np.uint8))
+    with pytest.raises(DataError) as caught:
+        open_source(tmp_path)
+    assert str(caught.value) == f"{tmp_path}/train-labels-idx1-ubyte: {text} 10 classes 0..9"
+
+
+def test_a_torchvision_set_without_labels(tmp_path, monkeypatch):
+    """STL10's split unlabeled says -1 for each image."""
+    import torchvision.datasets as sets
+
+    class STL10:
+        classes, labels = ("airplane", "bird"), np.array([-1])
+
+        def __init__(self, root, split):
+            pass
+
+        def __len__(self):
+            return 1
+
+        def __getitem__(self, index):
+            return Image.new("RGB", (96, 96)), -1
+
+    monkeypatch.setattr(sets, "STL10", STL10)
+    with pytest.raises(DataError) as caught:
+        open_source(tmp_path, split="unlabeled", dataset="STL10")
+    assert str(caught.value) == "torchvision STL10 unlabeled: image 0: got label -1, expected 0..1"
+
+
 def test_cifar10_through_torchvision(tmp_path, monkeypatch):
     import torchvision.datasets as sets
 

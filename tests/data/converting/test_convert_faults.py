@@ -11,6 +11,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from distcls.cli.data import app
+from distcls.data.converting import writer
 from distcls.data.converting.convert import convert
 from distcls.data.dataset import BetonDataset
 from distcls.data.errors import DataError
@@ -43,7 +44,7 @@ def test_what_cannot_be_read_is_skipped_counted_and_listed(folder, tmp_path, wor
     result = CliRunner().invoke(app, arguments)
     assert result.exit_code == 0, result.exception
     report = tmp_path / "out.report.json"
-    assert result.stdout.endswith(f"3 images could not be read and are left out: {report}\n")
+    assert result.stdout.endswith(f"3 images could not be read or stored and are left out: {report}\n")
     dataset = BetonDataset(out)
     assert dataset.sidecar.write["skipped"] == 3
     assert dataset.sidecar.class_counts == [73, 74]
@@ -64,7 +65,7 @@ def test_nothing_that_can_be_read(tmp_path):
     (tmp_path / "images/only/1.png").write_text("no image")
     arguments = ["convert", str(tmp_path / "images"), str(tmp_path / "out.beton"), "--on-error", "skip"]
     result = CliRunner().invoke(app, arguments)
-    assert str(result.exception).startswith("none of the 1 images can be read; the first: ")
+    assert str(result.exception).startswith("none of the 1 images can be read and stored; the first: ")
     assert names(tmp_path) == ["images"]
 
 
@@ -98,6 +99,59 @@ def test_what_a_killed_conversion_left_is_taken_over(raw_images, tmp_path):
     convert(Arrays(list(raw_images[:50]), [0] * 50), tmp_path / "again.beton", workers=3)
     assert (tmp_path / "out.beton").read_bytes() == (tmp_path / "again.beton").read_bytes()
     assert names(tmp_path) == ["again.beton", "again.json", "out.beton", "out.json"]
+
+
+def test_no_more_processes_may_be_started(raw_images, tmp_path, monkeypatch):
+    """As where a job's limit of processes is reached."""
+    started = []
+
+    def start(process, real=writer._FORK.Process.start):
+        if started:
+            raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+        started.append(process)
+        real(process)
+
+    monkeypatch.setattr(writer._FORK.Process, "start", start)
+    with pytest.raises(DataError) as caught:
+        convert(Arrays(list(raw_images[:3]), [0] * 3), tmp_path / "out.beton", workers=3)
+    assert str(caught.value) == (
+        f"{tmp_path / 'out.beton'}: cannot be written: Resource temporarily unavailable. It is as it was before."
+    )
+    assert not started[0].is_alive()
+
+
+def test_a_worker_keeps_few_large_images(raw_images, tmp_path, monkeypatch):
+    """64 photographs of 24 million pixels would be 4.6 GB in each worker. The file is the same, byte for byte."""
+    files, chunks = [], []
+
+    class Counted(writer.BetonWriter):
+        def write(self, recorder, page_size):
+            super().write(recorder, page_size)
+            chunks.append(int(self._turn[0]))
+
+    monkeypatch.setattr(writer, "BetonWriter", Counted)
+    for most in (1 << 28, 3 << 21, 1):  # pages are of 2 MiB
+        monkeypatch.setattr(writer, "_CHUNK_BYTES", most)
+        convert(Arrays(list(raw_images[:150]), [0] * 150), tmp_path / "out.beton", workers=2)
+        files.append((tmp_path / "out.beton").read_bytes())
+    assert chunks == [3, 50, 150]
+    assert files[0] == files[1] == files[2]
+
+
+@pytest.mark.parametrize("content", [b'{"annotations": []}', b"[1, 2]", b"not JSON \xff"])
+def test_a_file_in_the_sidecars_place_is_not_lost(raw_images, tmp_path, content):
+    out, images = tmp_path / "train.beton", Arrays(list(raw_images[:3]), [0] * 3)
+    out.with_suffix(".json").write_bytes(content)
+    with pytest.raises(DataError) as caught:
+        convert(images, out, workers=1)
+    assert str(caught.value) == (
+        f"{tmp_path / 'train.json'}: is there, and no sidecar that may be written over: move it away, or give another "
+        "name than train.beton"
+    )
+    assert out.with_suffix(".json").read_bytes() == content
+    out.with_suffix(".json").unlink()
+    for _ in range(2):  # over a sidecar, as often as wanted
+        convert(images, out, workers=1)
 
 
 @pytest.mark.parametrize("at", [0, 1_500_000])

@@ -7,6 +7,7 @@ from typer.testing import CliRunner
 
 from distcls.cli.data import app
 from distcls.data.converting.held_out import part_of
+from distcls.data.converting.shards import convert_shards
 from distcls.data.converting.sources import open_source
 from distcls.data.dataset import BetonDataset
 from distcls.data.errors import DataError
@@ -27,6 +28,13 @@ def folder(tmp_path):
 def names(folder, part, share=0.25):
     images = part_of(open_source(folder), part, share)
     return {images.name_of(index).removeprefix(f"{folder}/") for index in range(len(images))}
+
+
+def test_the_sidecar_says_of_what_it_is_a_part_of_a_part(folder, tmp_path):
+    part = part_of(open_source(folder), "train", 0.2)
+    sidecars = convert_shards(part, tmp_path / "out.beton", shards=2, shuffle=True, workers=1)
+    assert {sidecar.source["kind"] for sidecar in sidecars} == {"FolderSource"}
+    assert sum(sidecar.samples for sidecar in sidecars) == len(part)
 
 
 def test_each_image_is_in_one_part_and_each_class_in_both(folder):
@@ -53,6 +61,22 @@ def test_a_list_with_several_labels_an_image(folder, tmp_path):
     (tmp_path / "list.csv").write_text("\n".join(["path,labels", *lines]))
     source = open_source(tmp_path / "list.csv", image_root=folder)
     assert (len(part_of(source, "train", 0.2)), len(part_of(source, "val", 0.2))) == (8, 2)
+
+
+def test_an_image_that_a_list_names_several_times_is_in_one_part(folder, tmp_path):
+    """As lists do that were made of boxes: a line for each object, in several classes too."""
+    files = sorted(f"{path.parent.name}/{path.name}" for path in folder.rglob("*.png"))
+    lines = [f"{file} {number}" for number, repeats in enumerate((1, 3, 2)) for file in files[number::2] * repeats]
+    (tmp_path / "list.txt").write_text("\n".join(lines))
+    for share in (0.1, 0.3, 0.5):
+        parts = [
+            part_of(open_source(tmp_path / "list.txt", image_root=folder), part, share) for part in ("train", "val")
+        ]
+        train, val = ({part.name_of(index) for index in range(len(part))} for part in parts)
+        assert train
+        assert val
+        assert not train & val
+        assert sum(map(len, parts)) == len(lines)
 
 
 def test_the_command(folder, tmp_path):

@@ -90,6 +90,42 @@ def test_a_side_that_the_format_cannot_hold(folder):
     assert converted(folder, max_resolution=7000).samples["width"].tolist() == [7000]
 
 
+@pytest.mark.parametrize(
+    ("size", "options", "text"),
+    [
+        (
+            (65_501, 2),
+            {"write_mode": "jpg"},
+            "got 65501x2 pixels, expected sides of 65500 at most: use --max-resolution",
+        ),
+        (
+            (900, 3),
+            {"write_mode": "raw", "max_resolution": 299},
+            "got 900x3 pixels, whose shorter side --max-resolution 299 shrinks to nothing: give more",
+        ),
+    ],
+)
+def test_what_cannot_be_stored_is_told_or_skipped(folder, tmp_path, size, options, text):
+    Image.new("RGB", size).save(place(folder, "b.png"))
+    for name in ("a.png", "c.png"):
+        Image.new("RGB", (8, 6), (0, 0, 200)).save(place(folder, name))
+    source, out = open_source(folder), tmp_path / "out.beton"
+    with pytest.raises(DataError) as caught:
+        convert(source, out, workers=1, **options)
+    assert str(caught.value) == f"{place(folder, 'b.png')}: {text}"
+    sidecar = convert(source, out, workers=1, on_error="skip", **options)
+    assert (sidecar.samples, sidecar.write["skipped"], sidecar.sizes.width) == (2, 1, [8, 8, 8])
+    assert sidecar.mean == pytest.approx([0, 0, 200 / 255], abs=1e-6)
+    assert len(BetonDataset(out)) == 2
+
+
+def test_a_max_resolution_beyond_any_page(folder):
+    """A page for such an image would be of 2^33 bytes: the header has 32 bits for that, and the file two pages."""
+    Image.new("RGB", (8, 6), (200, 40, 40)).save(place(folder, "a.png"))
+    dataset = converted(folder, max_resolution=40_000)
+    assert (dataset.samples["width"].tolist(), dataset.sidecar.bytes) == ([8], 2 * 2**21 + 24)
+
+
 def test_links_are_followed_once(folder):
     Image.new("RGB", (8, 6)).save(place(folder, "a.png"))
     os.symlink("..", place(folder, "up"))

@@ -170,7 +170,7 @@ def test_what_is_skipped_is_listed_over_all_shards(folder, tmp_path):
         result = convert(images, out, "--on-error", "skip")
         assert result.exit_code == 0, result.exception
         assert result.stdout.endswith(
-            f"2 images could not be read and are left out: {out.with_suffix('.report.json')}\n"
+            f"2 images could not be read or stored and are left out: {out.with_suffix('.report.json')}\n"
         )
         report = json.loads(out.with_suffix(".report.json").read_text())
         assert (report["images"], report["written"]) == (45, 43)
@@ -209,6 +209,14 @@ def test_wrong_numbers_of_shards(folder, tmp_path):
         message = str(CliRunner().invoke(app, [*arguments, number]).exception)
         assert message == f"--shards: got {number}, expected 1..45, the number of images"
     assert list(tmp_path.iterdir()) == []
+
+
+def test_info_is_of_one_file(undisturbed):
+    """It would say the first shard's numbers."""
+    pattern = str(undisturbed.with_name("train-*.beton"))
+    assert str(CliRunner().invoke(app, ["info", pattern]).exception) == (
+        f"{pattern}: names 3 files, expected one: {undisturbed.with_name('train-00000-of-00003.beton')}, for example"
+    )
 
 
 def test_patterns(partial, tmp_path):

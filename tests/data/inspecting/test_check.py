@@ -1,13 +1,18 @@
+import hashlib
 import shutil
+import threading
 
 import numpy as np
+import pytest
 from typer.testing import CliRunner
 
 from distcls.cli.data import app
 from distcls.data.beton import file_format
 from distcls.data.converting.convert import convert
+from distcls.data.inspecting.check import FileCheck
 from distcls.data.inspecting.scan import jpeg_size
 from tests.data.conftest import Arrays, smooth
+from tests.engine.launching import HANGS_S
 
 
 def run(*paths):
@@ -111,6 +116,29 @@ def test_a_changed_pixel_that_still_decodes_is_found_by_the_hash(raw_beton, tmp_
     code, text = run(tmp_path / "raw.beton")
     assert code == 1
     assert "  FAULT  its bytes are not those that were written (SHA-256): copy it again, or write it again\n" in text
+
+
+def test_an_interrupt_does_not_wait_for_the_hash(raw_beton, monkeypatch):
+    """Of 150 GB that takes minutes."""
+    ended = threading.Event()
+
+    class Slow:
+        def __init__(self, data):
+            ended.wait(HANGS_S)
+
+        def hexdigest(self):
+            return ""
+
+    def interrupt(done):
+        raise KeyboardInterrupt
+
+    checked = FileCheck(raw_beton)
+    monkeypatch.setattr(hashlib, "sha256", Slow)
+    before = threading.active_count()
+    with pytest.raises(KeyboardInterrupt):
+        checked.decode(2, interrupt)
+    assert threading.active_count() == before + 1  # it was not waited for
+    ended.set()
 
 
 def test_several_labels_per_image(several, tmp_path):

@@ -1,10 +1,13 @@
+import errno
 import json
+import os
 
 import numpy as np
 import pytest
 from typer.testing import CliRunner
 
 from distcls.cli.data import app
+from distcls.data.class_names import read_class_names
 from distcls.data.dataset import BetonDataset
 from distcls.data.inspecting.scan import decode_whole
 
@@ -78,6 +81,23 @@ def test_every_way_that_ffcv_imagenet_writes(jpeg_images, tmp_path, options):
         side = min(max(image.shape), options.get("max_resolution", 999))
         assert side - 1 <= max(stored.shape) <= side  # FFCV cuts 49.99 to 49
         assert np.abs(stored.mean((0, 1)) - image.mean((0, 1))).max() < 12
+
+
+@pytest.mark.parametrize(
+    ("name", "text"), [("names.txt", "cat\r\nx\u2028y\r\n\r\ndog\r\n"), ("names.json", '["cat", "x\u2028y", "dog"]')]
+)
+def test_names_after_a_mark(tmp_path, name, text):
+    (tmp_path / name).write_bytes(f"\ufeff{text}".encode())
+    assert read_class_names(tmp_path / name) == ["cat", "x\u2028y", "dog"]
+
+
+def test_a_full_disk_leaves_no_half_sidecar(foreign, monkeypatch):
+    def full(_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    assert run(foreign, "cat\ndog\nbird\n").exception.errno == errno.ENOSPC
+    assert sorted(path.name for path in foreign.parent.iterdir()) == ["foreign.beton", "names.txt"]
 
 
 def test_names_that_do_not_fit(foreign):

@@ -97,7 +97,7 @@ def test_weights_and_facts_go_to_wandb(tiny_recipe, monkeypatch):
     attempt = json.loads((run / "environment.json").read_text())["1"]
     assert found["environment"]["code"] == attempt["code"]
     assert found["environment"]["slurm"] == {"job_id": "77"}
-    assert found["fingerprints"].keys() == {"data.train", "data.val"}
+    assert found["fingerprints"].keys() == {"data.train", "data.val", "data.train (mean, std)"}
     (record,) = of_type(path, "run")
     assert (record.display_name, record.run_group) == ("tiny-77", "tiny")
     given = [file.path for one in of_type(path, "files") for file in one.files]

@@ -1,10 +1,13 @@
 """What the ranks say about one that is missing, from their heartbeats alone."""
 
+import json
 import os
+import threading
 from pathlib import Path
 
 import pytest
 
+from distcls.engine.ranks import heartbeat
 from distcls.engine.ranks.heartbeat import Beat, Heartbeat, clear, interval_s, read_all
 from distcls.engine.ranks.roll_call import RollCall, call_roll, named
 
@@ -105,6 +108,23 @@ def test_the_last_word_stays_and_a_torn_file_is_no_sign(tmp_path: Path):
     (only,) = read_all(tmp_path / "heartbeat", 0).values()
     assert (only.step, only.ended) == (4, "OSError: no luck")
     assert len((tmp_path / "heartbeat/rank_00000").read_text().splitlines()) == 1
+
+
+def test_a_sign_that_was_begun_before_the_last_word_does_not_come_after_it(tmp_path: Path, monkeypatch):
+    clear(tmp_path / "heartbeat")
+    heart = Heartbeat(tmp_path / "heartbeat", 0, 1)
+    closing = threading.Thread(target=heart.close, args=("OSError: no luck",))
+
+    def meanwhile(sign: dict) -> str:
+        monkeypatch.undo()
+        closing.start()
+        closing.join(0.2)  # as far as it comes
+        return json.dumps(sign)
+
+    monkeypatch.setattr(heartbeat.json, "dumps", meanwhile)
+    heart.write()
+    closing.join()
+    assert read_all(tmp_path / "heartbeat", 0)[0].ended == "OSError: no luck"
 
 
 def test_a_disk_that_refuses_is_no_error(tmp_path: Path):

@@ -75,7 +75,7 @@ def host(monkeypatch):
 
 def refusal(**environment: str) -> str:
     with pytest.raises(UserError) as caught:
-        network.check_interfaces(several_nodes=True, on_gpu=False, environment=environment)
+        network.check_interfaces(several_nodes=True, environment=environment)
     return str(caught.value)
 
 
@@ -99,13 +99,13 @@ def test_the_loopback_between_nodes(host):
 
 @pytest.mark.parametrize("value", ["eth", "ib,eth", "=eth0", "^docker,lo"])
 def test_what_nccl_understands(host, value):
-    network.check_interfaces(several_nodes=True, on_gpu=True, environment={"NCCL_SOCKET_IFNAME": value})
+    network.check_interfaces(several_nodes=False, environment={"NCCL_SOCKET_IFNAME": value})
 
 
 def test_nodes_that_meet_on_the_loopback_are_one_host(host):
-    network.check_interfaces(several_nodes=True, on_gpu=False, environment={"MASTER_ADDR": "127.0.0.1"})
+    network.check_interfaces(several_nodes=True, environment={"MASTER_ADDR": "127.0.0.1"})
     assert refusal(MASTER_ADDR="n1").startswith("the name of this host, n2, resolves to no address")
 
 
 def test_one_node_needs_no_interface(host):
-    network.check_interfaces(several_nodes=False, on_gpu=False, environment={})
+    network.check_interfaces(several_nodes=False, environment={})

@@ -186,6 +186,16 @@ def test_rows_and_accumulation_may_change_and_batchnorm_is_mentioned(used):
     ]
 
 
+def test_what_images_are_normalised_with_belongs_to_the_run(used):
+    """A sidecar's mean and deviation may be edited, and change every number. A run from before it was kept goes on."""
+    folder, recipe = RunFolder(used), changed()
+    begin(folder, recipe, fingerprints={**PRINTS, "data.train (mean, std)": "0.5 0.2"})
+    folder.close()
+    text = refusal(used, recipe, fingerprints={**PRINTS, "data.train (mean, std)": "0.4 0.2"})
+    assert text.splitlines()[1] == "  data.train (mean, std): 0.5 0.2 there, 0.4 0.2 here"
+    assert text.endswith("checkpoint.allow_changes=[data.train]")
+
+
 def test_what_is_named_may_change_and_the_rest_may_not(used):
     recipe = changed(optimizer__lr=0.1, train__epochs=5)
     prints = {"data.train": "f1", "data.val": "other"}

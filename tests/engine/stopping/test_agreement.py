@@ -10,7 +10,7 @@ def test_a_stop_is_known_a_fixed_number_of_steps_later():
     agreement = Agreement(CPU, world_size=1)
     known = []
     for step in range(1, 10):
-        agreement.post(step, stop=step >= 2, loss=torch.tensor(1.0))
+        agreement.post(step, stop=step >= 2, number=torch.tensor(1.0))
         agreement.update()
         known.append(agreement.stop)
     assert known.index(True) + 1 == 2 + LAG
@@ -19,7 +19,7 @@ def test_a_stop_is_known_a_fixed_number_of_steps_later():
 def test_a_loss_that_is_not_finite_is_known_with_its_step():
     agreement = Agreement(CPU, world_size=1)
     for step, loss in enumerate([1.0, float("nan"), float("inf")], start=1):
-        agreement.post(step, stop=False, loss=torch.tensor(loss))
+        agreement.post(step, stop=False, number=torch.tensor(loss))
         agreement.update()
     assert agreement.broken_at is None
     agreement.update(wait=True)

@@ -1,0 +1,46 @@
+"""The model that a run of a recipe would begin with: how weights of another program are evaluated here."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from distcls.engine.building.build import build_model, open_datasets
+from distcls.engine.building.initial_weights import PLACE, InitialWeights
+from distcls.engine.building.loader_arguments import resolution_of
+from distcls.engine.checks.located import located
+from distcls.engine.checks.plugins import checked_recipe
+from distcls.models.classifier import ImageClassifier
+from distcls.models.weights import Report
+from distcls.models.weights.report import some
+
+
+def start_of(path: Path, overrides: Sequence[str]) -> tuple[ImageClassifier, dict[str, Any], Report]:
+    """The model with the weights of `model.init`, in eval mode; what our own files say beside weights; the report.
+
+    Raises:
+        UserError: mistakes of the recipe, its data or its weights; it names no weights, or not all of the model's.
+    """
+    recipe, source, _ = checked_recipe(path, overrides)
+    if recipe.model.init is None:
+        raise source.error((PLACE, "missing key: expected the weights to evaluate; for those of a run give its folder"))
+    datasets = open_datasets(recipe, source)
+    with located(source):
+        model, report = build_model(recipe, source, InitialWeights(recipe.model.init, source))
+    assert report is not None
+    if missing := [name for name in report.missing if not name.endswith("num_batches_tracked")]:
+        text = f"{report.path}: {len(missing)} entries of the model are not in it: {some(missing)}: nothing to evaluate"
+        raise source.error((PLACE, text))
+    data, train = recipe.data, datasets.train
+    facts = {
+        "recipe": recipe.resolved(),
+        "class_names": train.class_names,
+        "mean": list(train.mean),
+        "std": list(train.std),
+        "evaluation": {
+            "resolution": data.val.resolution or resolution_of(data.resolution)[1],
+            "crop_ratio": data.val.crop_ratio,
+            "interpolation": data.interpolation,
+            "tta": recipe.eval.tta,
+        },
+    }
+    return model.eval(), facts, report
