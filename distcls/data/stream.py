@@ -48,6 +48,7 @@ class Stream:
             raise RuntimeError(
                 "this loader's previous stream is still open: leave its `with` block or close() it first"
             )
+        wait(loader.unfinished)
         loader.streaming = True
         self._loader = loader
         self._plans = plans
@@ -102,17 +103,22 @@ class Stream:
 
     def close(self) -> None:
         """May be called more than once."""
+        self._cancel()
+        wait(self._loader.unfinished)
+
+    def _cancel(self) -> None:
         if not self._open:
             return
         self._open = False
         futures = [future for _, _, futures in self._ready for future in futures]
-        wait([future for future in futures if not future.cancel()])
+        self._loader.unfinished = [future for future in futures if not future.cancel()]
         self._ready.clear()
         self._loader.streaming = False
 
     def __del__(self) -> None:
+        # Whichever thread collects garbage calls this, also one that decodes: it would wait for itself.
         if getattr(self, "_open", False):
-            self.close()
+            self._cancel()
 
 
 class Loader:
@@ -143,6 +149,7 @@ class Loader:
         self.mark: Callable[[str], None] = lambda phase: None
         self.workers = workers
         self.streaming = False
+        self.unfinished: list[Future[None]] = []  # what the last stream could not cancel any more
         self.watch: Callable[[Batch], None] | None = None  # is shown every batch as it is handed out
         self.interpolation: Interpolation = interpolation
         self.slots = make_slots(

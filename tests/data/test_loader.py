@@ -246,6 +246,33 @@ def test_a_second_shards_samples_are_named_with_their_own_number(mixed, jpeg_bet
         list(eval_loader(both).batches())
 
 
+def test_a_stream_that_a_decoding_thread_collects_is_not_waited_for_there(raw, monkeypatch):
+    """In a cycle with its frame, as an exception keeps it: whichever thread is at it frees it."""
+    loader = eval_loader(raw, workers=1)
+    expected = [batch.images.sum() for batch in loader.batches()]
+    let_go, fill = threading.Event(), type(loader.slots[0]).fill
+    collected = []
+
+    def collects(slot, *arguments):
+        let_go.wait(HANGS_S)
+        if not collected:
+            collected.append(gc.collect())
+        return fill(slot, *arguments)
+
+    monkeypatch.setattr(type(loader.slots[0]), "fill", collects)
+    gc.disable()
+    try:
+        stream = loader.batches()
+        stream.itself = stream
+        del stream
+    finally:
+        let_go.set()
+        gc.enable()
+    loader._threads.submit(int).result(HANGS_S)  # after all that was asked for
+    assert not loader.streaming
+    assert [batch.images.sum() for batch in loader.batches()] == expected
+
+
 def test_an_error_of_a_transform_reaches_the_consumer(mixed):
     class Late:
         def draw(self, windows, draws):

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torchvision.io import ImageReadMode, decode_jpeg
 
-from distcls.data.decoding.decode_cpu import pack_windows
+from distcls.data.decoding.decode_cpu import decode_whole, pack_windows
 from distcls.data.decoding.interpolation import Interpolation
 from distcls.data.decoding.jpeg_window import WindowDecoder
 from distcls.data.decoding.plan import Plan
@@ -51,7 +51,7 @@ class Transfer(Protocol):
         """A thread: JPEGs (bytes,) uint8 -> images (3, H, W) uint8 on the device, ready where a later copy has arrived.
 
         Raises:
-            RuntimeError: one of them is damaged.
+            RuntimeError: one of them is damaged, or the device cannot.
         """
         ...
 
@@ -183,7 +183,8 @@ class PackedSlot:
         try:
             self._decoded = self._transfer.decode(files)
         except RuntimeError:
-            status[which] = [self._is_damaged(file) for file in files]
+            # The host says which are damaged: also a GPU without memory left refuses them, one after the other.
+            status[which] = [decode_whole(samples, index) is None for index in self._plan.indices[which]]
             if not status.any():
                 raise
             return status
@@ -196,13 +197,6 @@ class PackedSlot:
             self._table[place, 0] = start - self._device.data_ptr()
             self._table[place, 4:] = line, pixel, channel
         return status
-
-    def _is_damaged(self, file: torch.Tensor) -> bool:
-        try:
-            self._transfer.decode([file])
-        except RuntimeError:
-            return True
-        return False
 
     def part_done(self) -> None:
         with self._lock:

@@ -11,8 +11,8 @@ import torch
 from distcls.data.augmenting.mix import Mix
 from distcls.data.augmenting.windows import OnDevice, Transform
 from distcls.data.dataset import BetonDataset
+from distcls.data.decoding.decode_cpu import decode_whole
 from distcls.data.errors import DataError
-from distcls.data.inspecting.scan import decode_whole
 from distcls.data.loader import TrainLoader
 
 # Builds the loader of the first images of each global batch, with these transforms and mixes.

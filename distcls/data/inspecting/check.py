@@ -11,8 +11,9 @@ import numpy as np
 
 from distcls.data.beton.file_format import JPEG, read_samples
 from distcls.data.dataset import BetonDataset
+from distcls.data.decoding.decode_cpu import decode_whole
 from distcls.data.errors import DataError
-from distcls.data.inspecting.scan import decode_whole, jpeg_size, scan, stored_bytes
+from distcls.data.inspecting.scan import jpeg_size, scan, stored_bytes
 
 _LISTED = 10  # of one kind of fault
 _DIGEST = np.dtype("V16")

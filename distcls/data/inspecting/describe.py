@@ -10,8 +10,9 @@ from distcls.data.beton.file_format import JPEG, read_samples, read_words
 from distcls.data.beton.multi_hot import pack, unpack, words_for
 from distcls.data.beton.sidecar import Sidecar, Sizes, deviation, fingerprint_of, sidecar_path
 from distcls.data.converting.target import replace
+from distcls.data.decoding.decode_cpu import decode_whole
 from distcls.data.errors import DataError
-from distcls.data.inspecting.scan import decode_whole, scan
+from distcls.data.inspecting.scan import scan
 
 
 def describe(

@@ -5,18 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-from distcls.data.decoding.decode_cpu import pack_windows
-
 _CHUNK = 64
-
-
-def decode_whole(samples: np.ndarray, index: int) -> np.ndarray | None:
-    """Image `index` of the table, (height, width, 3) uint8; None where the decoder complains."""
-    height, width = int(samples["height"][index]), int(samples["width"][index])
-    pixels, status = np.empty(height * width * 3, np.uint8), np.empty(1, np.int32)
-    window = np.array([[0, 0, height, width, 0, 1]], np.int32)
-    pack_windows(samples, np.array([index]), window, 0, np.zeros(1, np.int64), pixels, status)
-    return None if status[0] else pixels.reshape(height, width, 3)
 
 
 def scan(number: int, visit: Callable[[int], None], workers: int, progress: Callable[[int], None]) -> None:

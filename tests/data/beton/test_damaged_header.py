@@ -6,8 +6,8 @@ import pytest
 from distcls.data.beton import file_format
 from distcls.data.converting.convert import convert
 from distcls.data.dataset import BetonDataset
+from distcls.data.decoding.decode_cpu import decode_whole
 from distcls.data.errors import DataError
-from distcls.data.inspecting.scan import decode_whole
 from tests.data.conftest import Arrays
 from tests.data.test_dataset import header, overwrite, refusal
 

@@ -10,8 +10,8 @@ from distcls.data.class_names import read_class_names
 from distcls.data.converting.convert import convert
 from distcls.data.converting.sources import open_source
 from distcls.data.dataset import BetonDataset
+from distcls.data.decoding.decode_cpu import decode_whole
 from distcls.data.errors import DataError
-from distcls.data.inspecting.scan import decode_whole
 
 
 def converted(folder, **options):

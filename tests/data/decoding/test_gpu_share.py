@@ -92,6 +92,18 @@ def test_a_damaged_jpeg_of_the_share_is_named(mixed, jpeg_beton):
     )
 
 
+def test_a_gpu_without_memory_is_no_damage(mixed):
+    loader = make(mixed, gpu_decode_share=1.0)
+
+    def decode(files):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    for transfer in pack(loader):
+        transfer.decode = decode
+    with pytest.raises(torch.OutOfMemoryError, match="CUDA out of memory"):
+        batches(loader, 0, 1)
+
+
 def test_on_a_cpu_it_is_refused_at_its_place(tiny_recipe: Path):
     import_parts()
     tiny_recipe.write_text(

@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 from distcls.cli.data import app
 from distcls.data.class_names import read_class_names
 from distcls.data.dataset import BetonDataset
-from distcls.data.inspecting.scan import decode_whole
+from distcls.data.decoding.decode_cpu import decode_whole
 
 
 def written_by_ffcv(path, images, workers=1, **options):
