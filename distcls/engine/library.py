@@ -58,5 +58,5 @@ def _import_plugins(file: Path, recipe: Mapping[str, Any]) -> None:
         try:
             import_plugin(name)
         except UserError as error:
-            text = f"{file}: its run's plug-in {error}: put it back, or import its classes before distcls.load"
+            text = f"{file}: a plug-in of its run: {error}. Put it back, or import its classes before distcls.load"
             raise UserError(text) from error

@@ -14,6 +14,7 @@ from distcls.recipe.part import Count, Part
 from distcls.recipe.signature import keys_of_part
 from distcls.recipe.source import Source
 from distcls.recipe.tracking import Tracking
+from distcls.recipe.written_paths import check_paths
 from distcls.registry import BACKBONES, HEADS, MIXES, NECKS, OPTIMIZERS, ROLES, SCHEDULES, TRANSFORMS, Registry
 
 
@@ -246,6 +247,7 @@ def check(source: Source, registries: Sequence[Registry] = ROLES) -> Recipe:
     values = checker.mapping(keys_of_part(Recipe), source.tree)
     check_together(checker, source.tree)
     check_named(checker, keys_of_part(Recipe), source.tree)
+    check_paths(checker, source.tree)
     if checker.problems:
         raise RecipeError(source.recipe, checker.problems)
     values["name"] = values.get("name") or source.name

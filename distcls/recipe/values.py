@@ -213,6 +213,8 @@ def _neighbours(value: Any) -> Iterable[Any]:
         with contextlib.suppress(ValueError):
             yield json.loads(value.replace("_", ""))
         with contextlib.suppress(ValueError):
+            yield json.loads(f"[{value.strip('()').rstrip(', ')}]")  # (1, 5) as Python writes it
+        with contextlib.suppress(ValueError):
             yield json.loads(value.replace(",", "."))  # 0,1: a comma is the decimal sign in half of the world
     elif isinstance(value, float) and math.isfinite(value) and value == int(value):
         yield int(value)

@@ -114,8 +114,8 @@ def test_a_plugin_trains_and_is_kept_with_the_run(tiny_recipe, tmp_path):
     with pytest.raises(UserError) as caught:
         distcls.load(tmp_path / "run")
     assert str(caught.value) == (
-        f"{tmp_path}/run/weights/best.safetensors: its run's plug-in {tmp_path}/half.py: no such file: "
-        "put it back, or import its classes before distcls.load"
+        f"{tmp_path}/run/weights/best.safetensors: a plug-in of its run: {tmp_path}/half.py: no such file. "
+        "Put it back, or import its classes before distcls.load"
     )
 
 

@@ -138,6 +138,14 @@ def test_a_resolved_recipe_is_a_recipe_of_the_same_meaning(overrides: list[str])
         ("model.head.topk=[1, a]", "model.head.topk.1: wrong type: got 'a', expected a whole number"),
         ("data.augment.0.scale=[1]", "data.augment.0.scale: wrong length: got [1], expected a list of 2 numbers"),
         ("data.augment.0.scale=[1, 2, 3]", "data.augment.0.scale: wrong length: got [1, 2, 3], expected a list of 2 numbers"),
+        ("model.head.topk=(1, 5)", "model.head.topk: wrong type: got '(1, 5)', expected a whole number or a list of whole numbers. "
+         "Did you mean [1, 5]?"),
+        ("model.head.topk='(1, )'", "model.head.topk: wrong type: got '(1, )', expected a whole number or a list of whole numbers. "
+         "Did you mean [1]?"),
+        # paths
+        ("output_dir=~/runs", "output_dir: ~ and $ are not expanded here: got '~/runs', expected the path written out"),
+        ("data.train.path=[a.beton, $DATA/b.beton]", "data.train.path: ~ and $ are not expanded here: got '$DATA/b.beton', "
+         "expected the path written out"),
         # keys
         ("optimzer.lr=1", "optimzer: unknown key: expected name, plugins, output_dir, model, data, optimizer, schedule, train, eval, "
          "checkpoint, tracking or distributed. Did you mean 'optimizer'?"),

@@ -263,8 +263,9 @@ def test_a_loss_of_zero_has_no_place_on_a_logarithmic_axis(opened):
 
 
 def test_a_page_made_dark_is_printed_light_and_whole(opened):
-    page = opened("finished")
+    page = opened("finished", width=794)  # A4
     page.click(".theme")
     page.emulate_media(media="print")
     assert page.evaluate("getComputedStyle(document.documentElement).colorScheme") == "light"
     assert page.evaluate("getComputedStyle(document.querySelector('.table')).overflow") == "visible"
+    assert page.evaluate("document.documentElement.scrollWidth") <= 794

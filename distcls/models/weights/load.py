@@ -25,7 +25,8 @@ def load_checkpoint(
     """Load into `model`, a classifier with `backbone` and `head`, what fits.
 
     Position embeddings and bias tables are resized, a classifier of another number of classes is left out, and an entry
-    that differs by axes of length one alone (a linear layer and a 1x1 convolution) is given the model's shape.
+    that differs by axes of length one alone (a linear layer and a 1x1 convolution), or a convolution over a whole map
+    where we flatten it, is given the model's shape.
 
     Args:
         map: whose names the file has. "auto" tries all and takes what fits best; "none" changes no name.
@@ -109,7 +110,7 @@ def _compare(model: nn.Module, renamed: Mapping[str, Renamed], report: Report) -
                 report.missing.append(name)
             continue
         entry = fitted[name]
-        if entry.shape != ours.shape and _without_ones(entry) == _without_ones(ours):
+        if entry.shape != ours.shape and _same_numbers(entry, ours):
             entry = entry.reshape(ours.shape)
         if entry.shape != ours.shape:
             kind = report.dropped if _is_classifier(model, name, ours) else report.misfits
@@ -127,8 +128,11 @@ def _compare(model: nn.Module, renamed: Mapping[str, Renamed], report: Report) -
     return report, state
 
 
-def _without_ones(entry: Tensor) -> list[int]:
-    return [length for length in entry.shape if length != 1]
+def _same_numbers(entry: Tensor, ours: Tensor) -> bool:
+    """Whether each number keeps its meaning in our shape: the two differ by axes of length one alone, or theirs is a
+    convolution over a whole map (timm's VGG), which is our linear layer on the flattened one."""
+    lengths, own = ([length for length in one.shape if length != 1] for one in (entry, ours))
+    return lengths == own or (entry.ndim == 4 and entry.flatten(1).shape == ours.shape)
 
 
 def _fit(model: nn.Module, given: Mapping[str, Tensor]) -> dict[str, Tensor]:

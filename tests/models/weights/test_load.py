@@ -159,7 +159,7 @@ def test_a_classifier_inside_the_backbone_is_dropped_like_one_in_the_head() -> N
 
 
 @pytest.mark.parametrize("shape", [(4, 36), (4, 4, 9), (1, 4, 4, 3, 3)])
-def test_only_axes_of_length_one_may_differ(shape: tuple[int, ...]) -> None:
+def test_numbers_stay_in_their_places(shape: tuple[int, ...]) -> None:
     """As many numbers in other places would be other weights."""
     source = resnet().state_dict()
     source["backbone.layer1.0.conv1.weight"] = source["backbone.layer1.0.conv1.weight"].reshape(shape)
