@@ -28,8 +28,8 @@ def mistakes_of(words: list[str]) -> Iterator[str]:
     commands, command = COMMANDS, None
     while words and commands:
         name = words.pop(0)
-        if not re.fullmatch(r"[a-z-]+", name):
-            return  # distcls ...
+        if not re.fullmatch(r"[a-z][a-z-]*", name):
+            return  # distcls ..., distcls --help
         if name not in commands:
             yield name
             return
