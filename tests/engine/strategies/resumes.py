@@ -72,7 +72,7 @@ class Run:
         self.val_loader, self.tta = SimpleNamespace(protocol={}), None
         self.window = Totals(accelerator.device, self.world_size)
         store = CheckpointStore(folder, 2, self.rank, self.world_size, gather=collectives.gather)
-        recipe = {"optimizer": {"type": optimizer}}
+        recipe = {"optimizer": {"type": optimizer}, "model": {"head": {}}}
         self.store, self.snapshots = store, Snapshots(self, store, folder / "weights", {"recipe": recipe})
 
     def position(self, step):
