@@ -26,8 +26,8 @@ def describe(
     """Write the sidecar (class names, statistics, fingerprint) of a .beton that another program wrote."""
     from distcls.data.beton.file_format import read_samples
     from distcls.data.beton.sidecar import sidecar_path
+    from distcls.data.class_names import read_class_names
     from distcls.data.inspecting.describe import describe as run
-    from distcls.data.inspecting.describe import read_class_names
 
     names = read_class_names(class_names)
     total = len(read_samples(path)[1])

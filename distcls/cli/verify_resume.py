@@ -31,7 +31,7 @@ def verify_resume(
     numbers of processes; then compares samples, learning rates, losses and weights. Status 1 if one of them differs
     that must not.
     """
-    from distcls.engine.attempt.session import prepare
+    from distcls.engine.attempt.preparing import prepare
     from distcls.engine.verify.proofs import compare
     from distcls.engine.verify.trials import Trials, shortened
 

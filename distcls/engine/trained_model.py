@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from distcls.data.class_names import first_few
 from distcls.data.dataset import BetonDataset
 from distcls.data.errors import DataError
 from distcls.data.loader import EvalLoader
@@ -140,7 +141,7 @@ class TrainedModel:
         """
         dataset = BetonDataset(list(paths))
         if dataset.class_names != self.class_names:
-            got, expected = (_listed(names) for names in (dataset.class_names, self.class_names))
+            got, expected = (first_few(names) for names in (dataset.class_names, self.class_names))
             raise UserError(f"{dataset.paths[0]}: other classes than the model's: got {got}, expected {expected}")
         return dataset
 
@@ -178,7 +179,3 @@ class TrainedModel:
         values, classes = scores.topk(min(top, len(names)), dim=1)
         rows = zip(classes.tolist(), values.tolist(), strict=True)
         return [[(names[number], score) for number, score in zip(*row, strict=True)] for row in rows]
-
-
-def _listed(names: list[str]) -> str:
-    return ", ".join(names[:4]) + (f", ... ({len(names)})" if len(names) > 4 else "")

@@ -125,12 +125,17 @@ def _evaluated(job: Job, snapshots: Snapshots, progress: Progress) -> bool:
     progress.record(means)  # the average's, where one is kept: it is what "best" means and what is exported
     if progress.best["step"] == progress.step:
         snapshots.export("best", progress)
-    record_classes(job, snapshots.run_folder, progress.step, means)
+    if job.metrics is not None and job.rank == 0:
+        found, last = {**means, **job.metrics.per_class}, progress.step >= job.total_steps
+        record_classes(snapshots.run_folder, progress.step, found, job.trackers, last=last)
     name = criterion(means)
     best = {"best/step": progress.best["step"], f"best/val_{name}": progress.best[name]}
     job.log({**job.position(progress.step), **values, **best, "perf/eval_s": time.perf_counter() - began})
     if predictions is not None:
-        record_predictions(predictions.result(), job, snapshots.run_folder, progress.step)
+        predicted, position = predictions.result(), job.position(progress.step)
+        if job.rank == 0:
+            dataset, averaged = job.val_loader.dataset, job.ema is not None
+            record_predictions(snapshots.run_folder, position, predicted, dataset, job.trackers, averaged=averaged)
     return True
 
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from distcls.engine.attempt.session import prepare
+from distcls.engine.attempt.preparing import prepare
 
 SCRIPTS = Path(__file__).parents[2] / "benchmarks"
 

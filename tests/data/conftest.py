@@ -1,5 +1,6 @@
 """Small .beton files, written by the real writer."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -83,6 +84,26 @@ def raw(raw_beton: Path) -> BetonDataset:
 @pytest.fixture(scope="session")
 def mixed(jpeg_beton: Path) -> BetonDataset:
     return BetonDataset(jpeg_beton)
+
+
+@pytest.fixture
+def raw_copy(raw_beton: Path, tmp_path: Path) -> Path:
+    """The raw images and their sidecar, for a test that damages them."""
+    return _copied(raw_beton, tmp_path)
+
+
+@pytest.fixture
+def jpeg_copy(jpeg_beton: Path, tmp_path: Path) -> Path:
+    """The same of the sixty images."""
+    return _copied(jpeg_beton, tmp_path)
+
+
+def _copied(beton: Path, folder: Path) -> Path:
+    """In a folder of their own, which a test may take away."""
+    (folder / "data").mkdir()
+    for suffix in (".beton", ".json"):
+        shutil.copy(beton.with_suffix(suffix), folder / f"data/copy{suffix}")
+    return folder / "data/copy.beton"
 
 
 @pytest.fixture

@@ -1,5 +1,4 @@
 import json
-import shutil
 
 import numpy as np
 import pytest
@@ -9,14 +8,6 @@ from distcls.data.converting.convert import convert
 from distcls.data.dataset import BetonDataset
 from distcls.data.errors import DataError
 from tests.data.conftest import Arrays
-
-
-@pytest.fixture
-def copy(raw_beton, tmp_path):
-    """A .beton and its sidecar that a test may damage."""
-    for suffix in (".beton", ".json"):
-        shutil.copy(raw_beton.with_suffix(suffix), tmp_path / f"copy{suffix}")
-    return tmp_path / "copy.beton"
 
 
 def refusal(*paths):
@@ -76,75 +67,75 @@ def test_missing(tmp_path):
     )
 
 
-def test_zero_bytes(copy):
-    copy.write_bytes(b"")
-    assert refusal(copy) == (
-        f"{copy}: got 0 bytes, expected an FFCV .beton file. Write it again with `distcls data convert`."
+def test_zero_bytes(raw_copy):
+    raw_copy.write_bytes(b"")
+    assert refusal(raw_copy) == (
+        f"{raw_copy}: got 0 bytes, expected an FFCV .beton file. Write it again with `distcls data convert`."
     )
 
 
 @pytest.mark.parametrize("content", [b"\x89PNG\r\n\x1a\n" + bytes(200), b"just a text file, no more. " * 9])
-def test_foreign(copy, content):
-    copy.write_bytes(content)
-    assert f"{copy}: not an FFCV .beton file: got version " in refusal(copy)
+def test_foreign(raw_copy, content):
+    raw_copy.write_bytes(content)
+    assert f"{raw_copy}: not an FFCV .beton file: got version " in refusal(raw_copy)
 
 
-def test_unfinished(copy):
-    overwrite(copy, file_format._HEADER.fields["allocations_at"][1], bytes(8))
-    assert refusal(copy) == (
-        f"{copy}: unfinished: it was never closed by its writer (no allocation table). "
+def test_unfinished(raw_copy):
+    overwrite(raw_copy, file_format._HEADER.fields["allocations_at"][1], bytes(8))
+    assert refusal(raw_copy) == (
+        f"{raw_copy}: unfinished: it was never closed by its writer (no allocation table). "
         "Write it again with `distcls data convert`."
     )
 
 
 @pytest.mark.parametrize("missing", [1, 24, 24 * 500, 24 * 1000, 1_000_000])
-def test_truncated(copy, missing):
-    size = copy.stat().st_size
-    with copy.open("r+b") as file:
+def test_truncated(raw_copy, missing):
+    size = raw_copy.stat().st_size
+    with raw_copy.open("r+b") as file:
         file.truncate(size - missing)
-    assert refusal(copy) == (
-        f"{copy}: truncated: got {size - missing} bytes, expected at least {size} for 1000 samples. "
+    assert refusal(raw_copy) == (
+        f"{raw_copy}: truncated: got {size - missing} bytes, expected at least {size} for 1000 samples. "
         "Copy it again, or write it again with `distcls data convert`."
     )
 
 
-def test_truncated_in_the_labels(copy):
-    with copy.open("r+b") as file:
+def test_truncated_in_the_labels(raw_copy):
+    with raw_copy.open("r+b") as file:
         file.truncate(5000)
-    assert f"{copy}: truncated: got 5000 bytes, expected 2610" in refusal(copy)
+    assert f"{raw_copy}: truncated: got 5000 bytes, expected 2610" in refusal(raw_copy)
 
 
-def test_other_fields(copy):
-    overwrite(copy, file_format._HEADER.itemsize, b"\x04")
-    assert refusal(copy).startswith(
-        f"{copy}: its fields are of FFCV types [4, 1], expected an RGB image (2) and an int"
+def test_other_fields(raw_copy):
+    overwrite(raw_copy, file_format._HEADER.itemsize, b"\x04")
+    assert refusal(raw_copy).startswith(
+        f"{raw_copy}: its fields are of FFCV types [4, 1], expected an RGB image (2) and an int"
     )
 
 
-def test_a_pointer_out_of_the_file(copy):
+def test_a_pointer_out_of_the_file(raw_copy):
     first = file_format._HEADER.itemsize + 2 * file_format._FIELD.itemsize
-    overwrite(copy, first + 24 * 17 + 5, np.uint64(2**60).tobytes())
-    overwrite(copy, int(header(copy)["allocations_at"]) + 8, b"")
-    assert refusal(copy) == (
-        f"{copy}: damaged: 1 of 1000 samples have no entry in the allocation table, sample 17 first. "
+    overwrite(raw_copy, first + 24 * 17 + 5, np.uint64(2**60).tobytes())
+    overwrite(raw_copy, int(header(raw_copy)["allocations_at"]) + 8, b"")
+    assert refusal(raw_copy) == (
+        f"{raw_copy}: damaged: 1 of 1000 samples have no entry in the allocation table, sample 17 first. "
         "Write it again with `distcls data convert`."
     )
 
 
-def test_a_size_that_does_not_fit(copy):
+def test_a_size_that_does_not_fit(raw_copy):
     first = file_format._HEADER.itemsize + 2 * file_format._FIELD.itemsize
-    overwrite(copy, first + 24 * 17 + 1, np.uint16(29).tobytes())
-    assert f"{copy}: sample 17 is damaged: 2352 bytes at " in refusal(copy)
-    assert "do not hold a 29x28 image of kind 1" in refusal(copy)
+    overwrite(raw_copy, first + 24 * 17 + 1, np.uint16(29).tobytes())
+    assert f"{raw_copy}: sample 17 is damaged: 2352 bytes at " in refusal(raw_copy)
+    assert "do not hold a 29x28 image of kind 1" in refusal(raw_copy)
 
 
 @pytest.mark.parametrize("label", [10, -1, 2**40])
-def test_a_label_out_of_range(copy, label):
+def test_a_label_out_of_range(raw_copy, label):
     first = file_format._HEADER.itemsize + 2 * file_format._FIELD.itemsize
-    overwrite(copy, first + 24 * 17 + 16, np.int64(label).tobytes())
-    reseal(copy)
-    assert refusal(copy) == (
-        f"{copy}: sample 17 has a label outside of 0..9, the 10 classes of {copy.with_suffix('.json')} (1 such "
+    overwrite(raw_copy, first + 24 * 17 + 16, np.int64(label).tobytes())
+    reseal(raw_copy)
+    assert refusal(raw_copy) == (
+        f"{raw_copy}: sample 17 has a label outside of 0..9, the 10 classes of {raw_copy.with_suffix('.json')} (1 such "
         "samples). Write both again with `distcls data convert`."
     )
 
@@ -159,29 +150,33 @@ def reseal(path):
     path.with_suffix(".json").write_text(json.dumps(sidecar))
 
 
-def test_a_missing_sidecar(copy):
-    copy.with_suffix(".json").unlink()
-    assert refusal(copy) == (
-        f"{copy.with_suffix('.json')}: no such file: the class names and statistics of {copy} are in it. "
-        f"Copy it from where copy.beton came from; for a file of ffcv-imagenet write it with `distcls data describe {copy} "
+def test_a_missing_sidecar(raw_copy):
+    raw_copy.with_suffix(".json").unlink()
+    assert refusal(raw_copy) == (
+        f"{raw_copy.with_suffix('.json')}: no such file: the class names and statistics of {raw_copy} are in it. "
+        f"Copy it from where copy.beton came from; for a file of ffcv-imagenet write it with `distcls data describe {raw_copy} "
         "--class-names FILE`; or write both again with `distcls data convert`."
     )
 
 
-def test_a_sidecar_that_is_none(copy):
-    copy.with_suffix(".json").write_text("{")
-    assert f"{copy.with_suffix('.json')}: not JSON (" in refusal(copy)
-    copy.with_suffix(".json").write_text('{"a": 1}')
-    assert f"{copy.with_suffix('.json')}: not the sidecar of {copy}: fingerprint: Field required." in refusal(copy)
+def test_a_sidecar_that_is_none(raw_copy):
+    raw_copy.with_suffix(".json").write_text("{")
+    assert f"{raw_copy.with_suffix('.json')}: not JSON (" in refusal(raw_copy)
+    raw_copy.with_suffix(".json").write_text('{"a": 1}')
+    assert f"{raw_copy.with_suffix('.json')}: not the sidecar of {raw_copy}: fingerprint: Field required." in refusal(
+        raw_copy
+    )
 
 
-def test_a_swapped_sidecar(copy, tmp_path):
+def test_a_swapped_sidecar(raw_copy, tmp_path):
     """Of a data set with as many samples, and the same labels and sizes."""
     images = list(np.random.default_rng(5).integers(0, 256, (1000, 28, 28, 3), np.uint8))
     convert(Arrays(images, [i % 10 for i in range(1000)]), tmp_path / "other.beton", workers=2)
-    (tmp_path / "other.json").rename(copy.with_suffix(".json"))
-    message = refusal(copy)
-    assert message.startswith(f"{copy.with_suffix('.json')}: belongs to another file: it describes 1000 samples with")
+    (tmp_path / "other.json").rename(raw_copy.with_suffix(".json"))
+    message = refusal(raw_copy)
+    assert message.startswith(
+        f"{raw_copy.with_suffix('.json')}: belongs to another file: it describes 1000 samples with"
+    )
     assert message.endswith("Copy the two files together, or write both again with `distcls data convert`.")
 
 

@@ -10,14 +10,6 @@ from distcls.data.errors import DataError
 from distcls.data.loader import EvalLoader
 
 
-@pytest.fixture
-def copy(raw_beton, tmp_path):
-    (tmp_path / "data").mkdir()
-    for suffix in (".beton", ".json"):
-        shutil.copy(raw_beton.with_suffix(suffix), tmp_path / f"data/copy{suffix}")
-    return tmp_path / "data/copy.beton"
-
-
 def other_file(path):
     shutil.copy(path, path.with_name("new"))
     os.replace(path.with_name("new"), path)
@@ -49,30 +41,30 @@ def written_to(path):
         (written_to, "was written to"),
     ],
 )
-def test_a_change_ends_the_stream_with_one_error(copy, monkeypatch, change, text):
+def test_a_change_ends_the_stream_with_one_error(raw_copy, monkeypatch, change, text):
     clock = [100.0]
     monkeypatch.setattr("distcls.data.dataset.time.monotonic", lambda: clock[0])
-    loader = EvalLoader(BetonDataset(copy), resolution=28, batch_size=50, workers=1, device="cpu")
-    size = copy.stat().st_size
+    loader = EvalLoader(BetonDataset(raw_copy), resolution=28, batch_size=50, workers=1, device="cpu")
+    size = raw_copy.stat().st_size
     with loader.batches() as stream:
         next(stream)
-        change(copy)
+        change(raw_copy)
         next(stream)  # looked at once a second at most
         clock[0] += 1.5
         with pytest.raises(DataError) as caught:
             next(stream)
         assert str(caught.value) == (
-            f"{copy}: {text.format(size=size, longer=size + 24)} while it was in use: batches from now on would not be "
+            f"{raw_copy}: {text.format(size=size, longer=size + 24)} while it was in use: batches from now on would not be "
             "this run's. Put the file back that the run began with and start again, or begin a new run."
         )
         assert not loader.streaming
 
 
-def test_a_file_that_only_was_read_goes_on(copy, monkeypatch):
+def test_a_file_that_only_was_read_goes_on(raw_copy, monkeypatch):
     clock = [100.0]
     monkeypatch.setattr("distcls.data.dataset.time.monotonic", lambda: clock[0])
-    loader = EvalLoader(BetonDataset(copy), resolution=28, batch_size=500, workers=1, device="cpu")
+    loader = EvalLoader(BetonDataset(raw_copy), resolution=28, batch_size=500, workers=1, device="cpu")
     with loader.batches() as stream:
         for _ in stream:
-            copy.read_bytes()
+            raw_copy.read_bytes()
             clock[0] += 2

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import distcls
-from distcls.engine.attempt.session import prepare
+from distcls.engine.attempt.preparing import prepare
 from distcls.errors import UserError
 from tests.engine.launching import PLAIN, finish, held, launch, start
 from tests.engine.test_resume import assert_same_run, wait_for_step

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import distcls
-from distcls.engine.attempt.session import prepare
+from distcls.engine.attempt.preparing import prepare
 from distcls.engine.checkpoints.commit import committed
 from distcls.errors import UserError
 from distcls.registry import NECKS

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from distcls.engine.attempt.session import prepare
+from distcls.engine.attempt.preparing import prepare
 from distcls.recipe.errors import RecipeError
 from distcls.tracking.jsonl import read_events, read_rows
 from tests.engine.launching import PLAIN, launch

@@ -2,8 +2,10 @@
 
 from pathlib import Path
 
-from distcls.data.converting.image_files import ImageFiles, lines_of, read_lines, shortened
+from distcls.data.class_names import read_class_names
+from distcls.data.converting.image_files import ImageFiles, shortened
 from distcls.data.errors import DataError
+from distcls.data.text_file import lines_of
 
 _MOST_CLASSES = 1_000_000  # each up to the largest number gets a name: beyond, it is an identifier or a slip
 _MOST_DIGITS = 100  # Python refuses to read thousands
@@ -40,7 +42,9 @@ class AnnotationSource(ImageFiles):
         if not self.files:
             raise DataError(f"{path}: lists no images")
         largest = max(label for _, label in self.files)
-        self.class_names = _names(read_lines(classes)) if classes else [str(label) for label in range(largest + 1)]
+        self.class_names = (
+            _names(read_class_names(classes)) if classes else [str(label) for label in range(largest + 1)]
+        )
         if largest >= len(self.class_names):
             raise DataError(
                 f"{path}: got class number {largest}, expected 0..{len(self.class_names) - 1}, the lines of {classes}"

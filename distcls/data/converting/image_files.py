@@ -13,7 +13,9 @@ import numpy as np
 from PIL import Image
 
 from distcls.data.beton.multi_hot import MOST_CLASSES
+from distcls.data.class_names import read_class_names
 from distcls.data.errors import DataError
+from distcls.data.text_file import text_of
 from distcls.registry import did_you_mean
 
 IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".ppm", ".pgm"}
@@ -125,7 +127,7 @@ class CsvSource(ImageFiles):
         except csv.Error as error:
             raise DataError(f"{path}: is no list of comma-separated values: {error}. Is a quote left open?") from error
         named = {name for _, _, names in rows for name in names}
-        self.class_names = read_lines(classes) if classes else sorted(named)
+        self.class_names = read_class_names(classes) if classes else sorted(named)
         number = {name: label for label, name in enumerate(self.class_names)}
         if len(number) > MOST_CLASSES and self.multi_label:
             raise DataError(f"{path}: got {len(number)} classes, expected at most {MOST_CLASSES} for several labels")
@@ -189,22 +191,6 @@ def shortened(text: str) -> str:
     return repr(text if len(text) < 80 else f"{text[:77]}...")
 
 
-def text_of(path: Path) -> str:
-    """A list's text, without the mark that some programs put before it."""
-    try:
-        return path.read_bytes().decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise DataError(
-            f"{path}: is not UTF-8 text: got byte {error.object[error.start]:#04x} at {error.start}. Save it as UTF-8, "
-            f"e.g. `iconv -f latin1 -t utf-8 {path.name}`"
-        ) from error
-
-
-def lines_of(path: Path) -> list[str]:
-    """Ended as on any system; not where Unicode ends a line, for file names may hold that."""
-    return io.StringIO(text_of(path), newline=None).read().split("\n")
-
-
 def _bytes(path: Path) -> int | None:
     """None where there is no file: then it is one of those that cannot be read."""
     return path.stat().st_size if path.exists() else None
@@ -214,15 +200,3 @@ def _multi_hot(labels: list[int], classes: int) -> np.ndarray:
     hot = np.zeros(classes, np.uint8)
     hot[labels] = 1
     return hot
-
-
-def read_lines(path: Path) -> list[str]:
-    """Names, one a line and each once."""
-    try:
-        names = [line.strip() for line in lines_of(path) if line.strip()]
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror}, expected a class a line") from error
-    if len(set(names)) < len(names):
-        double = next(name for name in names if names.count(name) > 1)
-        raise DataError(f"{path}: class {double!r} is there twice: give one another name, say {double + ' 2'!r}")
-    return names

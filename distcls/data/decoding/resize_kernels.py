@@ -32,8 +32,8 @@ def _weight(x, cubic):
 def _weigh(cubic, length, size, first, count, weights):
     """Antialiased filter along one axis, `length` pixels -> `size`.
 
-    Fills first (size,), count (size,) and weights (size, taps): output i = sum over t < count[i] of weights[i, t] *
-    input[first[i] + t]. The weights are float32; bicubic's int32, in units of 2^-22.
+    Fills first (size,), count (size,) and weights (size, taps), and returns them: output i = sum over t < count[i] of
+    weights[i, t] * input[first[i] + t]. The weights are float32; bicubic's int32, in units of 2^-22.
     """
     scale = length / size
     stretch = max(scale, 1.0)
@@ -51,6 +51,7 @@ def _weigh(cubic, length, size, first, count, weights):
             weights[i, t - low] = weight * (1 << _BITS) + np.copysign(0.5, weight) if cubic else weight
         first[i] = low
         count[i] = high - low
+    return first, count, weights
 
 
 @_compiled
@@ -60,10 +61,8 @@ def resize_bilinear(source, width, top, left, rows, cols, flip, out, weights, pl
     `weights`, `places` and `line` are room to work in, see `decode_cpu.decode_windows`.
     """
     size = out.shape[0]
-    row_weights, col_weights = weights[0], weights[1]
-    first_row, row_count, first_col, col_count = places[0], places[1], places[2], places[3]
-    _weigh(False, rows, size, first_row, row_count, row_weights)
-    _weigh(False, cols, size, first_col, col_count, col_weights)
+    first_row, row_count, row_weights = _weigh(False, rows, size, places[0], places[1], weights[0])
+    first_col, col_count, col_weights = _weigh(False, cols, size, places[2], places[3], weights[1])
     for i in range(size):
         for t in range(row_count[i]):
             weight = row_weights[i, t]
@@ -100,10 +99,8 @@ def _level(total):
 def resize_bicubic(source, width, top, left, rows, cols, flip, out, weights, places, lines, sums):
     """As `resize_bilinear`; `lines` (rows, R, 3) uint8 and `sums` (3 R,) int32 are room, too."""
     size = out.shape[0]
-    row_weights, col_weights = weights[0], weights[1]
-    first_row, row_count, first_col, col_count = places[0], places[1], places[2], places[3]
-    _weigh(True, rows, size, first_row, row_count, row_weights)
-    _weigh(True, cols, size, first_col, col_count, col_weights)
+    first_row, row_count, row_weights = _weigh(True, rows, size, places[0], places[1], weights[0])
+    first_col, col_count, col_weights = _weigh(True, cols, size, places[2], places[3], weights[1])
     for y in range(rows):
         start = ((top + y) * width + left) * 3
         for j in range(size):

@@ -1,8 +1,6 @@
 """A sidecar for a .beton of another program, e.g. ffcv-imagenet: the format has no class names, no statistics."""
 
 import hashlib
-import json
-from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,28 +13,6 @@ from distcls.data.converting.target import replace
 from distcls.data.decoding.decode_cpu import decode_whole
 from distcls.data.errors import DataError
 from distcls.data.inspecting.scan import scan
-
-
-def read_class_names(path: Path) -> list[str]:
-    """One name a line, or a JSON list of names.
-
-    Raises:
-        DataError: the file cannot be read, or a name is there twice.
-    """
-    if path.exists() and not path.is_file():
-        raise DataError(f"{path}: not a regular file, expected a class name a line, or a JSON list")
-    try:
-        text = path.read_text(encoding="utf-8-sig")  # some programs put a mark before it
-        lines = (line.strip() for line in text.split("\n"))
-        names = json.loads(text) if path.suffix == ".json" else [line for line in lines if line]
-    except (OSError, ValueError, RecursionError) as error:
-        raise DataError(f"{path}: cannot be read ({error}), expected a class name a line, or a JSON list") from error
-    if not names or not isinstance(names, list) or not all(isinstance(name, str) and name for name in names):
-        raise DataError(f"{path}: expected a class name a line, or a JSON list of names")
-    name, times = Counter(names).most_common(1)[0]
-    if times > 1:
-        raise DataError(f"{path}: class {name!r} is there {times} times: give the others other names, say '{name} 2'")
-    return names
 
 
 def describe(

@@ -1,1 +1,1 @@
-"""One attempt at a run, told from its first check to its last word; session.py is its way on every rank."""
+"""One attempt at a run; session.py tells it, on every rank, from its first check to its last word."""

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from distcls.data.augmenting.resolution import Progressive
+from distcls.data.class_names import first_few
 from distcls.data.dataset import BetonDataset
 from distcls.errors import UserError
 from distcls.models.classifier import ImageClassifier, at_rest, set_class_counts
@@ -29,7 +30,9 @@ def misfits(recipe: Recipe, train: BetonDataset, val: BetonDataset) -> list[Mist
                 )
                 found.append((("model", part, "num_classes"), text))
     if train.class_names != val.class_names:
-        text = f"other classes than data.train: got {_listed(val.class_names)}, expected {_listed(train.class_names)}"
+        text = (
+            f"other classes than data.train: got {first_few(val.class_names)}, expected {first_few(train.class_names)}"
+        )
         found.append((("data", "val", "path"), text))
     if len(train) < batch:
         text = (
@@ -127,7 +130,3 @@ def _metrics(recipe: Recipe, head: Any) -> list[Mistake]:
         return []
     text = f"needs a head that gives probabilities: {head.__name__} has no scores(logits), which ClsHead's heads have"
     return [(("eval", "metrics"), text)]
-
-
-def _listed(names: list[str]) -> str:
-    return ", ".join(names[:4]) + (f", ... ({len(names)})" if len(names) > 4 else "")

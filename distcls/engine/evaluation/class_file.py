@@ -5,28 +5,27 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from distcls.engine.job import Job
 from distcls.engine.records.durable_file import replace_file
 from distcls.tracking.jsonl import strict
+from distcls.tracking.trackers import Trackers
 
 FILE = "val_per_class.json"
 
 
-def record_classes(job: Job, folder: Path, step: int, means: Mapping[str, float]) -> None:
-    """Write the file, on rank 0, and show the run's last one to the trackers; a run does not fail for it.
+def record_classes(folder: Path, step: int, found: Mapping[str, Any], trackers: Trackers, *, last: bool) -> None:
+    """Write the file, and show the run's last one to the trackers; a run does not fail for it.
 
     Args:
-        means: of the evaluation.
+        folder: the run's.
+        found: means and rows of the evaluation.
     """
-    if job.metrics is None or job.rank != 0:
-        return
     path = folder / FILE
     try:
-        replace_file(path, encoded({"step": step, **means, **job.metrics.per_class}))
+        replace_file(path, encoded({"step": step, **found}))
     except OSError as error:
-        job.trackers.warn(f"{path} cannot be written: {error.strerror}")
-    if step >= job.total_steps:
-        job.trackers.event("val_per_class", step=step, path=str(path))
+        trackers.warn(f"{path} cannot be written: {error.strerror}")
+    if last:
+        trackers.event("val_per_class", step=step, path=str(path))
 
 
 def encoded(content: Mapping[str, Any]) -> bytes:

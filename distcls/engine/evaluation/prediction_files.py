@@ -17,28 +17,40 @@ from PIL import Image
 from distcls.data.beton.file_format import RAW
 from distcls.data.dataset import BetonDataset
 from distcls.engine.evaluation.predictions import Predicted
-from distcls.engine.job import Job
 from distcls.engine.records.durable_file import replace_file
 from distcls.tracking.confusion_picture import draw_confusion
+from distcls.tracking.trackers import Trackers
 
 FILE, PICTURES = "val_predictions.json", "pictures"
 SIDE = 256  # pixels; larger images are shrunk to it
 LOSSLESS = 96  # pixels; smaller images are PNG
 
 
-def record_predictions(predicted: Predicted, job: Job, folder: Path, step: int) -> None:
-    """Write the files and show them to the trackers, on rank 0; a run does not fail for them."""
-    if job.rank != 0:
-        return
-    weights = "raw" if job.ema is None else "average"
-    content = {"step": step, "weights": weights, **summary(predicted, job.val_loader.dataset)}
+def record_predictions(
+    folder: Path,
+    position: dict[str, float],
+    predicted: Predicted,
+    dataset: BetonDataset,
+    trackers: Trackers,
+    *,
+    averaged: bool,
+) -> None:
+    """Write the files and show them to the trackers; a run does not fail for them.
+
+    Args:
+        folder: the run's.
+        position: `step`, `epoch` and `samples` of the evaluation.
+        averaged: they are those of the average of weights.
+    """
+    weights = "average" if averaged else "raw"
+    content = {"step": position["step"], "weights": weights, **summary(predicted, dataset)}
     try:
-        write(folder, content, job.val_loader.dataset)
+        write(folder, content, dataset)
     except OSError as error:
-        job.trackers.warn(f"{folder / FILE} and {folder / PICTURES} cannot be written: {error.strerror}")
+        trackers.warn(f"{folder / FILE} and {folder / PICTURES} cannot be written: {error.strerror}")
         return
-    job.trackers.event("val_predictions", step=step, path=str(folder / FILE))
-    job.trackers.predictions(job.position(step), content)
+    trackers.event("val_predictions", step=position["step"], path=str(folder / FILE))
+    trackers.predictions(position, content)
 
 
 def summary(predicted: Predicted, dataset: BetonDataset) -> dict[str, Any]:

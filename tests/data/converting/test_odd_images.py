@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from distcls.data.class_names import read_class_names
 from distcls.data.converting.convert import convert
-from distcls.data.converting.image_files import read_lines
 from distcls.data.converting.sources import open_source
 from distcls.data.dataset import BetonDataset
 from distcls.data.decoding.decode_cpu import decode_whole
@@ -165,7 +165,7 @@ def test_a_list_that_is_not_utf_8(tmp_path, encoding, byte, at):
 
 def test_names_of_classes_after_a_mark(tmp_path):
     (tmp_path / "classes.txt").write_bytes("\ufeffcat\r\ndog\r\n".encode())
-    assert read_lines(tmp_path / "classes.txt") == ["cat", "dog"]
+    assert read_class_names(tmp_path / "classes.txt") == ["cat", "dog"]
 
 
 def test_a_class_number_that_is_none(tmp_path):

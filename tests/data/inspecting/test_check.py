@@ -21,13 +21,6 @@ def run(*paths):
     return result.exit_code, result.stdout
 
 
-@pytest.fixture
-def copy(jpeg_beton, tmp_path):
-    for suffix in (".beton", ".json"):
-        shutil.copy(jpeg_beton.with_suffix(suffix), tmp_path / f"copy{suffix}")
-    return tmp_path / "copy.beton"
-
-
 def patch(path, offset, data):
     with path.open("r+b") as file:
         file.seek(offset)
@@ -56,20 +49,20 @@ def test_a_whole_file(jpeg_beton, mixed):
     ]
 
 
-def test_a_damaged_image_is_found_though_the_fingerprint_may_miss_it(copy, mixed):
+def test_a_damaged_image_is_found_though_the_fingerprint_may_miss_it(jpeg_copy, mixed):
     index = first_jpeg(mixed)
     at = int(mixed.samples["address"][index]) - mixed._files[0].ctypes.data
-    patch(copy, at + int(mixed.samples["size"][index]) // 2, b"\xff\xd9" * 20)
-    code, text = run(copy)
+    patch(jpeg_copy, at + int(mixed.samples["size"][index]) // 2, b"\xff\xd9" * 20)
+    code, text = run(jpeg_copy)
     assert code == 1
     assert f"  FAULT  sample {index}: its JPEG data is damaged and cannot be decoded\n" in text
 
 
-def test_a_jpeg_of_another_size(copy, mixed):
+def test_a_jpeg_of_another_size(jpeg_copy, mixed):
     index = first_jpeg(mixed)
     height, width = int(mixed.samples["height"][index]), int(mixed.samples["width"][index])
-    patch(copy, row_at(index) + 1, np.array([width + 1], np.uint16).tobytes())
-    code, text = run(copy)
+    patch(jpeg_copy, row_at(index) + 1, np.array([width + 1], np.uint16).tobytes())
+    code, text = run(jpeg_copy)
     assert code == 1
     assert f"  FAULT  sample {index}: is a JPEG of {width}x{height}, but {width + 1}x{height} in the table\n" in text
     assert "belongs to another file" in text

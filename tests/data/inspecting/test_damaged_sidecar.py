@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 
 import numpy as np
 import pytest
@@ -12,13 +11,6 @@ from distcls.cli.data import app
 from distcls.data.errors import DataError
 
 NOT_A_NUMBER = float("nan")
-
-
-@pytest.fixture
-def copy(jpeg_beton, tmp_path):
-    for suffix in (".beton", ".json"):
-        shutil.copy(jpeg_beton.with_suffix(suffix), tmp_path / f"copy{suffix}")
-    return tmp_path / "copy.beton"
 
 
 def refusal(*arguments):
@@ -39,48 +31,48 @@ def refusal(*arguments):
         ({"sizes": {"height": [], "width": [1]}}, "sizes.height: List should have at least 3 items"),
     ],
 )
-def test_an_edited_sidecar(copy, change, message):
-    sidecar = copy.with_suffix(".json")
+def test_an_edited_sidecar(jpeg_copy, change, message):
+    sidecar = jpeg_copy.with_suffix(".json")
     sidecar.write_text(json.dumps(json.loads(sidecar.read_text()) | change))
-    assert refusal("info", copy).startswith(f"{sidecar}: not the sidecar of {copy}: {message}")
-    result = CliRunner().invoke(app, ["check", str(copy)])
+    assert refusal("info", jpeg_copy).startswith(f"{sidecar}: not the sidecar of {jpeg_copy}: {message}")
+    result = CliRunner().invoke(app, ["check", str(jpeg_copy)])
     assert result.exit_code == 1
-    assert f"  FAULT  {sidecar}: not the sidecar of {copy}: {message}" in result.stdout
+    assert f"  FAULT  {sidecar}: not the sidecar of {jpeg_copy}: {message}" in result.stdout
 
 
 @pytest.mark.parametrize("text", ["[" * 200_000, '{"samples": ' + "9" * 5000 + "}", '{"class_names": ["\\ud800"]}'])
-def test_a_sidecar_that_no_program_writes(copy, text):
-    copy.with_suffix(".json").write_text(text)
-    assert refusal("info", copy).startswith(f"{copy.with_suffix('.json')}: not JSON (")
+def test_a_sidecar_that_no_program_writes(jpeg_copy, text):
+    jpeg_copy.with_suffix(".json").write_text(text)
+    assert refusal("info", jpeg_copy).startswith(f"{jpeg_copy.with_suffix('.json')}: not JSON (")
 
 
 @pytest.mark.parametrize("place", ["beton", "sidecar", "names"])
 @pytest.mark.parametrize("kind", ["pipe", "folder", "device"])
-def test_what_is_no_file_is_not_waited_for(copy, tmp_path, place, kind):
-    path = {"beton": copy, "sidecar": copy.with_suffix(".json"), "names": tmp_path / "names.txt"}[place]
+def test_what_is_no_file_is_not_waited_for(jpeg_copy, tmp_path, place, kind):
+    path = {"beton": jpeg_copy, "sidecar": jpeg_copy.with_suffix(".json"), "names": tmp_path / "names.txt"}[place]
     path.unlink(missing_ok=True)
     if place == "names":
-        copy.with_suffix(".json").unlink()
+        jpeg_copy.with_suffix(".json").unlink()
     {"pipe": os.mkfifo, "folder": os.mkdir, "device": lambda path: os.symlink("/dev/zero", path)}[kind](path)
-    command = ("describe", copy, "--class-names", path) if place == "names" else ("info", copy)
+    command = ("describe", jpeg_copy, "--class-names", path) if place == "names" else ("info", jpeg_copy)
     assert refusal(*command).startswith(f"{path}: not a regular file")
 
 
-def test_a_sidecar_of_little_information(copy):
-    sidecar = copy.with_suffix(".json")
+def test_a_sidecar_of_little_information(jpeg_copy):
+    sidecar = jpeg_copy.with_suffix(".json")
     sidecar.write_text(json.dumps(json.loads(sidecar.read_text()) | {"source": {}, "write": {}, "versions": {}}))
-    assert "from         None (None)" in CliRunner().invoke(app, ["info", str(copy)]).stdout
+    assert "from         None (None)" in CliRunner().invoke(app, ["info", str(jpeg_copy)]).stdout
 
 
 @pytest.mark.parametrize("command", ["check", "info"])
 @pytest.mark.parametrize("seed", range(2))
-def test_any_damage_of_the_sidecar(copy, command, seed):
+def test_any_damage_of_the_sidecar(jpeg_copy, command, seed):
     """Random bytes at random places: it opens, or is refused."""
-    generator, sidecar = np.random.default_rng(seed), copy.with_suffix(".json")
+    generator, sidecar = np.random.default_rng(seed), jpeg_copy.with_suffix(".json")
     whole = sidecar.read_bytes()
     for _ in range(20):
         data = np.frombuffer(whole, np.uint8).copy()
         data[generator.integers(0, len(data), 3)] = generator.integers(0, 256, 3)
         sidecar.write_bytes(data[: generator.integers(0, 2 * len(data))].tobytes())
-        result = CliRunner().invoke(app, [command, str(copy)])
+        result = CliRunner().invoke(app, [command, str(jpeg_copy)])
         assert result.exception is None or isinstance(result.exception, DataError | SystemExit), result.exception

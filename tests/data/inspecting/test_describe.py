@@ -7,9 +7,9 @@ import pytest
 from typer.testing import CliRunner
 
 from distcls.cli.data import app
+from distcls.data.class_names import read_class_names
 from distcls.data.dataset import BetonDataset
 from distcls.data.decoding.decode_cpu import decode_whole
-from distcls.data.inspecting.describe import read_class_names
 
 
 def written_by_ffcv(path, images, workers=1, **options):

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import distcls
-from distcls.engine.attempt.session import prepare
+from distcls.engine.attempt.preparing import prepare
 from distcls.engine.building.cuda_graphs import capture_backbone
 from distcls.engine.strategies.accelerator import make_accelerator
 from distcls.errors import UserError

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from distcls.engine.attempt.session import prepare
+from distcls.engine.attempt.preparing import prepare
 from distcls.engine.building.build import build_model
 from distcls.engine.building.initial_weights import InitialWeights
 from distcls.engine.checkpoints.tensor_file import load_weights

@@ -1,0 +1,72 @@
+"""What one rank finds out by itself, before it meets the others: the recipe is right, data and weights are there."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from distcls.engine.building.build import Datasets, open_datasets
+from distcls.engine.building.initial_weights import InitialWeights
+from distcls.engine.checks.fit_ranks import check_ranks
+from distcls.engine.checks.plugins import Plugin, checked_recipe
+from distcls.engine.ranks.preflight import preflight
+from distcls.engine.records.run_folder import RunFolder
+from distcls.recipe.schema import Recipe
+from distcls.recipe.source import Source
+
+
+@dataclass
+class Prepared:
+    """What is known before the ranks meet."""
+
+    recipe: Recipe
+    source: Source
+    plugins: list[Plugin]
+    datasets: Datasets
+    initial_weights: InitialWeights | None
+
+    def fingerprints(self) -> dict[str, str]:
+        """What the data are, whatever their paths: the files' own, and what images are normalised with."""
+        train, val = self.datasets.train, self.datasets.val
+        normalised = " ".join(f"{value:.6g}" for value in (*train.mean, *train.std))
+        return {"data.train": train.fingerprint, "data.val": val.fingerprint, "data.train (mean, std)": normalised}
+
+    def identity(self, run_id: str) -> dict[str, Any]:
+        """What checkpoints and weights say about where they come from."""
+        return {
+            "run_id": run_id,
+            "recipe": self.recipe.resolved(),
+            "class_names": self.datasets.train.class_names,
+            "mean": list(self.datasets.train.mean),
+            "std": list(self.datasets.train.std),
+        }
+
+    def code_folders(self) -> list[Path]:
+        """Where the code lies that takes part in the run: the recipe's files, plug-ins, distcls."""
+        plugins = (plugin.file for plugin in self.plugins)
+        return [file.parent for file in (*self.source.files, *plugins, Path(__file__))]
+
+
+def prepare(recipe_path: Path, overrides: Sequence[str], world_size: int) -> Prepared:
+    """Everything that can be checked on one rank, without a GPU or a process group.
+
+    Raises:
+        UserError: all mistakes of the recipe; damaged data; a launcher that contradicts the recipe.
+    """
+    recipe, source, plugins = checked_recipe(recipe_path, overrides)
+    preflight(precision=recipe.train.precision, strategy=recipe.distributed.strategy)
+    datasets = open_datasets(recipe, source)
+    check_ranks(recipe, source, world_size, gpu=torch.cuda.is_available())
+    initial_weights = InitialWeights(recipe.model.init, source) if recipe.model.init else None
+    # a run that goes on does not need the file any more: it may be gone by then
+    if initial_weights is not None and not _goes_on(recipe):
+        initial_weights.read()
+    return Prepared(recipe, source, plugins, datasets, initial_weights)
+
+
+def _goes_on(recipe: Recipe) -> bool:
+    """Whether there is a checkpoint to go on from; it may still turn out damaged."""
+    folder = RunFolder(Path(recipe.output_dir)).checkpoints
+    return recipe.checkpoint.resume != "never" and any(folder.glob("step_*/MANIFEST.json"))
