@@ -1,6 +1,7 @@
 """`accelerate launch launch/train.py RECIPE [KEY=VALUE ...]`; torchrun, srun python and plain python start it, too."""
 
-import gc
+import atexit
+import os
 import sys
 from pathlib import Path
 
@@ -10,5 +11,9 @@ from distcls.engine.run import main
 
 if __name__ == "__main__":
     status = main(sys.argv[1:])
-    gc.freeze()  # or Python looks for garbage among all that torch has made, for 0.4 s, only to end
-    sys.exit(status)
+    # Everything is saved and closed. The interpreter is not taken down in order: gloo's threads, which may still run
+    # then, abort the process (pytorch issue 190489), so that a run that is finished would count as failed.
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)

@@ -8,6 +8,7 @@ from distcls.data.errors import DataError
 from distcls.engine import run
 from distcls.engine.attempt import session
 from distcls.errors import UserError
+from tests.engine.launching import PLAIN, launch
 
 
 @pytest.mark.parametrize(
@@ -49,3 +50,17 @@ def test_after_a_run_in_somebodys_own_python_signals_do_what_they_did_before(mon
     before = signal.getsignal(signal.SIGTERM)
     assert run.train("r.yaml") != before
     assert signal.getsignal(signal.SIGTERM) == before
+
+
+def test_what_fails_when_the_interpreter_is_taken_down_is_no_matter_for_a_run_that_is_finished(tmp_path, tiny_recipe):
+    plugin = tmp_path / "plugin.py"
+    plugin.write_text(
+        "import atexit, ctypes, pathlib\n"
+        "libc = ctypes.CDLL(None)\n"
+        "libc.__cxa_atexit(ctypes.cast(libc.abort, ctypes.c_void_p), None, None)  # as a C++ object that is taken down\n"
+        f"atexit.register(pathlib.Path({str(tmp_path / 'cleaned up')!r}).touch)\n"
+    )
+    status, output = launch(PLAIN, tiny_recipe, "train.epochs=1", f"plugins=[{plugin}]")
+    assert status == 0, output
+    assert "finished" in output
+    assert (tmp_path / "cleaned up").exists()
