@@ -8,7 +8,7 @@ import torch
 from typer.testing import CliRunner
 
 from distcls.cli.main import app
-from distcls.engine.building.build import build_model
+from distcls.engine.building.model import build_model
 from distcls.engine.checks.plugins import import_parts
 from distcls.engine.plan.activations import estimate_activations, saved_bytes
 from distcls.engine.plan.memory import GIB, OVERHEAD, Sizes, need
