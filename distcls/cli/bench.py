@@ -28,8 +28,8 @@ def data(
     """Images per second and CPU time per image of a recipe's training data, and what bounds them."""
     from distcls.data.inspecting import bench as run
     from distcls.data.loader import TrainLoader
-    from distcls.engine.building.build import open_datasets
-    from distcls.engine.building.loader_arguments import resolution_of
+    from distcls.engine.building.datasets import open_datasets
+    from distcls.engine.building.loaders import resolution_of
     from distcls.engine.checks.located import located
     from distcls.engine.checks.plugins import checked_recipe
     from distcls.engine.ranks.topology import cores_per_rank

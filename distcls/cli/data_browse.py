@@ -27,8 +27,8 @@ def browse(
     from distcls.data.inspecting.browse import rows_of, title_of
     from distcls.data.inspecting.contact_sheet import page, picture
     from distcls.data.loader import TrainLoader
-    from distcls.engine.building.build import open_datasets
-    from distcls.engine.building.loader_arguments import resolution_of, sampling_of
+    from distcls.engine.building.datasets import open_datasets
+    from distcls.engine.building.loaders import resolution_of, sampling_of
     from distcls.engine.checks.located import located
     from distcls.engine.checks.plugins import checked_recipe
     from distcls.engine.ranks.topology import cores_per_rank

@@ -15,8 +15,8 @@ from distcls.data.dataset import BetonDataset
 from distcls.data.errors import DataError
 from distcls.data.loader import EvalLoader
 from distcls.data.single_images import SingleImages
-from distcls.engine.building.build import HALF
 from distcls.engine.building.initial_weights import weights_file
+from distcls.engine.building.precision import HALF
 from distcls.engine.building.recipe_start import start_of
 from distcls.engine.evaluate import evaluate, logits_of
 from distcls.engine.evaluation.class_metrics import ClassMetrics

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from distcls.engine.building.build import Datasets, open_datasets
+from distcls.engine.building.datasets import Datasets, open_datasets
 from distcls.engine.building.initial_weights import InitialWeights
 from distcls.engine.checks.fit_ranks import check_ranks
 from distcls.engine.checks.plugins import Plugin, checked_recipe

@@ -4,9 +4,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from distcls.engine.building.build import build_model, open_datasets
+from distcls.engine.building.datasets import open_datasets
 from distcls.engine.building.initial_weights import PLACE, InitialWeights
-from distcls.engine.building.loader_arguments import resolution_of
+from distcls.engine.building.loaders import resolution_of
+from distcls.engine.building.model import build_model
 from distcls.engine.checks.located import located
 from distcls.engine.checks.plugins import checked_recipe
 from distcls.models.classifier import ImageClassifier

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from distcls.engine.building.build import build_model
+from distcls.engine.building.model import build_model
 from distcls.engine.checks.located import located
 from distcls.recipe.schema import Recipe
 from distcls.recipe.source import Source

@@ -6,8 +6,9 @@ from typing import Any, get_args
 import torch
 from torch import nn
 
-from distcls.engine.building.build import build_model, open_datasets
-from distcls.engine.building.loader_arguments import resolution_of
+from distcls.engine.building.datasets import open_datasets
+from distcls.engine.building.loaders import resolution_of
+from distcls.engine.building.model import build_model
 from distcls.engine.checks.fit_ranks import check_ranks
 from distcls.engine.checks.located import located
 from distcls.engine.plan.activations import estimate_activations

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from distcls.engine.attempt.preparing import prepare
-from distcls.engine.building.build import build_model
 from distcls.engine.building.initial_weights import InitialWeights
+from distcls.engine.building.model import build_model
 from distcls.engine.checkpoints.tensor_file import load_weights
 from distcls.engine.checks.plugins import import_parts
 from distcls.recipe.errors import RecipeError

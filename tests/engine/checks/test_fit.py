@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from distcls.engine.building.build import build_model
+from distcls.engine.building.model import build_model
 from distcls.engine.checks.plugins import import_parts
 from distcls.recipe.errors import RecipeError
 from distcls.recipe.schema import check

@@ -1,0 +1,65 @@
+"""The loaders of a rank, and what the recipe's data block is to them."""
+
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+
+from distcls.data.augmenting.resolution import Progressive
+from distcls.data.loader import EvalLoader, TrainLoader
+from distcls.engine.building.datasets import Datasets
+from distcls.engine.ranks.topology import cores_per_rank
+from distcls.recipe.schema import Data, ProgressiveResolution, Recipe
+from distcls.registry import MIXES, TRANSFORMS
+
+
+def build_loaders(
+    recipe: Recipe, datasets: Datasets, accelerator: Accelerator, images: torch.dtype, local_world_size: int
+) -> tuple[TrainLoader, EvalLoader]:
+    """This rank's, of training and of validation; `images` is the type of number that their images have."""
+    train, data = recipe.train, recipe.data
+    ranks = accelerator.num_processes
+    resolution, size = resolution_of(data.resolution)
+    shape = {"rank": accelerator.process_index, "world_size": ranks, "device": accelerator.device, "dtype": images}
+    shape["workers"] = data.workers or cores_per_rank(local_world_size)
+    train_loader = TrainLoader(
+        datasets.train,
+        resolution=resolution,
+        transforms=[TRANSFORMS.build(block) for block in data.augment],
+        mixes=[MIXES.build(block) for block in data.mix],
+        global_batch_size=train.global_batch_size,
+        accumulation_steps=train.accumulation_steps,
+        seed=train.seed,
+        **sampling_of(data),
+        **shape,
+    )
+    val_loader = EvalLoader(
+        datasets.val,
+        resolution=data.val.resolution or size,
+        crop_ratio=data.val.crop_ratio,
+        batch_size=recipe.eval.batch_size or train.global_batch_size // (ranks * train.accumulation_steps),
+        mean=datasets.train.mean,
+        std=datasets.train.std,
+        interpolation=data.interpolation,
+        **shape,
+    )
+    return train_loader, val_loader
+
+
+def sampling_of(data: Data) -> dict[str, Any]:
+    """Arguments of TrainLoader, of how images are drawn and read."""
+    return {
+        "balanced": data.sampler == "balanced",
+        "repeats": data.repeats if data.sampler == "repeated" else 1,
+        "block_size": data.block_size if data.sampler == "block_shuffle" else None,
+        "block_window": data.block_window,
+        "gpu_decode_share": data.gpu_decode_share,
+        "interpolation": data.interpolation,
+    }
+
+
+def resolution_of(key: int | ProgressiveResolution) -> tuple[int | Progressive, int]:
+    """What the training loader takes, and the side in pixels that the model is built and evaluated for."""
+    if isinstance(key, int):
+        return key, key
+    return Progressive(start=key.start, end=key.end, ramp=key.ramp, multiple_of=key.multiple_of), key.end
