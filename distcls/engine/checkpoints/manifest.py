@@ -1,8 +1,9 @@
 """What a checkpoint says of itself, `MANIFEST.json`, and whether its files are what was written. Imports no torch."""
 
-import errno
 import hashlib
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +40,9 @@ def read_manifest(path: Path) -> dict[str, Any]:
         OSError: it cannot be read.
     """
     try:
-        manifest = json.loads((path / MANIFEST).read_bytes())
+        with _named(path / MANIFEST):
+            data = (path / MANIFEST).read_bytes()
+        manifest = json.loads(data)
         expected = manifest.pop("sha256")
     except (FileNotFoundError, NotADirectoryError) as error:
         raise Damaged(f"{MANIFEST} is missing") from error
@@ -64,8 +67,8 @@ def check_file(path: Path, entry: dict[str, Any], *, hashed: bool = True) -> Non
     """Compare a file's size and, if `hashed`, its sha256 with its manifest entry.
 
     Raises:
-        Damaged: they differ, or the disk reports an error for the file's bytes.
-        OSError: it cannot be opened.
+        Damaged: they differ, or there is no such file.
+        OSError: it cannot be read, which condemns nothing: a network file system reports EIO for a passing outage.
     """
     try:
         size = path.stat().st_size
@@ -75,13 +78,8 @@ def check_file(path: Path, entry: dict[str, Any], *, hashed: bool = True) -> Non
         raise Damaged(f"{path.name} has {size} bytes, {entry['size']} were written")
     if not hashed:
         return
-    with open(path, "rb") as file:
-        try:
-            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-        except OSError as error:
-            if error.errno == errno.EIO:
-                raise Damaged(f"{path.name} cannot be read: {error.strerror}") from error
-            raise
+    with open(path, "rb") as file, _named(path):
+        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
     if sha256 != entry["sha256"]:
         raise _other_bytes(path)
 
@@ -94,7 +92,8 @@ def read_file(path: Path, entry: dict[str, Any]) -> bytes:
         OSError: it cannot be read.
     """
     check_file(path, entry, hashed=False)
-    data = path.read_bytes()
+    with _named(path):
+        data = path.read_bytes()
     if hashlib.sha256(data).hexdigest() != entry["sha256"]:
         raise _other_bytes(path)
     return data
@@ -103,6 +102,17 @@ def read_file(path: Path, entry: dict[str, Any]) -> bytes:
 def entries_of(manifest: dict[str, Any], stem: str) -> list[dict[str, Any]]:
     """What the manifest says of the files of one kind: model, ema, optimizer, once or rank."""
     return [entry for entry in manifest["files"] if entry["stem"] == stem]
+
+
+@contextmanager
+def _named(path: Path) -> Iterator[None]:
+    """Give an OSError its file: one from a read, other than one from an open, names none."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None:
+            error.filename = str(path)
+        raise
 
 
 def _other_bytes(path: Path) -> Damaged:

@@ -123,7 +123,8 @@ class CheckpointStore:
         """The newest checkpoint whose every byte is what was written, or None for a run without checkpoints.
 
         Clears the debris of killed runs first. Each rank hashes its share of the files. A damaged checkpoint is
-        renamed `step_N.corrupt` with a warning and the one before it is tried.
+        renamed `step_N.corrupt` with a warning and the one before it is tried. One that cannot be read is not damaged:
+        nobody renames it, nor takes an older one in its place.
 
         Raises:
             CheckpointError: there were checkpoints and none is valid (`exit_code` 76), or they cannot be read.
@@ -149,6 +150,8 @@ class CheckpointStore:
                         check_file(path / entry["name"], entry)
             except Damaged as damage:
                 return str(damage)
+            except OSError as error:
+                raise _unread(error) from error
             return None
 
         def failed(reasons: str) -> CheckpointError:
@@ -233,6 +236,8 @@ class CheckpointStore:
         for path in committed(self.folder):
             try:
                 return {"name": path.name, "manifest": read_manifest(path)}
+            except OSError as error:
+                raise _unread(error) from error
             except Damaged as damage:
                 condemn(path, str(damage))
         if bad := corrupt(self.folder):
@@ -268,3 +273,7 @@ class CheckpointStore:
         if all(report["kind"] == "CheckpointError" for report in bad) and bad[0]["exit_code"] == NO_VALID_CHECKPOINT:
             raise CheckpointError(bad[0]["reason"], NO_VALID_CHECKPOINT) from error
         raise failed("; ".join(report["reason"] for report in bad)) from error
+
+
+def _unread(error: OSError) -> CheckpointError:
+    return CheckpointError(f"{error}. That is no damage, and it keeps its name: start again when the storage answers")

@@ -47,6 +47,10 @@ def need(strategy: str, sizes: Sizes, *, gpus: int, accumulation: int, activatio
 
     Weights, gradients, optimizer state and average are in `element` bytes; autocast's half-precision copies count as
     activations. A ring moves (n - 1) / n of a tensor to gather or to reduce-scatter it, twice that to all-reduce it.
+    ZeRO updates its own copy of the rank's share of the trained weights, then copies it into them, also where both are
+    fp32: deepspeed/runtime/zero/stage_1_and_2.py clones into `single_partition_of_fp32_groups`, stage3.py into
+    `fp32_partitioned_groups_flat` (it means to share fp32 weights, but compares a torch.device with a string: they
+    always differ). The copy counts as optimizer state.
     DeepSpeed's communication buckets (0.5 to 1 GiB by default) are not in it.
 
     Args:
@@ -60,6 +64,7 @@ def need(strategy: str, sizes: Sizes, *, gpus: int, accumulation: int, activatio
     # FSDP2 adds up whole gradients over the micro-batches and scatters them with the last one.
     gradients_sharded = strategy in ("zero2", "zero3") or (strategy == "fsdp2" and accumulation == 1)
     rest_sharded = strategy != "ddp"
+    copied = 1 if strategy.startswith("zero") else 0
     weights = sizes.element * sizes.parameters
     gradients = sizes.element * sizes.trained
     held = weights * share + (sizes.element * sizes.gathered if gpus > 1 else 0) if weights_sharded else weights
@@ -70,7 +75,7 @@ def need(strategy: str, sizes: Sizes, *, gpus: int, accumulation: int, activatio
         strategy=strategy,
         weights=round(held) + sizes.buffers,
         gradients=round(gradients * (share if gradients_sharded else 1)),
-        optimizer=round(gradients * sizes.optimizer * (share if rest_sharded else 1)),
+        optimizer=round(gradients * (sizes.optimizer + copied) * (share if rest_sharded else 1)),
         ema=round(weights * (share if weights_sharded else 1)) if sizes.ema else 0,
         activations=activations,
         sent=round(sent),

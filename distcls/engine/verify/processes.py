@@ -68,13 +68,17 @@ class Processes:
     def running(self) -> bool:
         return any(process.poll() is None for process in self._processes)
 
-    def wait_for_step(self, step: int) -> bool:
+    def wait_for_step(self, step: int, *, saved: bool = False) -> bool:
         """Whether the run has logged `step`, and one more than the attempts before, while this one was running.
 
         So all of them train by then: a signal that finds a process whose handlers are not installed yet ends it.
+
+        Args:
+            saved: there must be a checkpoint too, so that the next attempt has something to go on from.
         """
         while self.running:
-            if last_step(self.run) >= max(step, self._logged + 1):
+            begun = last_step(self.run) >= max(step, self._logged + 1)
+            if begun and (not saved or any((self.run / "checkpoints").glob("step_*"))):
                 return True
             time.sleep(0.002)
         return False

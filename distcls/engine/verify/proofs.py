@@ -1,9 +1,11 @@
 """Two runs held against each other: samples, learning rates, losses, weights."""
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from distcls.engine.checkpoints.tensor_file import load_weights
@@ -12,6 +14,8 @@ from distcls.engine.verify.trials import Trial
 from distcls.tracking.jsonl import read_rows
 
 NORMS = "running_mean"  # a weights file with one of these has a BatchNorm
+# A moved run rounds as the undisturbed ones do, only at other steps: its difference is of the size of theirs.
+LENIENCE = 10
 
 
 @dataclass(frozen=True)
@@ -25,12 +29,17 @@ class Proof:
     holds: bool | None
 
 
-def compare(trial: Trial, reference: Trial, *, exact: bool) -> list[Proof]:
-    """Proofs that `trial` is the run that `reference` is.
+def compare(trial: Trial, reference: Trial, *, exact: bool, bound: float | None = None) -> list[Proof]:
+    """Proofs that `trial` is the run that `reference` is; one that fails where it was not interrupted at all.
 
     Samples and learning rates must be equal always. Losses and weights must be where the numbers are `exact`: on a CPU,
     on equally many processes; elsewhere their largest difference is told.
+
+    Args:
+        bound: what the losses may differ by on other numbers of processes, see `loss_bound`; None: told only.
     """
+    if trial.missed:
+        return [Proof(trial.story, "interruption", len(_of(trial.run, "train/loss")), trial.missed, False)]
     alike = trial.processes == reference.processes
     if not alike:
         trial = replace(trial, story=f"{trial.story}, against {reference.story}")
@@ -42,15 +51,28 @@ def compare(trial: Trial, reference: Trial, *, exact: bool) -> list[Proof]:
         why = "BatchNorm sees other micro-batches"
     else:
         why = "sums are taken in another order"
-    proofs.append(_series(trial, reference, "losses", "train/loss", exact and alike, why))
+    limit = None if alike else bound
+    proofs.append(_series(trial, reference, "losses", "train/loss", exact and alike, why, limit))
     if alike:
         proofs.append(_compared_weights(trial, theirs, exact, why))
     return proofs
 
 
+def loss_bound(references: Sequence[Trial], precision: str) -> float:
+    """What a run that is moved between the numbers of processes of `references`, none disturbed, may differ by.
+
+    `LENIENCE` times the largest difference between the first of them and another, which is what the order of sums and
+    BatchNorm's micro-batches make of this recipe; at least as many roundings of a loss, for runs that come out equal.
+    """
+    losses = [_of(reference.run, "train/loss") for reference in references]
+    apart = max(_gap(losses[0][step], other[step]) for other in losses[1:] for step in losses[0].keys() & other.keys())
+    rounding = torch.finfo(torch.float64 if precision == "fp64" else torch.float32).eps
+    return LENIENCE * max(apart, rounding * max(map(abs, losses[0].values())))
+
+
 def _compared_weights(trial: Trial, theirs: Mapping[str, Tensor], exact: bool, why: str) -> Proof:
     ours, steps = _weights(trial.run), len(_of(trial.run, "train/loss"))
-    off = [name for name in theirs if name not in ours or not ours[name].equal(theirs[name])]
+    off = [name for name in theirs if name not in ours or not _same_bits(ours[name], theirs[name])]
     if not off:
         return Proof(trial.story, "weights at the end", steps, f"equal: {len(theirs)} tensors, bit for bit", True)
     outcome = f"{len(off)} of {len(theirs)} tensors differ" + (f": {why}" if why else "")
@@ -72,15 +94,38 @@ def _samples(trial: Trial, reference: Trial) -> Proof:
     return Proof(trial.story, name, len(theirs), f"{what} at step {first}", False)
 
 
-def _series(trial: Trial, reference: Trial, name: str, key: str, must: bool, why: str) -> Proof:
+def _series(
+    trial: Trial, reference: Trial, name: str, key: str, must: bool, why: str, limit: float | None = None
+) -> Proof:
     ours, theirs = _of(trial.run, key), _of(reference.run, key)
     if ours.keys() != theirs.keys():
         return Proof(trial.story, name, len(theirs), f"{len(ours)} steps against {len(theirs)}", False)
-    largest = max(abs(ours[step] - theirs[step]) for step in theirs)
+    gaps = {step: _gap(ours[step], theirs[step]) for step in sorted(theirs)}
+    largest = max(gaps.values())
     if largest == 0:
         return Proof(trial.story, name, len(theirs), "equal", True)
-    outcome = f"differ by {largest:.3g} at most"
-    return Proof(trial.story, name, len(theirs), outcome + (f": {why}" if why else ""), False if must else None)
+    if largest == math.inf:
+        step = next(step for step, gap in gaps.items() if gap == math.inf)
+        return Proof(trial.story, name, len(theirs), f"{ours[step]:g} against {theirs[step]:g} at step {step}", False)
+    outcome = f"differ by {largest:.3g} at most" + (f": {why}" if why else "")
+    if must or limit is None:
+        return Proof(trial.story, name, len(theirs), outcome, False if must else None)
+    outcome += f"; allowed: {limit:.3g}, {LENIENCE} times what undisturbed runs differ by"
+    return Proof(trial.story, name, len(theirs), outcome, None if largest <= limit else False)
+
+
+def _gap(one: float, other: float) -> float:
+    """How far two numbers are apart: NaN is no way from NaN, and infinitely far from a number."""
+    if one == other or (math.isnan(one) and math.isnan(other)):
+        return 0.0
+    gap = abs(one - other)
+    return math.inf if math.isnan(gap) else gap
+
+
+def _same_bits(one: Tensor, other: Tensor) -> bool:
+    """Unlike `Tensor.equal`: NaN is NaN, and 0 is not -0."""
+    alike = one.dtype == other.dtype and one.shape == other.shape
+    return alike and one.flatten().view(torch.uint8).equal(other.flatten().view(torch.uint8))
 
 
 def _of(run: Path, key: str) -> dict[int, float]:

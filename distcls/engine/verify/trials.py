@@ -16,11 +16,12 @@ KILL_WITHIN_STEPS = 2  # after the step that was drawn: in the middle of a step,
 
 @dataclass(frozen=True)
 class Trial:
-    """One run and what was done to it."""
+    """One run and what was done to it. `missed` says that it was not done, because the run was over first."""
 
     run: Path
     processes: int
     story: str
+    missed: str = ""
 
 
 @dataclass
@@ -59,9 +60,10 @@ class Trials:
     def killed(self, processes: int, kills: int) -> Trial:
         """kill -9 at `kills` random moments, each followed by a new start; the last start ends the run."""
         run = self.folder / f"killed_{processes}"
-        for moment in self._moments(kills):
+        for kill, moment in enumerate(self._moments(kills), 1):
             with self._start(run, processes) as started:
-                if not started.wait_for_step(moment):
+                # Killed before its first checkpoint a run begins anew: the last kill at least has one to go on from.
+                if not started.wait_for_step(moment, saved=kill == kills):
                     started.end("finished")  # faster than the killer; anything else is an error
                     break
                 time.sleep(self.dice.uniform(0, KILL_WITHIN_STEPS * self._step_s))
@@ -69,7 +71,8 @@ class Trials:
         with self._start(run, processes) as started:
             started.end("finished")
         hit = [one["status"] for one in run_state(run)["attempts"]].count("killed")
-        return self._told(Trial(run, processes, f"{_many(processes)}, kill -9 {_times(hit)} and resumed"))
+        story = f"{_many(processes)}, kill -9 {_times(hit)} and resumed"
+        return self._told(Trial(run, processes, story, self._missed(len(trained_by(run)) > 1)))
 
     def preempted(self, processes: int) -> Trial:
         """SIGUSR2 to one process at a random step: all save and leave, and the run goes on."""
@@ -79,7 +82,8 @@ class Trials:
         with self._start(run, processes) as started:
             started.end("finished")
         hit = [one["status"] for one in run_state(run)["attempts"]].count("preempted")
-        return self._told(Trial(run, processes, f"{_many(processes)}, preempted {_times(hit)} and resumed"))
+        story = f"{_many(processes)}, preempted {_times(hit)} and resumed"
+        return self._told(Trial(run, processes, story, self._missed(len(trained_by(run)) > 1)))
 
     def moved(self, counts: Sequence[int]) -> Trial:
         """A run that is preempted and goes on with another number of processes, through all of `counts`."""
@@ -89,8 +93,9 @@ class Trials:
             self._until(run, processes, round((part + self.dice.uniform(0.1, 0.5)) * share))
         with self._start(run, counts[-1]) as started:
             started.end("finished")
-        seen = [one["world_size"] for one in run_state(run)["attempts"]]
-        return self._told(Trial(run, 0, f"moved over {' -> '.join(map(str, seen))} processes"))
+        seen = trained_by(run)
+        story = f"moved over {' -> '.join(map(str, seen))} processes"
+        return self._told(Trial(run, 0, story, self._missed(set(seen) == set(counts))))
 
     def _until(self, run: Path, processes: int, moment: int) -> None:
         with self._start(run, processes) as started:
@@ -105,9 +110,23 @@ class Trials:
         """Steps, in order, none so late that the run is over before it is disturbed."""
         return sorted(self.dice.sample(range(1, max(number, self.steps - 4) + 1), number))
 
+    def _missed(self, done: bool) -> str:
+        return "" if done else f"its {self.steps} steps were over before it could be interrupted and resumed"
+
     def _told(self, trial: Trial) -> Trial:
         self.say(trial.story)
         return trial
+
+
+def trained_by(run: Path) -> list[int]:
+    """Numbers of processes of the attempts that trained the run, in order.
+
+    One that trained nothing, or only steps that a later attempt took anew, is none of them: a run with a single such
+    attempt was never resumed.
+    """
+    attempts = run_state(run)["attempts"]
+    numbers = sorted({row["attempt"] for row in read_rows(run) if "train/loss" in row})
+    return [attempts[number - 1]["world_size"] for number in numbers]
 
 
 def shortened(resolved: dict[str, Any], steps: int) -> list[str]:

@@ -114,6 +114,27 @@ def test_damage_to_one_rank_s_file_sends_both_to_the_one_before(tmp_path):
     assert names(tmp_path) == ["step_00000001", "step_00000002.corrupt"]
 
 
+def test_what_one_rank_cannot_read_ends_both_and_renames_nothing(tmp_path):
+    on_two_ranks(tmp_path, lambda store: [save(store, 1), save(store, 2)])
+
+    def work(store):
+        if store.rank == 1:
+            checkpoint.check_file = away
+        try:
+            store.latest()
+        except CheckpointError as error:
+            return str(error)
+
+    def away(path, entry):
+        raise OSError(errno.EIO, os.strerror(errno.EIO), str(path))
+
+    first, second = on_two_ranks(tmp_path, work)
+    assert first == second
+    file = tmp_path / "step_00000002/buffers.rank00001.safetensors"
+    assert f"rank 1 on {os.uname().nodename}: [Errno 5] Input/output error: '{file}'. That is no damage" in first
+    assert names(tmp_path) == ["step_00000001", "step_00000002"]
+
+
 def test_nothing_valid_left_ends_both_with_76(tmp_path):
     on_two_ranks(tmp_path, lambda store: [save(store, 1), save(store, 2)])
     for step in (1, 2):

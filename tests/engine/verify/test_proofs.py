@@ -1,6 +1,7 @@
 """What counts as the same run, on made-up run folders; a difference must be found and named."""
 
 import json
+import math
 
 import pytest
 import torch
@@ -8,7 +9,7 @@ import torch
 from distcls.data.stream import Batch
 from distcls.engine.checkpoints.tensor_file import save_weights
 from distcls.engine.records.batch_record import BatchRecord, read_batches
-from distcls.engine.verify.proofs import compare
+from distcls.engine.verify.proofs import compare, loss_bound
 from distcls.engine.verify.trials import Trial, shortened
 from distcls.tracking.jsonl import MetricsLog
 
@@ -20,7 +21,10 @@ def batch(*positions, pixel=0.0, dtype=torch.float32):
     return Batch(images, torch.tensor(positions) % 2, torch.tensor(positions), len(positions))
 
 
-def make_run(folder, processes, *, loss=1.0, rate=0.1, weight=0.5, pixel=0.0, positions=(0, 1, 2, 3), norm=True):
+def make_run(
+    folder, processes, *, loss=1.0, losses=None, rate=0.1, weight=0.5, pixel=0.0, positions=(0, 1, 2, 3), norm=True
+):
+    losses = losses or [loss / step for step in range(1, STEPS + 1)]
     log = MetricsLog(folder)
     for rank in range(processes):
         record = BatchRecord(folder, 0, rank=rank, world_size=processes, accumulation_steps=1, attempt=1)
@@ -29,15 +33,16 @@ def make_run(folder, processes, *, loss=1.0, rate=0.1, weight=0.5, pixel=0.0, po
             record(batch(*positions[rank * share : (rank + 1) * share], pixel=pixel))
     for step in range(1, STEPS + 1):
         place = {"step": step, "epoch": step, "samples": 4 * step}
-        log.log({**place, "train/loss": loss / step, "optim/lr": rate})
+        log.log({**place, "train/loss": losses[step - 1], "optim/lr": rate})
     log.finish("finished")
     tensors = {"weight": torch.full((2,), weight)} | ({"bn.running_mean": torch.zeros(2)} if norm else {})
     save_weights(folder / "weights" / "last.safetensors", tensors, {})
     return Trial(folder, processes, folder.name)
 
 
-def outcomes(trial, reference, exact=True):
-    return {proof.compared: (proof.outcome, proof.holds) for proof in compare(trial, reference, exact=exact)}
+def outcomes(trial, reference, exact=True, bound=None):
+    found = compare(trial, reference, exact=exact, bound=bound)
+    return {proof.compared: (proof.outcome, proof.holds) for proof in found}
 
 
 @pytest.fixture
@@ -77,6 +82,49 @@ def test_other_numbers_of_processes_see_the_same_samples_and_batchnorm_excuses_t
     plain = make_run(tmp_path / "plain", 1, norm=False)
     text = "differ by 0.5 at most: sums are taken in another order"
     assert outcomes(make_run(tmp_path / "plain_two", 2, loss=1.5, norm=False), plain)["losses"] == (text, None)
+
+
+def test_a_moved_run_may_differ_by_ten_times_what_undisturbed_runs_differ_by(tmp_path):
+    runs = [
+        make_run(tmp_path / f"whole_{number}", number, loss=loss, norm=False) for number, loss in ((1, 1), (2, 1.0001))
+    ]
+    bound = loss_bound(runs, "fp32")
+    assert bound == pytest.approx(1e-3)
+
+    def moved(loss):
+        trial = make_run(tmp_path / f"moved_{loss}", 1, loss=loss, norm=False)
+        return outcomes(Trial(trial.run, 0, "moved"), runs[0], bound=bound)["losses"]
+
+    text = "differ by {} at most: sums are taken in another order; allowed: 0.001, 10 times what undisturbed runs differ by"
+    assert moved(1.0005) == (text.format("0.0005"), None)
+    assert moved(1.002) == (text.format("0.002"), False)
+
+
+@pytest.mark.parametrize(("precision", "bound"), [("fp64", 4.4e-15), ("fp32", 2.4e-6), ("bf16", 2.4e-6)])
+def test_runs_that_happen_to_be_equal_leave_room_for_rounding(tmp_path, precision, bound):
+    runs = [make_run(tmp_path / f"whole_{number}", number, loss=2.0) for number in (1, 2)]
+    assert loss_bound(runs, precision) == pytest.approx(bound, rel=0.02)
+
+
+@pytest.mark.parametrize("exact", [True, False])
+@pytest.mark.parametrize(("processes", "bound"), [(1, None), (2, None), (2, math.inf)])
+def test_nan_is_no_number_wherever_it_comes(tmp_path, reference, exact, processes, bound):
+    broken = make_run(tmp_path / "broken", processes, losses=[1.0, math.nan, 0.25])
+    assert outcomes(broken, reference, exact, bound)["losses"] == ("nan against 0.5 at step 2", False)
+    assert outcomes(reference, broken, exact, bound)["losses"] == ("0.5 against nan at step 2", False)
+
+
+def test_nan_is_nan_in_the_same_place(tmp_path):
+    one, other = (make_run(tmp_path / name, 1, losses=[1.0, math.nan, 0.5], weight=math.nan) for name in "ab")
+    found = outcomes(one, other)
+    assert found["losses"] == ("equal", True)
+    assert found["weights at the end"] == ("equal: 2 tensors, bit for bit", True)
+
+
+def test_a_run_that_was_not_interrupted_proves_nothing(tmp_path, reference):
+    run = make_run(tmp_path / "fast", 1).run
+    trial = Trial(run, 1, "1 process, preempted 0 times and resumed", missed="its 3 steps were over")
+    assert outcomes(trial, reference) == {"interruption": ("its 3 steps were over", False)}
 
 
 def test_what_is_held_against_another_number_of_processes_says_so(tmp_path, reference):
