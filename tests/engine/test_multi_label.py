@@ -133,4 +133,4 @@ def test_weights_and_sampling_for_uneven_data(tiny_recipe: Path, tmp_path: Path)
     assert row["val/f1_micro"] == pytest.approx(row["val/top1"])
     import distcls
 
-    assert distcls.load(tmp_path / "run").head.loss_module.class_weight is None
+    assert not len(distcls.load(tmp_path / "run").head.loss_module.class_weight)  # they follow from a training set
