@@ -16,8 +16,8 @@ class RunLock:
     """A lock on `run.lock` that the kernel drops when its process dies, however it dies.
 
     On NFS it holds between hosts where the server has a lock service, and after the crash of a whole node the server
-    may keep it for a minute or two. Where a file system has no locks, the host and process written in the file decide,
-    which protects on one host only.
+    may keep it for a minute or two. Where a file system has no locks, the host, process and its start that are written
+    in the file decide, which protects on one host only.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -43,7 +43,8 @@ class RunLock:
                 )
             time.sleep(0.1)
         since = datetime.now(UTC).isoformat(timespec="seconds")
-        text = json.dumps({"host": socket.gethostname(), "pid": os.getpid(), "since": since}).encode()
+        me = {"host": socket.gethostname(), "pid": os.getpid(), "started": _start_of(os.getpid()), "since": since}
+        text = json.dumps(me).encode()
         os.pwrite(fd, text, 0)
         os.ftruncate(fd, len(text))
         self._fd = fd
@@ -62,8 +63,20 @@ def _is_taken(fd: int) -> bool:
         return True
     except OSError:  # a file system without locks
         holder = _holder(fd)
-        return holder.get("host") == socket.gethostname() and Path(f"/proc/{holder.get('pid')}").exists()
+        if holder.get("host") != socket.gethostname():
+            return False
+        started = _start_of(holder.get("pid"))
+        return started is not None and started == holder.get("started")
     return False
+
+
+def _start_of(pid: object) -> str | None:
+    """Boot and moment at which a process began; None: there is none. In containers each run may be process 1."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        return f"{boot} {Path(f'/proc/{pid}/stat').read_text().rpartition(')')[2].split()[19]}"
+    except OSError:
+        return None
 
 
 def _holder(fd: int) -> dict[str, Any]:

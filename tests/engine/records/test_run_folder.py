@@ -375,6 +375,24 @@ def test_without_file_locks_a_live_process_on_this_host_is_still_seen(tmp_path, 
     folder.close()
 
 
+def test_without_file_locks_a_process_of_the_number_that_another_had_is_not_taken_for_it(tmp_path, monkeypatch):
+    """In a container every run may be process 1."""
+    folder = RunFolder(tmp_path / "run")
+    begin(folder, {}, fingerprints={})
+    folder.close()
+    file = tmp_path / "run/run.lock"
+    before = {**json.loads(file.read_text()), "started": "another boot 7"}
+    file.write_text(json.dumps(before))
+
+    def unsupported(*_):
+        raise OSError(95, "Operation not supported")
+
+    monkeypatch.setattr("fcntl.flock", unsupported)
+    assert begin(folder, {}, fingerprints={}).attempt == 2
+    folder.close()
+    assert json.loads(file.read_text())["started"] not in (None, before["started"])
+
+
 def test_differences_are_dotted_keys():
     assert [key for key, _, _ in differences({"a": {"b": 1, "c": [1]}, "d": 0}, {"a": {"b": 2, "c": [2]}, "e": 0})] == [
         "a.b",
