@@ -147,7 +147,7 @@ def main() -> None:
 
     def report(name: str, values: dict[str, float]) -> None:
         rounds.setdefault(name, []).append(values)
-        said = {**vars(options), "out": str(out)}
+        said = {key: value for key, value in vars(options).items() if key != "out"}
         found = {"machine": machine, "options": said, "rows": {name: medians(rounds[name]) for name in rounds}}
         out.write_text(json.dumps({**found, "rounds": rounds}, indent=1) + "\n")
         print(f"{name:34}", "  ".join(f"{key} {value:10.3f}" for key, value in values.items()), flush=True)
