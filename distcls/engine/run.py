@@ -1,5 +1,6 @@
 """A run as a command and as a function: signals first, then the session, then one clear last line."""
 
+import atexit
 import gc
 import os
 import socket
@@ -7,6 +8,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NoReturn
 
 from distcls.engine.stopping.outcome import NO_VALID_CHECKPOINT, PREEMPTED, Outcome
 from distcls.engine.stopping.preemption import StopRequest
@@ -59,6 +61,18 @@ def main(arguments: Sequence[str]) -> int:
         if _should_print(error):
             print(f"error: {_origin()}{error}", file=sys.stderr, flush=True)
         return getattr(error, "exit_code", 1)
+
+
+def leave(status: int) -> NoReturn:
+    """End this process, in which everything of a run is saved and closed.
+
+    The interpreter is not taken down in order: gloo's threads, which may still run then, abort the process (pytorch
+    issue 190489), so that a run that is finished would count as failed.
+    """
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
 
 
 @contextmanager

@@ -8,7 +8,7 @@ import os
 import sys
 import time
 
-from distcls.engine.run import train
+from distcls.engine.run import leave, train
 from distcls.engine.stopping.preemption import StopRequest
 
 STOP = StopRequest()
@@ -30,4 +30,4 @@ def hold_at(held_step: int) -> None:
 
 if __name__ == "__main__":
     hold_at(int(sys.argv[1]))
-    sys.exit(train(sys.argv[2], sys.argv[3:], stop=STOP).exit_code)
+    leave(train(sys.argv[2], sys.argv[3:], stop=STOP).exit_code)

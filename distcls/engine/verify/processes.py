@@ -16,7 +16,7 @@ from typing import Any
 from distcls.engine.stopping.outcome import PREEMPTED
 from distcls.errors import UserError
 
-START = "import sys; from distcls.engine.run import main; sys.exit(main(sys.argv[1:]))"
+START = "import sys; from distcls.engine.run import leave, main; leave(main(sys.argv[1:]))"
 # What a launcher or a batch job of the caller left in the environment is not for the processes started here.
 FOREIGN = ("ACCELERATE_", "TORCHELASTIC_", "PET_", "SLURM_", "PMI", "OMPI_")
 TOPOLOGY = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")

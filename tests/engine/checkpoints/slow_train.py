@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 
-from distcls.engine.run import main
+from distcls.engine.run import leave, main
 
 SECONDS, (HARM, _, STEP) = float(sys.argv[1]), sys.argv[2].partition("@")
 
@@ -44,4 +44,4 @@ def install() -> None:
 
 if __name__ == "__main__":
     install()
-    sys.exit(main(sys.argv[3:]))
+    leave(main(sys.argv[3:]))
