@@ -25,13 +25,14 @@ def evaluate(
     batch_size: Annotated[int | None, typer.Option(min=1, help="Images at once; else as in the run.")] = None,
 ) -> None:
     """Evaluate a trained model, every image once: loss, top-k, and precision, recall and F1 of each class."""
+    from distcls.engine.building.recipe_start import is_recipe
     from distcls.engine.evaluation import class_file, prediction_files
     from distcls.engine.records.durable_file import replace_file
     from distcls.engine.trained_model import TrainedModel
 
     if output is not None:  # found out now and not after the evaluation
         output.mkdir(parents=True, exist_ok=True)
-    overrides = [word for word in data or () if run.suffix in (".yaml", ".yml") and "=" in word]
+    overrides = [word for word in data or () if is_recipe(run) and "=" in word]
     trained = TrainedModel(run, overrides)
     dataset = trained.dataset([word for word in data or () if word not in overrides] or trained.val_paths)
     metrics = ["precision", "recall", "f1", "map" if dataset.multi_label else "confusion"]

@@ -17,7 +17,7 @@ from distcls.data.loader import EvalLoader
 from distcls.data.single_images import SingleImages
 from distcls.engine.building.initial_weights import weights_file
 from distcls.engine.building.precision import HALF
-from distcls.engine.building.recipe_start import start_of
+from distcls.engine.building.recipe_start import is_recipe, start_of
 from distcls.engine.evaluate import evaluate, logits_of
 from distcls.engine.evaluation.class_metrics import ClassMetrics
 from distcls.engine.evaluation.predictions import Predicted, Predictions, scores_of
@@ -68,7 +68,7 @@ class TrainedModel:
 
     def __init__(self, path: Path, overrides: Sequence[str] = (), device: torch.device | None = None) -> None:
         self.report: Report | None = None
-        if path.suffix in (".yaml", ".yml"):
+        if is_recipe(path):
             self.model, facts, self.report = start_of(path, overrides)
             self.file = self.report.path
         else:

@@ -35,13 +35,7 @@ class Prepared:
 
     def identity(self, run_id: str) -> dict[str, Any]:
         """What checkpoints and weights say about where they come from."""
-        return {
-            "run_id": run_id,
-            "recipe": self.recipe.resolved(),
-            "class_names": self.datasets.train.class_names,
-            "mean": list(self.datasets.train.mean),
-            "std": list(self.datasets.train.std),
-        }
+        return {"run_id": run_id, **self.datasets.identity(self.recipe)}
 
     def code_folders(self) -> list[Path]:
         """Where the code lies that takes part in the run: the recipe's files, plug-ins, distcls."""

@@ -1,6 +1,7 @@
 """The recipe's files, opened and held against it."""
 
 from dataclasses import dataclass
+from typing import Any
 
 from distcls.data.dataset import BetonDataset
 from distcls.data.errors import DataError
@@ -16,6 +17,15 @@ class Datasets:
 
     train: BetonDataset
     val: BetonDataset
+
+    def identity(self, recipe: Recipe) -> dict[str, Any]:
+        """What weights of the recipe need beside them: class names, and what images are normalised with."""
+        return {
+            "recipe": recipe.resolved(),
+            "class_names": self.train.class_names,
+            "mean": list(self.train.mean),
+            "std": list(self.train.std),
+        }
 
 
 def open_datasets(recipe: Recipe, source: Source) -> Datasets:

@@ -19,7 +19,7 @@ def build_loaders(
     """This rank's, of training and of validation; `images` is the type of number that their images have."""
     train, data = recipe.train, recipe.data
     ranks = accelerator.num_processes
-    resolution, size = resolution_of(data.resolution)
+    resolution, _ = resolution_of(data.resolution)
     shape = {"rank": accelerator.process_index, "world_size": ranks, "device": accelerator.device, "dtype": images}
     shape["workers"] = data.workers or cores_per_rank(local_world_size)
     train_loader = TrainLoader(
@@ -35,12 +35,10 @@ def build_loaders(
     )
     val_loader = EvalLoader(
         datasets.val,
-        resolution=data.val.resolution or size,
-        crop_ratio=data.val.crop_ratio,
         batch_size=recipe.eval.batch_size or train.global_batch_size // (ranks * train.accumulation_steps),
         mean=datasets.train.mean,
         std=datasets.train.std,
-        interpolation=data.interpolation,
+        **protocol_of(data),
         **shape,
     )
     return train_loader, val_loader
@@ -54,6 +52,15 @@ def sampling_of(data: Data) -> dict[str, Any]:
         "block_size": data.block_size if data.sampler == "block_shuffle" else None,
         "block_window": data.block_window,
         "gpu_decode_share": data.gpu_decode_share,
+        "interpolation": data.interpolation,
+    }
+
+
+def protocol_of(data: Data) -> dict[str, Any]:
+    """Arguments of EvalLoader, of how images are looked at: its `protocol`."""
+    return {
+        "resolution": data.val.resolution or resolution_of(data.resolution)[1],
+        "crop_ratio": data.val.crop_ratio,
         "interpolation": data.interpolation,
     }
 

@@ -6,13 +6,18 @@ from typing import Any
 
 from distcls.engine.building.datasets import open_datasets
 from distcls.engine.building.initial_weights import PLACE, InitialWeights
-from distcls.engine.building.loaders import resolution_of
+from distcls.engine.building.loaders import protocol_of
 from distcls.engine.building.model import build_model
 from distcls.engine.checks.located import located
 from distcls.engine.checks.plugins import checked_recipe
 from distcls.models.classifier import ImageClassifier
 from distcls.models.weights import Report
 from distcls.models.weights.report import some
+
+
+def is_recipe(path: Path) -> bool:
+    """Whether what stands in a run's place is a recipe, by its name."""
+    return path.suffix in (".yaml", ".yml")
 
 
 def start_of(path: Path, overrides: Sequence[str]) -> tuple[ImageClassifier, dict[str, Any], Report]:
@@ -31,17 +36,5 @@ def start_of(path: Path, overrides: Sequence[str]) -> tuple[ImageClassifier, dic
     if missing := [name for name in report.missing if not name.endswith("num_batches_tracked")]:
         text = f"{report.path}: {len(missing)} entries of the model are not in it: {some(missing)}: nothing to evaluate"
         raise source.error((PLACE, text))
-    data, train = recipe.data, datasets.train
-    facts = {
-        "recipe": recipe.resolved(),
-        "class_names": train.class_names,
-        "mean": list(train.mean),
-        "std": list(train.std),
-        "evaluation": {
-            "resolution": data.val.resolution or resolution_of(data.resolution)[1],
-            "crop_ratio": data.val.crop_ratio,
-            "interpolation": data.interpolation,
-            "tta": recipe.eval.tta,
-        },
-    }
+    facts = {**datasets.identity(recipe), "evaluation": {**protocol_of(recipe.data), "tta": recipe.eval.tta}}
     return model.eval(), facts, report
