@@ -158,6 +158,13 @@ def set_class_counts(model: nn.Module, counts: Sequence[int]) -> None:
             weigh(counts)
 
 
+def head_to_try(head: nn.Module, classes: int) -> Any:
+    """A copy whose losses can be asked, since a loss may count what it sees; each class has one training image."""
+    head = copy.deepcopy(head)
+    set_class_counts(head, [1] * classes)
+    return head
+
+
 def _dry_run(part: nn.Module, x: Any, call: Callable[[Any], Any] | None = None) -> Any:
     """What the part, or the `call` of it, gives for one image."""
     with at_rest(part):
@@ -198,10 +205,10 @@ def _checked_logits(head: Any, features: Any) -> Tensor:
 
 
 def _check_loss(head: Any, logits: Tensor) -> None:
-    """That the losses of a ClsHead take these logits (1, C). A copy of the head is asked: a loss may count."""
+    """That the losses of a ClsHead take these logits (1, C)."""
     if not hasattr(head, "losses"):
         return
-    head, classes = copy.deepcopy(head), logits.shape[1]
-    set_class_counts(head, [1] * classes)
+    classes = logits.shape[1]
+    head = head_to_try(head, classes)
     label = logits.new_zeros(1, classes) if head.multi_label else logits.new_zeros(1, dtype=torch.int64)
     _dry_run(head, logits, lambda scores: head.losses(scores, label))

@@ -1,6 +1,5 @@
 """Where a recipe does not fit its data sets, or its model: reported like every mistake, before the first batch."""
 
-import copy
 from collections.abc import Callable
 from typing import Any
 
@@ -10,7 +9,7 @@ from distcls.data.augmenting.resolution import Progressive
 from distcls.data.class_names import first_few
 from distcls.data.dataset import BetonDataset
 from distcls.errors import UserError
-from distcls.models.classifier import ImageClassifier, at_rest, set_class_counts
+from distcls.models.classifier import ImageClassifier, at_rest, head_to_try
 from distcls.recipe.errors import Mistake
 from distcls.recipe.schema import Recipe
 from distcls.registry import HEADS
@@ -83,12 +82,9 @@ def model_misfits(model: ImageClassifier, recipe: Recipe, resolution: int | Prog
 
 
 def _soft_labels_refused(model: ImageClassifier, size: int) -> str | None:
-    """A copy of the head is asked: a loss may count what it sees."""
     features = model.features(_image(model, size))
-    head = copy.deepcopy(model.head)
-    classes = head(features).shape[1]
-    set_class_counts(head, [1] * classes)
-    return _raised(head.forward_train, features, torch.full((1, classes), 1 / classes))
+    classes = model.head(features).shape[1]
+    return _raised(head_to_try(model.head, classes).forward_train, features, torch.full((1, classes), 1 / classes))
 
 
 def _image(model: ImageClassifier, size: int) -> torch.Tensor:

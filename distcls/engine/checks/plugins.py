@@ -81,7 +81,8 @@ def _import_file(file: Path) -> Plugin:
             spec.loader.exec_module(module)
         except Exception as error:
             del sys.modules[name]
-            raise UserError(f"{_place(error, file)}: {type(error).__name__}: {error}{_advice(error)}") from error
+            place = _place(error, name, str(file))
+            raise UserError(f"{place}: {type(error).__name__}: {error}{_advice(error)}") from error
     return Plugin(str(file), file, digest)
 
 
@@ -92,7 +93,7 @@ def _import_module(name: str) -> Plugin:
         if isinstance(error, ModuleNotFoundError) and f"{name}.".startswith(f"{error.name}."):
             advice = "install it, put its folder into PYTHONPATH, or give the path of a .py file"
             raise UserError(f"no module named {error.name!r}: {advice}") from error
-        raise UserError(f"{_raised_in(error, name)}: {type(error).__name__}: {error}{_advice(error)}") from error
+        raise UserError(f"{_place(error, name, name)}: {type(error).__name__}: {error}{_advice(error)}") from error
     file = Path(module.__file__ or name)
     return Plugin(name, file, hashlib.sha256(file.read_bytes()).hexdigest() if file.is_file() else "")
 
@@ -108,23 +109,13 @@ def _advice(error: Exception) -> str:
     )
 
 
-def _raised_in(error: Exception, name: str) -> str:
-    """``file:line`` of the innermost line that raised in the package of the module `name`; else that name."""
-    place, trace = name, error.__traceback__
+def _place(error: Exception, module: str, unknown: str) -> str:
+    """``file:line`` of the innermost line that raised in the plug-in, the package of `module`; else `unknown`."""
+    if isinstance(error, SyntaxError):
+        return f"{error.filename}:{error.lineno}"
+    place, trace = unknown, error.__traceback__
     while trace is not None:
-        if trace.tb_frame.f_globals.get("__name__", "").partition(".")[0] == name.partition(".")[0]:
+        if trace.tb_frame.f_globals.get("__name__", "").partition(".")[0] == module.partition(".")[0]:
             place = f"{trace.tb_frame.f_code.co_filename}:{trace.tb_lineno}"
         trace = trace.tb_next
     return place
-
-
-def _place(error: Exception, file: Path) -> str:
-    """``file:line`` of the plug-in's own line that raised."""
-    if isinstance(error, SyntaxError):
-        return f"{error.filename}:{error.lineno}"
-    line, trace = 0, error.__traceback__
-    while trace is not None:
-        if trace.tb_frame.f_code.co_filename == str(file):
-            line = trace.tb_lineno
-        trace = trace.tb_next
-    return f"{file}:{line}" if line else str(file)
