@@ -26,7 +26,7 @@ class Init(Part):
     map: Literal["auto", "none", "openmmlab", "torchvision", "timm", "distcls"] = "auto"
     """Whose names the file has. auto: what fits best. none: change no name."""
     allow_low_match: bool = False
-    """Accept a file that has less than 90% of the backbone's parameter elements."""
+    """Accept a file with less than 90% of the backbone's parameter elements, or whose network computes otherwise."""
 
 
 class Model(Part):

@@ -52,10 +52,13 @@ def build_job(
     train = recipe.train
     weights, images = types_of_numbers(train.precision, accelerator.device)
     classifier, report = build_model(recipe, source, initial_weights, resuming)
-    if report is not None:
+    if report is not None and initial_weights is not None:
+        initial_weights.compare(report, recipe, datasets.train)
         for line in report.lines():
             console.note(line)
-        trackers.event("initial_weights", **report.counts())
+        for line in report.warnings:
+            console.warn(f"{report.path}: {line}")
+        trackers.event("initial_weights", **report.counts(), warnings=report.warnings)
     place_model(recipe, classifier, accelerator, weights)
     set_class_counts(classifier, datasets.train.class_counts.tolist())
     # of the model as it is written, not as it is computed
