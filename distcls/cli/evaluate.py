@@ -40,7 +40,7 @@ def evaluate(
     look = trained.protocol
     shape = f"{len(dataset)} images at {look['resolution']} pixels, crop ratio {look['crop_ratio']}"
     if trained.report is not None:
-        print("\n".join(trained.report.lines()))
+        print("\n".join([*trained.report.lines(), *(f"warning: {text}" for text in trained.report.warnings)]))
     print(f"{trained.file} on {', '.join(map(str, dataset.paths))}: {shape}, on a {trained.device.type}")
     print(
         "  ".join(f"{name} {value:.4f}" for name, value in found.means.items() if name != "n" and "micro" not in name)

@@ -1,6 +1,7 @@
 """`distcls predict`: what a trained model sees in images."""
 
 import csv
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -32,8 +33,11 @@ def predict(
 
     if output is not None:  # found out now and not after a million images
         output.parent.mkdir(parents=True, exist_ok=True)
+    trained = TrainedModel(run)
+    for text in trained.report.warnings if trained.report else ():
+        print(f"warning: {trained.file}: {text}", file=sys.stderr)
     unreadable, rows = [], []
-    for file, found in TrainedModel(run).predict(images, top):
+    for file, found in trained.predict(images, top):
         if isinstance(found, DataError):
             unreadable.append(str(found))
         elif output is None:

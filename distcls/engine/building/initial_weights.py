@@ -1,17 +1,27 @@
 """`model.init`: the file that a run's weights start from, read before GPUs are touched and loaded before training."""
 
+import json
 from pathlib import Path
 
+from torch import Tensor
+
+from distcls.data.dataset import BetonDataset
 from distcls.engine.checkpoints.tensor_file import load_weights
 from distcls.engine.checks.located import located_at
 from distcls.errors import UserError
 from distcls.models.classifier import ImageClassifier
 from distcls.models.weights import Checkpoint, Report, load_checkpoint, read_checkpoint
 from distcls.recipe.errors import KeyPath
-from distcls.recipe.schema import Init
+from distcls.recipe.schema import Init, Recipe
 from distcls.recipe.source import Source
 
 PLACE: KeyPath = ("model", "init", "checkpoint")
+#: Arguments of backbones that say how they train, where they begin, or what they give: not what their layers compute.
+OF_TRAINING = (
+    *("frozen_stages", "norm_eval", "with_cp", "drop_rate", "drop_path_rate", "attn_drop_rate"),
+    *("zero_init_residual", "linear_init", "layer_scale_init_value", "out_indices", "img_size", "interpolate_mode"),
+    *("pretrained", "checkpoint_path", "num_classes", "init_cfg"),
+)
 
 
 class InitialWeights:
@@ -26,6 +36,7 @@ class InitialWeights:
         self.init = init
         self.source = source
         self._checkpoint: Checkpoint | None = None
+        self._metadata: dict[str, str] = {}
 
     def read(self) -> Checkpoint:
         """The file's weights; it is read once.
@@ -37,8 +48,12 @@ class InitialWeights:
             path = Path(self.init.checkpoint)
             with located_at(self.source, PLACE):
                 file = weights_file(path)
-                self._checkpoint = read_checkpoint(file, self.init.prefix, lambda file: load_weights(file)[0])
+                self._checkpoint = read_checkpoint(file, self.init.prefix, self._read_safetensors)
         return self._checkpoint
+
+    def _read_safetensors(self, file: Path) -> dict[str, Tensor]:
+        tensors, self._metadata = load_weights(file)
+        return tensors
 
     def load_into(self, model: ImageClassifier) -> Report:
         """Load them and forget them.
@@ -49,6 +64,31 @@ class InitialWeights:
         checkpoint, self._checkpoint = self.read(), None
         with located_at(self.source, PLACE):
             return load_checkpoint(model, checkpoint, self.init.map, self.init.allow_low_match)
+
+    def compare(self, report: Report, recipe: Recipe, train: BetonDataset) -> None:
+        """Add to `report` where a file of ours says that its network computed, or saw images, otherwise.
+
+        Tensors do not show everything: a blur before the strides, where a Bottleneck strides, a norm's eps.
+
+        Args:
+            train: whose mean and std images are normalised with.
+        """
+        if self._metadata.get("format") != "distcls":
+            return
+        theirs, own = (
+            one["model"]["backbone"]
+            for one in map(json.loads, (self._metadata["recipe"], json.dumps(recipe.resolved())))
+        )
+        report.warnings += [
+            f"its run had model.backbone.{key} {json.dumps(theirs[key])}, this one has {json.dumps(value)}"
+            for key, value in own.items()
+            if key not in OF_TRAINING and key in theirs and theirs[key] != value
+        ]
+        for name, here in (("mean", train.mean), ("std", train.std)):
+            there = json.loads(self._metadata[name])
+            if any(abs(a - b) > 0.01 for a, b in zip(there, here, strict=True)):
+                shown = [", ".join(f"{value:.3f}" for value in values) for values in (there, here)]
+                report.notes += (f"its run normalised images with the {name} {shown[0]}, this one with {shown[1]}",)
 
 
 def weights_file(path: Path) -> Path:

@@ -30,9 +30,11 @@ def start_of(path: Path, overrides: Sequence[str]) -> tuple[ImageClassifier, dic
     if recipe.model.init is None:
         raise source.error((PLACE, "missing key: expected the weights to evaluate; for those of a run give its folder"))
     datasets = open_datasets(recipe, source)
+    initial_weights = InitialWeights(recipe.model.init, source)
     with located(source):
-        model, report = build_model(recipe, source, InitialWeights(recipe.model.init, source))
+        model, report = build_model(recipe, source, initial_weights)
     assert report is not None
+    initial_weights.compare(report, recipe, datasets.train)
     if missing := [name for name in report.missing if not name.endswith("num_batches_tracked")]:
         text = f"{report.path}: {len(missing)} entries of the model are not in it: {some(missing)}: nothing to evaluate"
         raise source.error((PLACE, text))

@@ -10,6 +10,7 @@ from distcls.errors import UserError
 from distcls.models.weights.checkpoint import Checkpoint, entries_below
 from distcls.models.weights.report import Report, some
 from distcls.models.weights.rules import Family, Renamed, family_of
+from distcls.models.weights.same_function import beyond, refusal, warnings
 from distcls.models.weights.timm_names import TIMM
 from distcls.models.weights.torchvision_names import TORCHVISION
 
@@ -32,8 +33,9 @@ def load_checkpoint(
         map: whose names the file has. "auto" tries all and takes what fits best; "none" changes no name.
 
     Raises:
-        UserError: less than 90% of the backbone's parameter elements are there and `allow_low_match` is not set, or
-            there is no mapping from that library to this backbone. The model is then unchanged.
+        UserError: less than 90% of the backbone's parameter elements are there, or the file's network computes
+            something else, and `allow_low_match` is not set; or there is no mapping from that library to this
+            backbone. The model is then unchanged.
     """
     best = _best_reading(model, checkpoint, map)
     if best is None:
@@ -42,6 +44,8 @@ def load_checkpoint(
     report, state = best
     if report.match < LEAST_MATCH and not allow_low_match:
         raise UserError(_too_little(report, model, _prefix_that_fits(model, checkpoint, map)))
+    if not allow_low_match and (reason := refusal(model, report)):
+        raise UserError(reason)
     model.load_state_dict(state, strict=False)
     return report
 
@@ -124,7 +128,9 @@ def _compare(model: nn.Module, renamed: Mapping[str, Renamed], report: Report) -
             report.resized.append(name)
     report.missing += [name for name, *_ in (*report.dropped, *report.misfits)]
     report.unused = [one.old for name, one in renamed.items() if name not in own]
+    report.beyond = beyond(model, renamed)
     report.match = _match(model, report.loaded)
+    report.warnings = warnings(model, renamed, report)
     return report, state
 
 

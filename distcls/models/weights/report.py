@@ -23,8 +23,10 @@ class Report:
         misfits: the same, of other entries.
         unused: names in the file for which the model has no place.
         missing: names in the model that keep their initial values.
+        beyond: those of `unused` that the file's network needed in a part that the model has, too.
         match: fraction of the backbone's parameter elements that were loaded.
         notes: about the file.
+        warnings: what a person should see to.
     """
 
     path: Path
@@ -36,8 +38,10 @@ class Report:
     misfits: list[tuple[str, torch.Size, torch.Size]] = field(default_factory=list)
     unused: list[str] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
+    beyond: list[str] = field(default_factory=list)
     match: float = 0.0
     notes: tuple[str, ...] = ()
+    warnings: list[str] = field(default_factory=list)
 
     def counts(self) -> dict[str, Any]:
         """For an event."""

@@ -6,10 +6,13 @@ from pathlib import Path
 import pytest
 import torch
 
+from distcls.data.dataset import BetonDataset
 from distcls.engine.attempt.preparing import prepare
+from distcls.engine.building.datasets import Datasets
 from distcls.engine.building.initial_weights import InitialWeights
 from distcls.engine.building.model import build_model
-from distcls.engine.checkpoints.tensor_file import load_weights
+from distcls.engine.checkpoints.export import metadata
+from distcls.engine.checkpoints.tensor_file import load_weights, save_weights
 from distcls.engine.checks.plugins import import_parts
 from distcls.recipe.errors import RecipeError
 from distcls.recipe.schema import check
@@ -56,6 +59,34 @@ def test_fine_tuning_from_a_checkpoint_with_1000_classes(tiny_recipe: Path, tmp_
     fresh, report = built(tiny_recipe, f"model.init.checkpoint={run}")
     assert report.match == 1.0
     assert torch.equal(fresh.head.fc.weight, load_weights(run / "weights/best.safetensors")[0]["head.fc.weight"])
+
+
+def test_what_a_file_of_ours_says_of_its_network_and_its_images(
+    tiny_recipe: Path, tiny_data: Path, tmp_path: Path
+) -> None:
+    """A blur before the strides, a norm's eps and mean and std leave no trace in the tensors."""
+    blur = "model.backbone.conv_cfg={type: BlurPoolConv2d}"
+    model, _ = built(tiny_recipe, blur)
+    recipe, data = (
+        check(read(tiny_recipe, [blur, "model.backbone.norm_eval=true"])),
+        BetonDataset(tiny_data / "train.beton"),
+    )
+    identity = Datasets(data, data).identity(recipe)
+    identity["mean"] = [0.485, 0.456, 0.406]
+    file = tmp_path / "blurred.safetensors"
+    save_weights(file, model.state_dict(), metadata(identity, 1, {}))
+    source = read(tiny_recipe, [f"model.init.checkpoint={file}"])
+    checked = check(source)
+    assert checked.model.init is not None
+    init = InitialWeights(checked.model.init, source)
+    _, report = build_model(checked, source, init)
+    assert (report.match, report.warnings, report.notes) == (1.0, [], ())
+    init.compare(report, checked, data)
+    assert report.warnings == [
+        'its run had model.backbone.conv_cfg {"type": "BlurPoolConv2d"}, this one has null',
+    ]
+    here = ", ".join(f"{value:.3f}" for value in data.mean)
+    assert report.notes == (f"its run normalised images with the mean 0.485, 0.456, 0.406, this one with {here}",)
 
 
 def test_a_missing_file_is_found_before_anything_starts(tiny_recipe: Path, tmp_path: Path) -> None:

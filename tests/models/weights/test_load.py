@@ -7,6 +7,7 @@ import torch
 
 from distcls.errors import UserError
 from distcls.models import ImageClassifier, build_classifier
+from distcls.models.common.blur_pool import BINOMIAL
 from distcls.models.weights import Checkpoint, Report, load_checkpoint
 
 VIT = {
@@ -25,9 +26,10 @@ def resnet(classes: int = 10, seed: int = 0, **kwargs) -> ImageClassifier:
     return build_classifier(block, (32, 32))
 
 
-def vit(size: int = 32, **kwargs) -> ImageClassifier:
+def vit(size: int | tuple[int, int] = 32, **kwargs) -> ImageClassifier:
     head = {"type": "VisionTransformerClsHead", "num_classes": 3}
-    return build_classifier({"backbone": {**VIT, "img_size": size, **kwargs}, "head": head}, (size, size))
+    image_size = (size, size) if isinstance(size, int) else size
+    return build_classifier({"backbone": {**VIT, "img_size": size, **kwargs}, "head": head}, image_size)
 
 
 def swin(window: int) -> ImageClassifier:
@@ -191,7 +193,7 @@ def test_ffcv_imagenet_s_blurred_convolutions() -> None:
     blurred = ("layer4.0.conv1", "layer4.0.downsample.0")
     for name in blurred:
         source[f"{name}.conv.weight"] = source.pop(f"{name}.weight")
-        source[f"{name}.blur_filter"] = torch.ones(16, 1, 3, 3)
+        source[f"{name}.blur_filter"] = torch.tensor(BINOMIAL).expand(16, 1, 3, 3)
     report = load(model, source)
     assert (report.source, report.match, report.missing) == ("torchvision", 1.0, [])
     assert torch.equal(model.backbone.layer4[0].conv1.weight, source["layer4.0.conv1.conv.weight"])
