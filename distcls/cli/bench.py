@@ -37,7 +37,7 @@ def data(
 
     checked, source, _ = checked_recipe(recipe, overrides or [])
     dataset = open_datasets(checked, source).train
-    _, size = resolution_of(checked.data.resolution)
+    size = resolution_of(checked.data.resolution).end
     interpolation, workers = checked.data.interpolation, checked.data.workers or cores_per_rank(1)
     batch = checked.train.global_batch_size // checked.train.accumulation_steps
     with located(source):

@@ -46,7 +46,7 @@ def browse(
     def loader(transforms: Sequence[Any], mixes: Sequence[Any]) -> TrainLoader:
         return TrainLoader(
             dataset,
-            resolution=resolution_of(data.resolution)[0],
+            resolution=resolution_of(data.resolution),
             transforms=transforms,
             mixes=mixes,
             global_batch_size=batch,

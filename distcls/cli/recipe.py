@@ -65,7 +65,7 @@ def write_schema(
     # yaml-language-server: $schema=recipe.schema.json
     """
     from distcls.engine.checks.plugins import import_parts
-    from distcls.recipe.schema import json_schema
+    from distcls.recipe.editor import json_schema
 
     source = None if recipe is None else read(recipe)
     import_parts(source)

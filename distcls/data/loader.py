@@ -9,7 +9,7 @@ import torch
 from distcls.data.augmenting.draws import in_share
 from distcls.data.augmenting.mix import Mix, Mixing
 from distcls.data.augmenting.pixels import PixelStage
-from distcls.data.augmenting.resolution import Progressive
+from distcls.data.augmenting.resolution import Resolution
 from distcls.data.augmenting.windows import OnDevice, Transform, Windows, draw_windows
 from distcls.data.dataset import BetonDataset
 from distcls.data.decoding.interpolation import Interpolation
@@ -30,7 +30,7 @@ class TrainLoader(Loader):
 
     Args:
         dataset: the images; its mean and std normalise them.
-        resolution: side of the square output in pixels, or a schedule of it over epochs.
+        resolution: side of the square images in pixels, or a schedule of it over epochs.
         transforms: constructed TRANSFORMS, applied in turn; none: the largest centred square.
         mixes: constructed MIXES, of which each step takes one at random.
         global_batch_size: images per optimizer step over all ranks and accumulation.
@@ -62,7 +62,7 @@ class TrainLoader(Loader):
         self,
         dataset: BetonDataset,
         *,
-        resolution: int | Progressive,
+        resolution: int | Resolution,
         transforms: Sequence[Transform | OnDevice],
         mixes: Sequence[Mix] = (),
         global_batch_size: int,
@@ -82,6 +82,7 @@ class TrainLoader(Loader):
         jpeg: WindowDecoder | None = None,
         gpu_decode_share: float = 0.0,
     ) -> None:
+        self._schedule = resolution if isinstance(resolution, Resolution) else Resolution.constant(resolution)
         self.parts = accumulation_steps * world_size
         if global_batch_size % self.parts:
             raise ArgumentError(
@@ -105,7 +106,7 @@ class TrainLoader(Loader):
         raw = self._pixels.takes_raw
         super().__init__(
             dataset,
-            resolution=resolution.largest if isinstance(resolution, Progressive) else resolution,
+            resolution=self._schedule.largest,
             batch_size=global_batch_size // self.parts,
             mean=(0, 0, 0) if raw else dataset.mean,
             std=(1 / 255,) * 3 if raw else dataset.std,
@@ -119,7 +120,6 @@ class TrainLoader(Loader):
         self._gpu_decode_share = gpu_decode_share
         self.transforms = list(transforms)
         self._try_the_smallest(seed)
-        self._progressive = resolution if isinstance(resolution, Progressive) else None
         self._mixing = Mixing(mixes, seed=seed, num_classes=dataset.num_classes) if mixes else None
         self.accumulation_steps = accumulation_steps
         self.rank = rank
@@ -138,8 +138,8 @@ class TrainLoader(Loader):
         return self.order.steps_per_epoch
 
     def resolution_at(self, step: int) -> int:
-        """Pixels a side of the batches of a step."""
-        return self._progressive.at(step // self.steps_per_epoch) if self._progressive else self.resolution
+        """Pixels per side of the images of a step."""
+        return self._schedule.at(step // self.steps_per_epoch)
 
     def stream(self, first_step: int, last_step: int) -> Stream:
         """The micro-batches of steps [first_step, last_step), `accumulation_steps` of them for each, across epochs."""
@@ -157,7 +157,7 @@ class TrainLoader(Loader):
                 self._reads.advise, step, np.arange(part * self.batch_size, (part + 1) * self.batch_size)
             )
         samples = self.dataset.samples[taken.indices]
-        resolution = self._progressive.at(taken.epoch) if self._progressive else self.resolution
+        resolution = self._schedule.at(taken.epoch)
         windows = Windows.centred(samples["height"], samples["width"], resolution)
         draw_windows(self.transforms, windows, self.order.seed, taken.epoch, taken.positions)
         share = self._gpu_decode_share

@@ -28,7 +28,6 @@ class Job:
     accelerator: Accelerator
     classifier: ImageClassifier
     strategy: Strategy
-    base_rate: float
     schedule: Schedule
     ema: Ema | None
     train_loader: TrainLoader
@@ -50,9 +49,7 @@ class Job:
     tta: Literal["flip"] | None
     learning_rates: dict[str, float]
     device_facts: DeviceFacts
-    cores: int
-    precision: str
-    compiled: bool
+    settings: Settings
 
     @property
     def device(self) -> torch.device:
@@ -65,21 +62,6 @@ class Job:
     @property
     def world_size(self) -> int:
         return self.accelerator.num_processes
-
-    @property
-    def settings(self) -> Settings:
-        """What the advice on a bottleneck looks at."""
-        return Settings(
-            workers=self.train_loader.workers,
-            cores=self.cores,
-            precision=self.precision,
-            compiled=self.compiled,
-            accumulation_steps=self.accumulation_steps,
-            global_batch_size=self.global_batch_size,
-            evaluate_every_epochs=self.evaluate_every_epochs,
-            checkpoint_every_steps=self.checkpoint_every_steps,
-            gpu=self.device.type == "cuda",
-        )
 
     def position(self, step: int) -> dict[str, float]:
         """The counters of every logged row."""

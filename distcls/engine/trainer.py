@@ -156,7 +156,7 @@ def _means(job: Job, predictions: Predictions | None) -> dict[str, float] | None
 
 
 def _non_finite(job: Job, snapshots: Snapshots, step: int) -> NonFiniteLoss:
-    rate = job.base_rate * job.schedule(step - 1)
+    rate = job.learning_rates["optim/lr"] * job.schedule(step - 1)
     return NonFiniteLoss(
         f"the loss or the weights are not finite at step {step} (epoch {step / job.steps_per_epoch:.2f}), "
         f"at learning rate {rate:.6g}; "

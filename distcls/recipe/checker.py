@@ -26,8 +26,8 @@ from distcls.recipe.signature import (
     paths_of,
 )
 from distcls.recipe.source import Source
-from distcls.recipe.values import convert, describe, plain, show, value_schema
-from distcls.registry import Registry
+from distcls.recipe.values import convert, describe, either, plain, show, value_schema
+from distcls.registry import ROLES, Registry
 
 _LISTED = 12  # accepted names in a message: more would hide the mistake
 _PLACES = {"augmentation": " It belongs in data.augment.", "mixing": " It belongs in data.mix."}
@@ -36,9 +36,8 @@ _PLACES = {"augmentation": " It belongs in data.augment.", "mixing": " It belong
 class Checker:
     """Collects in `problems` what is wrong with a source."""
 
-    def __init__(self, source: Source, registries: Sequence[Registry]) -> None:
+    def __init__(self, source: Source) -> None:
         self.source = source
-        self.registries = {registry.role: registry for registry in registries}
         self.problems = list(source.problems)
         self.meant: set[KeyPath] = set()  # keys that were written, but misspelt or in another place
         self.parts: list[tuple[str, ...]] = []  # all keys of the recipe's fixed parts
@@ -74,7 +73,7 @@ class Checker:
     def expected(self, key: Key) -> str:
         blocks = nested(key.annotation)
         if blocks.registry:
-            example = self.example(blocks.registry)
+            example = _example(blocks.registry)
             return f"a block such as {example}" if blocks.one else f"a list of blocks such as [{example}]"
         if part := part_of(key.annotation):
             return f"a mapping with {listed(keys_of_part(part).named)}"
@@ -103,13 +102,10 @@ class Checker:
 
     def block(self, registry: Registry, block: Any, path: KeyPath) -> Any:
         """``{type: NAME, argument: value, ...}`` against the signature of the class NAME."""
-        registry = self.registries.get(registry.role, registry)
         if not isinstance(block, dict):
             named = show(block) if not (isinstance(block, str) and block in registry) else f"only the name {block!r}"
             hint = ". It holds the warm-up, too" if registry.role == "schedule" and isinstance(block, list) else ""
-            self.problem(
-                path, f"wrong type: got {named}, expected a block such as {self.example(registry, block)}{hint}"
-            )
+            self.problem(path, f"wrong type: got {named}, expected a block such as {_example(registry, block)}{hint}")
         elif "type" not in block:
             self.missing(path, "type", f"the name of {article(registry.role)}: {listed(registry.names())}")
         elif name := self.class_of(registry, block["type"], path):
@@ -131,7 +127,7 @@ class Checker:
         names = registry.names()
         if name in names:
             return name
-        role = next((one.role for one in self.registries.values() if name in one.names()), "")
+        role = next((one.role for one in ROLES if name in one.names()), "")
         what = f"{article(role)}, not {article(registry.role)}" if role else f"unknown {registry.role}"
         meant, hint = (
             (None, _PLACES.get(role, ""))
@@ -144,9 +140,11 @@ class Checker:
         self.problem((*path, "type"), f"{what}: got {show(name)}, expected {expected}.{hint}".removesuffix("."))
         return meant
 
-    def example(self, registry: Registry, name: Any = None) -> str:
-        names = self.registries.get(registry.role, registry).names()
-        return f"{{type: {next((one for one in (name, registry.example, *names) if one in names), 'NAME')}}}"
+
+def _example(registry: Registry, name: Any = None) -> str:
+    """A block of the role as it is written, of the class `name` if there is one."""
+    names = registry.names()
+    return f"{{type: {next((one for one in (name, registry.example, *names) if one in names), 'NAME')}}}"
 
 
 def _in_mapping(part: type | None, value: Any) -> str:
@@ -157,7 +155,7 @@ def _in_mapping(part: type | None, value: Any) -> str:
     return f". Did you mean {{{needed[0][0]}: {value if isinstance(value, str) else show(value)}}}?"
 
 
-def filled(keys: Keys, tree: Mapping[str, Any], registries: Mapping[str, Registry]) -> dict[str, Any]:
+def filled(keys: Keys, tree: Mapping[str, Any]) -> dict[str, Any]:
     """A checked mapping as JSON-able values, with the default of every key that was not written.
 
     A default that only Python can make (a class, a function) is left out: reading the result gives that default again.
@@ -171,10 +169,10 @@ def filled(keys: Keys, tree: Mapping[str, Any], registries: Mapping[str, Registr
             continue
         if (part := part_of(annotation)) and value is not None:
             given: Any = value.model_dump() if isinstance(value, pydantic.BaseModel) else value
-            result[key] = filled(keys_of_part(part), given, registries)
+            result[key] = filled(keys_of_part(part), given)
         elif (registry := nested(annotation).registry) and value is not None:
             many = isinstance(value, list)
-            blocks = [_filled_block(registry, one, registries) for one in (value if many else [value])]
+            blocks = [_filled_block(registry, one) for one in (value if many else [value])]
             result[key] = blocks if many else blocks[0]
         else:
             try:
@@ -184,13 +182,9 @@ def filled(keys: Keys, tree: Mapping[str, Any], registries: Mapping[str, Registr
     return result
 
 
-def _filled_block(registry: Registry, block: Mapping[str, Any], registries: Mapping[str, Registry]) -> dict[str, Any]:
-    registry = registries.get(registry.role, registry)
+def _filled_block(registry: Registry, block: Mapping[str, Any]) -> dict[str, Any]:
     arguments = {key: value for key, value in block.items() if key != "type"}
-    return {
-        "type": block["type"],
-        **filled(keys_of_block(registry, block["type"]), arguments, registries),
-    }
+    return {"type": block["type"], **filled(keys_of_block(registry, block["type"]), arguments)}
 
 
 def listed(names: Sequence[str] | Mapping[str, Any]) -> str:
@@ -198,7 +192,7 @@ def listed(names: Sequence[str] | Mapping[str, Any]) -> str:
     names = list(names)
     if len(names) > _LISTED:
         return f"one of {', '.join(names[: _LISTED - 2])} ... ({len(names)} in all)"
-    return " or ".join(filter(None, [", ".join(names[:-1]), *names[-1:]]))
+    return either(names)
 
 
 def article(role: str) -> str:

@@ -1,11 +1,11 @@
 """JSON schema of the recipe, draft 7, as the YAML extension of VS Code and other editors read it."""
 
-from collections.abc import Sequence
 from typing import Any
 
 import pydantic
 import pydantic_core
 
+from distcls.recipe.schema import Recipe
 from distcls.recipe.signature import (
     ABSENT,
     REQUIRED,
@@ -21,14 +21,14 @@ from distcls.recipe.values import plain, value_schema
 from distcls.registry import Registry
 
 
-def json_schema(recipe: type[pydantic.BaseModel], registries: Sequence[Registry]) -> dict[str, Any]:
-    """The schema of whole and of partial recipes.
+def json_schema() -> dict[str, Any]:
+    """Completion, descriptions and defaults of every key and every registered class, in whole and partial recipes.
 
     A file that has a `_base_` writes only what it changes, so no key is required here; `distcls recipe check` knows
     what is missing. A block is one of its role's classes by `type`, or has no `type` and changes arguments of its base.
     """
-    schema = _Schema(registries)
-    top = schema.mapping(keys_of_part(recipe))
+    schema = _Schema()
+    top = schema.mapping(keys_of_part(Recipe))
     bases: dict[str, Any] = {
         "anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}],
         "description": "Recipes that this one changes: a path or a list, relative to this file.",
@@ -37,15 +37,14 @@ def json_schema(recipe: type[pydantic.BaseModel], registries: Sequence[Registry]
     return {
         "$schema": "http://json-schema.org/draft-07/schema#",
         "title": "distcls recipe",
-        "description": (recipe.__doc__ or "").splitlines()[0],
+        "description": (Recipe.__doc__ or "").splitlines()[0],
         **top,
         "definitions": dict(sorted(schema.definitions.items())),
     }
 
 
 class _Schema:
-    def __init__(self, registries: Sequence[Registry]) -> None:
-        self.registries = {registry.role: registry for registry in registries}
+    def __init__(self) -> None:
         self.definitions: dict[str, Any] = {}
 
     def mapping(self, keys: Keys) -> dict[str, Any]:
@@ -80,7 +79,6 @@ class _Schema:
 
     def role(self, registry: Registry) -> str:
         """Define the blocks of a role, once; returns the definition's name."""
-        registry = self.registries.get(registry.role, registry)
         if registry.role not in self.definitions:
             self.definitions[registry.role] = {}  # a role may nest itself
             classes = {name: self.block(registry, name) for name in registry.names()}

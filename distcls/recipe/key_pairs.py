@@ -1,4 +1,4 @@
-"""Keys of a recipe that are right alone and wrong together."""
+"""Keys of a recipe that are each valid but contradict one another."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -8,16 +8,16 @@ from distcls.recipe.values import show
 
 
 def check_together(checker: Checker, tree: Mapping[str, Any]) -> None:
-    """Report to `checker` what does not go together in `tree`, whose values may still be wrong by themselves."""
-    _check_length(checker, tree.get("train"))
-    _check_batch(checker, tree.get("train"))
-    _check_ramp(checker, tree.get("data"))
-    _check_graphs(checker, *(_mapping(tree.get(key)) for key in ("train", "distributed", "data")))
+    """Report to `checker` which keys of `tree` contradict one another; values of the wrong type are passed over."""
+    train, data, distributed = (_mapping(tree, key) for key in ("train", "data", "distributed"))
+    if isinstance(tree.get("train"), dict):  # otherwise the whole part is missing, which is reported already
+        _check_length(checker, train)
+    _check_batch(checker, train)
+    _check_ramp(checker, data)
+    _check_graphs(checker, train, distributed, data)
 
 
-def _check_length(checker: Checker, train: Any) -> None:
-    if not isinstance(train, dict):
-        return
+def _check_length(checker: Checker, train: Mapping[str, Any]) -> None:
     epochs, max_steps = train.get("epochs"), train.get("max_steps")
     if epochs is not None and max_steps is not None:
         got = f"epochs {show(epochs)} and max_steps {show(max_steps)}"
@@ -27,18 +27,15 @@ def _check_length(checker: Checker, train: Any) -> None:
         checker.problem(("train",), "no length: expected epochs or max_steps")
 
 
-def _check_batch(checker: Checker, train: Mapping[str, Any] | Any) -> None:
-    batch, parts = (
-        (train.get("global_batch_size"), train.get("accumulation_steps", 1)) if isinstance(train, dict) else (0, 1)
-    )
+def _check_batch(checker: Checker, train: Mapping[str, Any]) -> None:
+    batch, parts = train.get("global_batch_size"), train.get("accumulation_steps", 1)
     if type(batch) is int and type(parts) is int and parts > 0 and batch % parts:
         text = f"not divisible: got {batch}, expected a multiple of train.accumulation_steps, which is {parts}"
         checker.problem(("train", "global_batch_size"), text)
 
 
-def _check_ramp(checker: Checker, data: Any) -> None:
-    resolution = data.get("resolution") if isinstance(data, dict) else None
-    ramp = resolution.get("ramp") if isinstance(resolution, dict) else None
+def _check_ramp(checker: Checker, data: Mapping[str, Any]) -> None:
+    ramp = _mapping(data, "resolution").get("ramp")
     if isinstance(ramp, list) and [type(epoch) for epoch in ramp] == [int, int] and ramp[0] > ramp[1]:
         text = f"ends before it begins: got {show(ramp)}, expected the last epoch of start, then the first of end"
         checker.problem(("data", "resolution", "ramp"), text)
@@ -47,7 +44,7 @@ def _check_ramp(checker: Checker, data: Any) -> None:
 def _check_graphs(
     checker: Checker, train: Mapping[str, Any], distributed: Mapping[str, Any], data: Mapping[str, Any]
 ) -> None:
-    """What CUDA graphs cannot be combined with; that they need ddp is engine/checks/fit_ranks.py's."""
+    """What CUDA graphs cannot be combined with; engine/checks/fit_ranks.py checks that the strategy is ddp."""
     if train.get("cuda_graphs") is not True:
         return
     path, parts = ("train", "cuda_graphs"), train.get("accumulation_steps", 1)
@@ -65,5 +62,7 @@ def _check_graphs(
         checker.problem(path, text)
 
 
-def _mapping(value: Any) -> Mapping[str, Any]:
+def _mapping(tree: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    """The mapping at `key`; an empty one where there is none."""
+    value = tree.get(key)
     return value if isinstance(value, dict) else {}

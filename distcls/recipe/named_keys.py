@@ -21,11 +21,11 @@ def check_named(checker: Checker, keys: Keys, tree: Mapping[str, Any]) -> None:
     checkpoint = tree.get("checkpoint")
     names = checkpoint.get("allow_changes") if isinstance(checkpoint, dict) else None
     for number, name in enumerate(names if isinstance(names, list) else []):
-        if isinstance(name, str) and (text := _unknown(checker, keys, name)):
+        if isinstance(name, str) and (text := _unknown(keys, name)):
             checker.problem(("checkpoint", "allow_changes", number), text)
 
 
-def _unknown(checker: Checker, keys: Keys, name: str) -> str | None:
+def _unknown(keys: Keys, name: str) -> str | None:
     above: tuple[str, ...] = ()
     for step in name.split("."):
         if step not in keys.named:
@@ -35,17 +35,17 @@ def _unknown(checker: Checker, keys: Keys, name: str) -> str | None:
             hint = f". Did you mean {'.'.join((*above, near))!r}?" if near else ""
             inside = f" below {'.'.join(above)}" if above else ""
             return f"no such key: got {show(name)}, expected {listed(keys.named) or 'nothing'}{inside}{hint}"
-        keys, above = _below(checker, keys.named[step].annotation), (*above, step)
+        keys, above = _below(keys.named[step].annotation), (*above, step)
     return None
 
 
-def _below(checker: Checker, annotation: Any) -> Keys:
+def _below(annotation: Any) -> Keys:
     """What a key may hold: of a block the keys of every class of its role, for the run may have had another type."""
     if part := part_among(annotation):
         return keys_of_part(part)
     blocks = nested(annotation)
     if blocks.registry and blocks.one:
-        return _of_any_class(checker.registries.get(blocks.registry.role, blocks.registry))
+        return _of_any_class(blocks.registry)
     takes_mappings = blocks.registry is None and not convert(annotation, {})[1]
     return ANYTHING if takes_mappings else NOTHING
 

@@ -1,11 +1,9 @@
 """The recipe's keys, their types and their defaults; and `check`, which finds every mistake of a recipe at once."""
 
-from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, PrivateAttr
+from pydantic import Field
 
-from distcls.recipe import editor
 from distcls.recipe.checker import Checker, filled
 from distcls.recipe.errors import RecipeError
 from distcls.recipe.key_pairs import check_together
@@ -15,7 +13,7 @@ from distcls.recipe.signature import keys_of_part
 from distcls.recipe.source import Source
 from distcls.recipe.tracking import Tracking
 from distcls.recipe.written_paths import check_paths
-from distcls.registry import BACKBONES, HEADS, MIXES, NECKS, OPTIMIZERS, ROLES, SCHEDULES, TRANSFORMS, Registry
+from distcls.registry import BACKBONES, HEADS, MIXES, NECKS, OPTIMIZERS, SCHEDULES, TRANSFORMS
 
 
 class Init(Part):
@@ -223,27 +221,20 @@ class Recipe(Part):
     distributed: Distributed = Distributed()
     """How ranks work together."""
 
-    _registries: dict[str, Registry] = PrivateAttr(default_factory=dict)
-
-    def model_post_init(self, context: dict[str, Registry] | None) -> None:
-        self._registries.update(context or {})
-
     def resolved(self) -> dict[str, Any]:
         """Everything with its defaults, JSON-able. Written with `to_yaml` it is a recipe again, of the same meaning."""
-        return filled(keys_of_part(Recipe), {key: getattr(self, key) for key in Recipe.model_fields}, self._registries)
+        return filled(keys_of_part(Recipe), {key: getattr(self, key) for key in Recipe.model_fields})
 
 
-def check(source: Source, registries: Sequence[Registry] = ROLES) -> Recipe:
+def check(source: Source) -> Recipe:
     """The recipe of `source`, every value converted to its annotation.
 
-    Args:
-        source: what `read` gave.
-        registries: one per role; their classes must be registered, that is imported, already.
+    The classes that it names must be registered already: import them first, see engine/checks/plugins.py.
 
     Raises:
         RecipeError: with all mistakes, those of the files and the command line among them.
     """
-    checker = Checker(source, registries)
+    checker = Checker(source)
     values = checker.mapping(keys_of_part(Recipe), source.tree)
     check_together(checker, source.tree)
     check_named(checker, keys_of_part(Recipe), source.tree)
@@ -252,9 +243,4 @@ def check(source: Source, registries: Sequence[Registry] = ROLES) -> Recipe:
         raise RecipeError(source.recipe, checker.problems)
     values["name"] = values.get("name") or source.name
     values["output_dir"] = values.get("output_dir") or f"runs/{values['name']}"
-    return Recipe.model_validate(values, context=checker.registries)
-
-
-def json_schema(registries: Sequence[Registry] = ROLES) -> dict[str, Any]:
-    """A JSON schema for editors: completion, descriptions and defaults of every key and every registered class."""
-    return editor.json_schema(Recipe, registries)
+    return Recipe.model_validate(values)

@@ -87,7 +87,7 @@ def _mistakes(annotation: Any, value: Any, error: pydantic.ValidationError) -> l
         if any(error["type"] == "extra_forbidden" for error in found[path]):
             known = list(above.get("properties", ()))
             hint = did_you_mean(str(path[-1]), known)
-            mistakes.append((path, f"unknown key: expected {_either(known)}.{hint}".removesuffix(".")))
+            mistakes.append((path, f"unknown key: expected {either(known)}.{hint}".removesuffix(".")))
             continue
         hint = _suggest(annotation, value, path, schema, whole)
         text = f"{_what(found[path])}: got {show(part)}, expected {describe(schema, whole)}.{hint}"
@@ -133,9 +133,9 @@ def _below(schema: dict[str, Any], step: int | str) -> dict[str, Any]:
     for one in schema.get("anyOf", [schema]):
         if isinstance(step, int) and step < len(one.get("prefixItems", ())):
             return one["prefixItems"][step]
-        for key in ("items",) if isinstance(step, int) else ("additionalProperties",):
-            if isinstance(one.get(key), dict):
-                return one[key]
+        inner = one.get("items" if isinstance(step, int) else "additionalProperties")
+        if isinstance(inner, dict):
+            return inner
     return {}
 
 
@@ -144,11 +144,11 @@ def describe(schema: dict[str, Any], whole: dict[str, Any] | None = None) -> str
     whole = whole or schema
     schema = _resolve(schema, whole)
     if choices := _choices(schema):
-        return _either(map(_bare, choices))
+        return either(map(_bare, choices))
     if "anyOf" in schema:
         members = [describe(one, whole) for one in schema["anyOf"]]
         wider = {one for one in members if one.startswith("a number")}
-        return _either(one for one in members if one.replace("a whole number", "a number") not in wider or one in wider)
+        return either(one for one in members if one.replace("a whole number", "a number") not in wider or one in wider)
     bounds = " and ".join(f"{sign} {_plain(schema[key])}" for key, sign in _BOUNDS.items() if key in schema)
     if "multipleOf" in schema:
         bounds += f" in multiples of {schema['multipleOf']:g}"
@@ -174,7 +174,7 @@ def _describe_list(schema: dict[str, Any]) -> str:
     kinds = {_NOUNS[one["type"]][1] if one.get("type") in _NOUNS and not _choices(one) else "" for one in items}
     noun = kinds.pop() if len(kinds) == 1 else ""
     if not noun and (choices := _choices(items[0])):
-        return f"a list of {count}from {_either(map(_bare, choices))}{least}"
+        return f"a list of {count}from {either(map(_bare, choices))}{least}"
     return f"a list of {count}{noun or 'items'}{least}" if noun or count or least else "a list"
 
 
@@ -251,7 +251,7 @@ def show(value: Any) -> str:
     return "a mapping" if isinstance(value, dict) else repr(value)
 
 
-def _either(words: Iterable[str]) -> str:
-    """``a, b or c``, each once."""
+def either(words: Iterable[str]) -> str:
+    """``a, b or c``, each once; nothing where there are none."""
     unique = list(dict.fromkeys(words))
-    return " or ".join(filter(None, [", ".join(unique[:-1]), unique[-1]]))
+    return " or ".join(filter(None, [", ".join(unique[:-1]), *unique[-1:]]))

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from distcls.data.augmenting.augment import RandomCrop, RandomHorizontalFlip, RandomResizedCrop
-from distcls.data.augmenting.resolution import Progressive
+from distcls.data.augmenting.resolution import Resolution
 from distcls.data.converting.convert import convert
 from distcls.data.dataset import BetonDataset
 from distcls.data.errors import DataError
@@ -285,7 +285,7 @@ def test_an_error_of_a_transform_reaches_the_consumer(mixed):
     assert not loader.streaming
 
 
-@pytest.mark.parametrize("resolution", [48, Progressive(start=32, end=48, ramp=(5, 8), multiple_of=8)])
+@pytest.mark.parametrize("resolution", [48, Resolution(start=32, end=48, ramp=(5, 8), multiple_of=8)])
 def test_an_image_that_a_crop_is_too_large_for_is_told_before_the_first_batch(tmp_path, resolution):
     """Not when it comes, nor when the resolution has grown: that may be days later."""
     images = [np.zeros((60, 60, 3), np.uint8), np.zeros((41, 70, 3), np.uint8), np.zeros((80, 44, 3), np.uint8)]

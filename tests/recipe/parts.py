@@ -1,11 +1,13 @@
-"""Small registries with the shapes of argument that real classes have; no torch."""
+"""Stand-ins for the real parts, with the shapes of argument that those have; no torch. See `stand_ins` in conftest."""
 
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import pytest
 from pydantic import Field
 
+from distcls import registry
 from distcls.recipe.schema import Recipe, check
 from distcls.recipe.source import read
 from distcls.registry import Registry
@@ -16,9 +18,9 @@ HEADS = Registry("head")
 LOSSES = Registry("loss")
 TRANSFORMS = Registry("augmentation")
 MIXES = Registry("mixing")
-OPTIMIZERS = Registry("optimizer", given=("params",))
-SCHEDULES = Registry("schedule", given=("total_steps", "steps_per_epoch"))
-TRACKERS = Registry("tracker", given=("run_folder", "run_id", "config"))
+OPTIMIZERS = Registry("optimizer")
+SCHEDULES = Registry("schedule")
+TRACKERS = Registry("tracker")
 REGISTRIES = (BACKBONES, NECKS, HEADS, LOSSES, TRANSFORMS, MIXES, OPTIMIZERS, SCHEDULES, TRACKERS)
 
 
@@ -71,7 +73,7 @@ class CrossEntropyLoss:
 
 @LOSSES.register
 class SumOfLosses:
-    def __init__(self, losses: Annotated[list, LOSSES]) -> None: ...
+    def __init__(self, losses: Annotated[list, registry.LOSSES]) -> None: ...
 
 
 @HEADS.register
@@ -80,7 +82,7 @@ class LinearClsHead:
         self,
         num_classes: Annotated[int, Field(gt=0)],
         in_channels: int | None = None,
-        loss: Annotated[dict, LOSSES] = {"type": "CrossEntropyLoss"},  # noqa: B006
+        loss: Annotated[dict, registry.LOSSES] = {"type": "CrossEntropyLoss"},  # noqa: B006
         topk: int | tuple[int, ...] = (1, 5),
     ) -> None: ...
 
@@ -99,7 +101,7 @@ class RandomResizedCrop:
 class SGD:
     def __init__(
         self,
-        params: Any,
+        model: Any,
         lr: Annotated[float, Field(gt=0)],
         momentum: float = 0.9,
         weight_decay: float = 0,
@@ -110,7 +112,7 @@ class SGD:
 @OPTIMIZERS.register
 class AdamW:
     def __init__(
-        self, params: Any, lr: Annotated[float, Field(gt=0)], betas: tuple[float, float] = (0.9, 0.999)
+        self, model: Any, lr: Annotated[float, Field(gt=0)], betas: tuple[float, float] = (0.9, 0.999)
     ) -> None: ...
 
 
@@ -144,4 +146,10 @@ train: {epochs: 3, global_batch_size: 256}
 
 def checked(*overrides: str, text: str = WHOLE, name: str = "recipe.yaml") -> Recipe:
     Path(name).write_text(text)
-    return check(read(Path(name), overrides), REGISTRIES)
+    return check(read(Path(name), overrides))
+
+
+def stand_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Put these classes in the place of the registered ones."""
+    for role, ours in zip(registry.ROLES, REGISTRIES, strict=True):
+        monkeypatch.setattr(role, "_classes", dict(ours._classes))

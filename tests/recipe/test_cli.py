@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from distcls import registry
 from distcls.cli.recipe import app
 from distcls.engine.checks import plugins
 from distcls.recipe.errors import RecipeError
@@ -14,10 +13,7 @@ from tests.recipe import parts
 
 
 @pytest.fixture(autouse=True)
-def _classes_of_parts(monkeypatch: pytest.MonkeyPatch) -> None:
-    for real, ours in zip(registry.ROLES, parts.REGISTRIES, strict=True):
-        monkeypatch.setattr(real, "_classes", ours._classes)
-        monkeypatch.setattr(real, "given", ours.given)
+def _recipe(stand_ins: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(plugins, "import_parts", lambda source=None: [])
     Path("a.yaml").write_text(parts.WHOLE)
 

@@ -3,10 +3,14 @@
 import json
 from typing import Any
 
-from distcls.recipe.schema import json_schema
-from tests.recipe.parts import REGISTRIES
+import pytest
 
-SCHEMA = json_schema(REGISTRIES)
+from distcls.recipe.editor import json_schema
+from tests.recipe import parts
+
+with pytest.MonkeyPatch.context() as patch:
+    parts.stand_in(patch)
+    SCHEMA = json_schema()
 
 
 def alternatives(role: str) -> list[dict[str, Any]]:

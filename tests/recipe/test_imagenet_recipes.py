@@ -10,7 +10,7 @@ import pytest
 import torch
 from timm.loss import BinaryCrossEntropy
 
-from distcls.data.augmenting.resolution import Progressive
+from distcls.data.augmenting.resolution import Resolution
 from distcls.models import build_classifier
 from distcls.registry import HEADS, OPTIMIZERS, SCHEDULES
 from tests.recipe.imagenet import NAMES, recipe, steps_per_epoch
@@ -52,7 +52,7 @@ def test_ffcv(name: str, peak: float, epochs: int, ramp: tuple[int, int], batch:
         theirs = np.interp(np.arange(steps), [0, steps], [start, end])
         np.testing.assert_allclose([ours(epoch * steps + i) for i in range(steps)], theirs, rtol=1e-9, atol=1e-12)
         line = 160 if epoch <= ramp[0] else 192 if epoch >= ramp[1] else np.interp(epoch, ramp, (160, 192))
-        assert Progressive(**one.data.resolution.model_dump()).at(epoch) == int(np.round(line / 32)) * 32
+        assert Resolution(**one.data.resolution.model_dump()).at(epoch) == int(np.round(line / 32)) * 32
     assert [entry["type"] for entry in one.data.augment] == ["RandomResizedCrop", "RandomHorizontalFlip"]
     assert (one.data.val.resolution, one.data.val.crop_ratio, one.eval.tta) == (256, 224 / 256, "flip")
     assert (one.train.precision, one.data.interpolation) == ("fp16", "ffcv_area")

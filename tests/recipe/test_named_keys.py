@@ -5,6 +5,8 @@ import pytest
 from distcls.recipe.errors import RecipeError
 from tests.recipe.parts import WHOLE, checked
 
+pytestmark = pytest.mark.usefixtures("stand_ins")
+
 
 def allowing(*names: str) -> str:
     return WHOLE + f"checkpoint:\n  allow_changes: [{', '.join(names)}]\n"

@@ -2,8 +2,12 @@
 
 import copy
 
+import pytest
+
 from distcls.recipe.refill import refilled
-from tests.recipe.parts import REGISTRIES, checked
+from tests.recipe.parts import checked
+
+pytestmark = pytest.mark.usefixtures("stand_ins")
 
 
 def test_keys_that_are_newer_than_the_record_get_their_defaults() -> None:
@@ -12,15 +16,15 @@ def test_keys_that_are_newer_than_the_record_get_their_defaults() -> None:
     for part, key in (("train", "ema"), ("train", "clip_grad_norm"), ("checkpoint", "allow_changes")):
         del old[part][key]
     del old["model"]["backbone"]["norm_cfg"], old["distributed"]
-    assert refilled(old, REGISTRIES) == resolved
+    assert refilled(old) == resolved
 
 
 def test_what_was_recorded_stays() -> None:
     resolved = checked("train.seed=7", "optimizer.lr=0.25").resolved()
-    assert refilled(resolved, REGISTRIES) == resolved
+    assert refilled(resolved) == resolved
 
 
 def test_a_record_that_this_version_refuses_stays_as_it_is() -> None:
     old = checked().resolved()
     old["train"]["gone_since"] = 1
-    assert refilled(old, REGISTRIES) == old
+    assert refilled(old) == old

@@ -7,7 +7,8 @@ import pytest
 from distcls.recipe.errors import RecipeError
 from distcls.recipe.schema import check
 from distcls.recipe.source import read
-from tests.recipe.parts import REGISTRIES
+
+pytestmark = pytest.mark.usefixtures("stand_ins")
 
 BASE = """\
 data:
@@ -41,7 +42,7 @@ train:
 optimizer: {lr: 0.5}
 """
 
-OVERRIDES = ["optimizer.params=[]", "schedule.type=CosineWarmup", "optimizer.lr=-1"]
+OVERRIDES = ["optimizer.model=[]", "schedule.type=CosineWarmup", "optimizer.lr=-1"]
 
 REPORT = """\
 10 mistakes in recipe.yaml
@@ -53,7 +54,7 @@ recipe.yaml:4:5: model.backbone.type: unknown backbone: got 'ResNeet', expected 
 recipe.yaml:6:3: model.neck: wrong type: got only the name 'GlobalAveragePooling', expected a block such as {type: GlobalAveragePooling}
 recipe.yaml:10:15: model.head.topk.1: wrong type: got 'five', expected a whole number
 recipe.yaml:13:3: train.epochs: duplicate key: first written in line 12
-command line: optimizer.params: not for the recipe: distcls supplies 'params' of an optimizer; remove the key
+command line: optimizer.model: not for the recipe: distcls supplies 'model' of an optimizer; remove the key
 command line: optimizer.lr: out of range: got -1, expected a number > 0"""
 
 
@@ -62,5 +63,5 @@ def test_ten_mistakes_are_ten_lines() -> None:
     Path("_base_/data.yaml").write_text(BASE)
     Path("recipe.yaml").write_text(RECIPE)
     with pytest.raises(RecipeError) as caught:
-        check(read(Path("recipe.yaml"), OVERRIDES), REGISTRIES)
+        check(read(Path("recipe.yaml"), OVERRIDES))
     assert str(caught.value) == REPORT

@@ -13,8 +13,10 @@ from distcls.recipe.errors import RecipeError
 from distcls.recipe.schema import check
 from distcls.recipe.source import read
 from distcls.recipe.yaml12 import to_yaml
-from distcls.registry import Registry
-from tests.recipe.parts import LOSSES, REGISTRIES, WHOLE, checked
+from distcls.registry import HEADS, LOSSES, NECKS
+from tests.recipe.parts import WHOLE, checked
+
+pytestmark = pytest.mark.usefixtures("stand_ins")
 
 
 def report(*overrides: str, text: str = WHOLE) -> list[str]:
@@ -151,7 +153,7 @@ def test_a_resolved_recipe_is_a_recipe_of_the_same_meaning(overrides: list[str])
          "checkpoint, tracking or distributed. Did you mean 'optimizer'?"),
         ("optimizer.momentun=1", "optimizer.momentun: unknown key: expected lr, momentum, weight_decay or nesterov. Did you mean 'momentum'?"),
         ("eval.batchsize=1", "eval.batchsize: unknown key: expected every_epochs, batch_size, tta or metrics. Did you mean 'batch_size'?"),
-        ("optimizer.params=[]", "optimizer.params: not for the recipe: distcls supplies 'params' of an optimizer; remove the key"),
+        ("optimizer.model=[]", "optimizer.model: not for the recipe: distcls supplies 'model' of an optimizer; remove the key"),
         ("schedule.total_steps=9", "schedule.total_steps: not for the recipe: distcls supplies 'total_steps' of a schedule; remove the key"),
         ("model.neck.dim=1", "model.neck.dim: unknown key: expected only the type"),
         # blocks
@@ -218,17 +220,12 @@ def test_the_batch_divides_into_accumulation_steps() -> None:
     ]  # fmt: skip
 
 
-def with_head(cls: type) -> tuple[Registry, ...]:
-    heads = Registry("head")
-    heads.register(cls)
-    return (*(one for one in REGISTRIES if one.role != "head"), heads)
-
-
 def head_report(cls: type, arguments: str) -> list[str]:
+    HEADS.register(cls)
     Path("recipe.yaml").write_text(WHOLE)
     source = read(Path("recipe.yaml"), [f"model.head={{type: {cls.__name__}, {arguments}}}"])
     try:
-        check(source, with_head(cls))
+        check(source)
     except RecipeError as error:
         return [str(problem).removeprefix("command line: model.head.") for problem in error.problems]
     return []
@@ -287,11 +284,10 @@ def test_other_annotations() -> None:
     ]
 
 
-def test_a_role_without_classes_says_so() -> None:
-    Path("recipe.yaml").write_text(WHOLE)
-    registries = (Registry("neck"), *(one for one in REGISTRIES if one.role != "neck"))
+def test_a_role_without_classes_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(NECKS, "_classes", {})
     with pytest.raises(RecipeError) as caught:
-        check(read(Path("recipe.yaml")), registries)
+        checked()
     assert str(caught.value) == (
         "1 mistake in recipe.yaml\n"
         "recipe.yaml:3:10: model.neck.type: unknown neck: got 'GlobalAveragePooling', expected a registered neck, and none is: "

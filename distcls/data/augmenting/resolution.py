@@ -1,17 +1,17 @@
-"""Progressive resizing: the side of training images as a function of the epoch (Howard 2018, FFCV's recipes)."""
+"""The side of training images as a function of the epoch: progressive resizing (Howard 2018, FFCV's recipes)."""
 
 from distcls.errors import ArgumentError
 
 
-class Progressive:
-    """`start` pixels up to epoch ramp[0], `end` from epoch ramp[1] on, and a straight line in multiples between them.
+class Resolution:
+    """`start` pixels up to epoch ramp[0], `end` from epoch ramp[1] on, and a straight line in between.
 
-    Epochs count from 0, as in ffcv-imagenet, whose rule this is.
+    The rule is ffcv-imagenet's; epochs count from 0.
 
     Args:
         start, end: pixels a side.
         ramp: the last epoch of `start` and the first of `end`.
-        multiple_of: pixels; what the line between is rounded to.
+        multiple_of: pixels; the line is rounded to multiples of this.
 
     Raises:
         UserError: a ramp that ends before it begins.
@@ -25,16 +25,21 @@ class Progressive:
         self.ramp = ramp
         self.multiple_of = multiple_of
 
+    @classmethod
+    def constant(cls, side: int) -> "Resolution":
+        """The same side in every epoch."""
+        return cls(start=side, end=side, ramp=(0, 0))
+
     @property
     def largest(self) -> int:
         return max(self.start, self.end)
 
     def sides(self) -> set[int]:
-        """All that `at` gives."""
+        """Every side that some epoch has."""
         return {self.at(epoch) for epoch in range(self.ramp[0], self.ramp[1] + 1)}
 
     def at(self, epoch: int) -> int:
-        """Pixels a side in an epoch."""
+        """Pixels per side in an epoch."""
         first, last = self.ramp
         if epoch <= first:
             return self.start

@@ -8,6 +8,7 @@ import numpy as np
 from distcls.data.converting.sources import Source
 from distcls.data.errors import DataError
 
+SAMPLED = 200  # images whose stored size is measured for an estimate
 WRITE_MODES = ("raw", "jpg", "proportion", "smart")
 _LONGEST_SIDE, _LONGEST_SIDE_OF_A_JPEG = (1 << 16) - 1, 65500  # of a .beton; JPEG_MAX_DIMENSION of libjpeg
 
@@ -70,8 +71,8 @@ class Encoding:
             "smart_threshold": self.smart_threshold if mode == "smart" else None,
         }
 
-    def bytes_per_image(self, source: Source, images: int = 200) -> float:
-        """Of `images` of the source, spread evenly; those that cannot be read are passed over."""
+    def bytes_per_image(self, source: Source) -> float:
+        """Mean over SAMPLED images, spread evenly over the source; those that cannot be read are passed over."""
         field = self.field(source)
         record, sizes = np.zeros(1, field.metadata_type), []
 
@@ -79,7 +80,7 @@ class Encoding:
             sizes.append(size)
             return 0, np.empty(size, np.uint8)
 
-        for index in np.unique(np.linspace(0, len(source) - 1, images).astype(int)).tolist():
+        for index in np.unique(np.linspace(0, len(source) - 1, SAMPLED).astype(int)).tolist():
             try:
                 image, _ = source[index]
             except DataError:

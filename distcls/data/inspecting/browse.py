@@ -15,6 +15,8 @@ from distcls.data.decoding.decode_cpu import decode_whole
 from distcls.data.errors import DataError
 from distcls.data.loader import TrainLoader
 
+ALONE = 4  # images in the row of a single transform
+
 # Builds the loader of the first images of each global batch, with these transforms and mixes.
 MakeLoader = Callable[[Sequence[Transform | OnDevice], Sequence[Mix]], TrainLoader]
 
@@ -42,7 +44,6 @@ def rows_of(
     *,
     epoch: int,
     images: int,
-    images_alone: int = 4,
 ) -> list[Row]:
     """All transforms and mixes together, then each alone, of the first images of `epoch`.
 
@@ -51,8 +52,7 @@ def rows_of(
     Args:
         transforms, mixes: constructed, of the recipe.
         titles: of each transform, then of each mix.
-        images: in the first row.
-        images_alone: at most, in the others.
+        images: in the first row; the others have at most ALONE.
 
     Raises:
         DataError: an image is damaged.
@@ -60,11 +60,11 @@ def rows_of(
     rows = [("as trained on", list(transforms), list(mixes), images)]
     for place, transform in enumerate(transforms):
         alone = [transform if number == place else OnDevice() for number in range(len(transforms))]
-        rows.append((titles[place], alone, [], min(images, images_alone)))
+        rows.append((titles[place], alone, [], min(images, ALONE)))
     for mix, title in zip(mixes, titles[len(transforms) :], strict=True):
         always = copy.copy(mix)
         always.p = None
-        rows.append((title, [], [always], min(images, images_alone)))
+        rows.append((title, [], [always], min(images, ALONE)))
     return [Row(title, _pairs(make_loader(some, those), epoch, number)) for title, some, those, number in rows]
 
 

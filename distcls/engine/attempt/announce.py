@@ -38,7 +38,7 @@ def announce(
         f"{job.world_size} x {job.device.type}, {job.train_loader.workers} data threads a rank; "
         f"run folder {folder.path}"
     )
-    if job.device.type == "cpu" and (line := idle_cores(job.cores, os.environ, launched_with())):
+    if job.device.type == "cpu" and (line := idle_cores(job.settings.cores, os.environ, launched_with())):
         job.console.note(line)
     job.trackers.event("evaluation", **job.val_loader.protocol, tta=job.tta)
     if start.attempt > 1:

@@ -11,6 +11,7 @@ from distcls.engine.building.precision import types_of_numbers
 from distcls.engine.evaluation.class_metrics import ClassMetrics
 from distcls.engine.evaluation.predictions import Predictions
 from distcls.engine.job import Job
+from distcls.engine.performance.bottleneck import Settings
 from distcls.engine.performance.device_facts import device_facts
 from distcls.engine.ranks.heartbeat import Heartbeat
 from distcls.engine.ranks.topology import cores_per_rank
@@ -61,19 +62,18 @@ def build_job(
     place_model(recipe, classifier, accelerator, weights)
     set_class_counts(classifier, datasets.train.class_counts.tolist())
     # of the model as it is written, not as it is computed
-    facts = device_facts(accelerator, classifier, train.precision, resolution_of(recipe.data.resolution)[0])
+    facts = device_facts(accelerator, classifier, train.precision, resolution_of(recipe.data.resolution))
     blocks = blocks_of(recipe, source, classifier)
     compile_model(recipe, classifier, blocks, accelerator, images)
     strategy = _strategy(recipe, classifier, blocks, accelerator)
+    optimizer = strategy.torch_optimizer
     train_loader, val_loader = build_loaders(recipe, datasets, accelerator, images, local_world_size)
-    base_rate = strategy.torch_optimizer.defaults["lr"]
     steps_per_epoch = train_loader.steps_per_epoch
     total_steps = train.max_steps or round((train.epochs or 0) * steps_per_epoch)
     return Job(
         accelerator=accelerator,
         classifier=classifier,
         strategy=strategy,
-        base_rate=base_rate,
         schedule=SCHEDULES.build(recipe.schedule, total_steps=total_steps, steps_per_epoch=steps_per_epoch),
         ema=_average(train.ema, strategy, classifier, steps_per_epoch) if train.ema else None,
         train_loader=train_loader,
@@ -99,11 +99,19 @@ def build_job(
         checkpoint_every_steps=recipe.checkpoint.every_steps,
         evaluate_every_epochs=recipe.eval.every_epochs,
         tta=recipe.eval.tta,
-        learning_rates=learning_rates(strategy.torch_optimizer.param_groups, base_rate),
+        learning_rates=learning_rates(optimizer.param_groups, optimizer.defaults["lr"]),
         device_facts=facts,
-        cores=cores_per_rank(local_world_size),
-        precision=train.precision,
-        compiled=train.compile or train.cuda_graphs,
+        settings=Settings(
+            workers=train_loader.workers,
+            cores=cores_per_rank(local_world_size),
+            precision=train.precision,
+            compiled=train.compile or train.cuda_graphs,
+            accumulation_steps=train.accumulation_steps,
+            global_batch_size=train.global_batch_size,
+            evaluate_every_epochs=recipe.eval.every_epochs,
+            checkpoint_every_steps=recipe.checkpoint.every_steps,
+            gpu=accelerator.device.type == "cuda",
+        ),
     )
 
 

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 
-from distcls.data.augmenting.resolution import Progressive
+from distcls.data.augmenting.resolution import Resolution
 from distcls.data.loader import EvalLoader, TrainLoader
 from distcls.engine.building.datasets import Datasets
 from distcls.engine.ranks.topology import cores_per_rank
@@ -19,12 +19,11 @@ def build_loaders(
     """This rank's, of training and of validation; `images` is the type of number that their images have."""
     train, data = recipe.train, recipe.data
     ranks = accelerator.num_processes
-    resolution, _ = resolution_of(data.resolution)
     shape = {"rank": accelerator.process_index, "world_size": ranks, "device": accelerator.device, "dtype": images}
     shape["workers"] = data.workers or cores_per_rank(local_world_size)
     train_loader = TrainLoader(
         datasets.train,
-        resolution=resolution,
+        resolution=resolution_of(data.resolution),
         transforms=[TRANSFORMS.build(block) for block in data.augment],
         mixes=[MIXES.build(block) for block in data.mix],
         global_batch_size=train.global_batch_size,
@@ -59,14 +58,12 @@ def sampling_of(data: Data) -> dict[str, Any]:
 def protocol_of(data: Data) -> dict[str, Any]:
     """Arguments of EvalLoader, of how images are looked at: its `protocol`."""
     return {
-        "resolution": data.val.resolution or resolution_of(data.resolution)[1],
+        "resolution": data.val.resolution or resolution_of(data.resolution).end,
         "crop_ratio": data.val.crop_ratio,
         "interpolation": data.interpolation,
     }
 
 
-def resolution_of(key: int | ProgressiveResolution) -> tuple[int | Progressive, int]:
-    """What the training loader takes, and the side in pixels that the model is built and evaluated for."""
-    if isinstance(key, int):
-        return key, key
-    return Progressive(start=key.start, end=key.end, ramp=key.ramp, multiple_of=key.multiple_of), key.end
+def resolution_of(key: int | ProgressiveResolution) -> Resolution:
+    """`data.resolution` as a schedule; its `end` is the side that the model is built and evaluated for."""
+    return Resolution.constant(key) if isinstance(key, int) else Resolution(**key.model_dump())

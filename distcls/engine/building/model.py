@@ -34,8 +34,10 @@ def build_model(
         RecipeError: the model does not fit the images, the weights do not fit it, or `model.freeze` names nothing.
     """
     seed_building(recipe.train.seed)
-    resolution, size = resolution_of(recipe.data.resolution)
-    model = build_classifier(recipe.model.model_dump(), image_size=(size, size), init_weights=not resuming)
+    resolution = resolution_of(recipe.data.resolution)
+    model = build_classifier(
+        recipe.model.model_dump(), image_size=(resolution.end, resolution.end), init_weights=not resuming
+    )
     if mistakes := model_misfits(model, recipe, resolution):
         raise source.error(*mistakes)
     report = None if resuming or initial_weights is None else initial_weights.load_into(model)
@@ -88,5 +90,5 @@ def compile_model(
         # their code but not their shapes: each shape is compiled for itself, not one graph of dynamic shapes.
         classifier.compile(dynamic=False if recipe.distributed.strategy in ("fsdp2", "zero3") else None)
     if train.cuda_graphs and accelerator.device.type == "cuda":
-        batch, size = train.global_batch_size // accelerator.num_processes, resolution_of(recipe.data.resolution)[1]
+        batch, size = train.global_batch_size // accelerator.num_processes, resolution_of(recipe.data.resolution).end
         capture_backbone(classifier.backbone, batch, size, images, accelerator)

@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from distcls.data.augmenting.resolution import Progressive
+from distcls.data.augmenting.resolution import Resolution
 from distcls.data.class_names import first_few
 from distcls.data.dataset import BetonDataset
 from distcls.errors import UserError
@@ -51,7 +51,7 @@ def misfits(recipe: Recipe, train: BetonDataset, val: BetonDataset) -> list[Mist
     return found + _metrics(recipe, HEADS[head["type"]])
 
 
-def model_misfits(model: ImageClassifier, recipe: Recipe, resolution: int | Progressive) -> list[Mistake]:
+def model_misfits(model: ImageClassifier, recipe: Recipe, resolution: Resolution) -> list[Mistake]:
     """What only a built model shows: a size of images that it cannot take, a loss that cannot take mixed labels.
 
     Found by trying, with one image of zeros for each size: whatever a plug-in or a library's model is, it need not say
@@ -62,7 +62,7 @@ def model_misfits(model: ImageClassifier, recipe: Recipe, resolution: int | Prog
     if in_channels != 3:
         text = f"got {in_channels}, expected 3: all images are RGB here, grey ones with three equal channels"
         found.append((("model", "backbone", "in_channels"), text))
-    sizes = sorted(resolution.sides()) if isinstance(resolution, Progressive) else [resolution]
+    sizes = sorted(resolution.sides())
     usual = sizes[-1]
     expected = "or a model for any size, such as timm's with dynamic_img_size: true"
     with at_rest(model):

@@ -8,7 +8,7 @@ import torch
 from accelerate import Accelerator
 from torch import nn
 
-from distcls.data.augmenting.resolution import Progressive
+from distcls.data.augmenting.resolution import Resolution
 from distcls.engine.performance.flops import training_flops
 from distcls.engine.performance.gpu_peaks import peak_flops
 
@@ -64,9 +64,7 @@ class DeviceFacts:
         return {"perf/mfu": images_per_second * statistics.fmean(flops) / (self._peak * self._devices)}
 
 
-def device_facts(
-    accelerator: Accelerator, model: nn.Module, precision: str, resolution: int | Progressive
-) -> DeviceFacts:
+def device_facts(accelerator: Accelerator, model: nn.Module, precision: str, resolution: Resolution) -> DeviceFacts:
     """FLOPs are counted where a utilisation can come of it: on rank 0, with a GPU whose peak is known.
 
     Args:
@@ -78,7 +76,7 @@ def device_facts(
     peak = peak_flops(torch.cuda.get_device_name(device), precision) if device.type == "cuda" else None
     sides: set[int] = set()
     if peak is not None and accelerator.is_main_process:
-        sides = resolution.sides() if isinstance(resolution, Progressive) else {resolution}
+        sides = resolution.sides()
     return DeviceFacts(
         device,
         peak_flops=peak,

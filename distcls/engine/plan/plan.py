@@ -72,7 +72,7 @@ def make_plan(recipe: Recipe, source: Source, *, gpus: int, memory_gib: float) -
     sizes = measure(model, recipe, blocks)
     if distributed.activation_checkpointing:
         checkpoint_activations(blocks)
-    _, size = resolution_of(recipe.data.resolution)
+    size = resolution_of(recipe.data.resolution).end
     activations = estimate_activations(model, size, recipe.model.head.get("num_classes", 1000), train.precision)
     micro_batch = train.global_batch_size // (gpus * train.accumulation_steps)
     memory = round(memory_gib * GIB)

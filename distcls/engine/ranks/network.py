@@ -13,7 +13,7 @@ from distcls.errors import UserError
 GLOO, NCCL = "GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME"
 
 
-def check_interfaces(*, several_nodes: bool, environment: Mapping[str, str] | None = None) -> None:
+def check_interfaces(*, several_nodes: bool, environment: Mapping[str, str] = os.environ) -> None:
     """Refuse an interface that this host lacks, or one that no other node can reach.
 
     Gloo, by which CPU ranks train and GPU ranks too agree on a save (`gather_apart`), binds the interface that
@@ -23,17 +23,16 @@ def check_interfaces(*, several_nodes: bool, environment: Mapping[str, str] | No
     Raises:
         UserError: names the variable, what it says and the interfaces that there are.
     """
-    said = os.environ if environment is None else environment
     interfaces = addresses()
     for variable, matches in ((GLOO, _is_named), (NCCL, _nccl_matches)):
-        if said.get(variable) and not any(matches(said[variable], name) for name in interfaces):
+        if environment.get(variable) and not any(matches(environment[variable], name) for name in interfaces):
             raise UserError(
-                f"{variable}={said[variable]}: {socket.gethostname()} has no such network interface, it has "
+                f"{variable}={environment[variable]}: {socket.gethostname()} has no such network interface, it has "
                 f"{listed(interfaces)}: set it to the one that reaches the other nodes"
             )
-    if not several_nodes or _is_this_host(said.get("MASTER_ADDR", "")):
+    if not several_nodes or _is_this_host(environment.get("MASTER_ADDR", "")):
         return
-    if named := said.get(GLOO):
+    if named := environment.get(GLOO):
         if all(_is_loopback(address) for address in interfaces[named]):
             raise UserError(
                 f"{GLOO}={named}: no other node can reach the loopback interface of {socket.gethostname()}, which has "

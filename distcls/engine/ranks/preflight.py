@@ -19,7 +19,7 @@ MODES = {
 }
 
 
-def preflight(*, precision: str, strategy: str, environment: Mapping[str, str] | None = None) -> None:
+def preflight(*, precision: str, strategy: str, environment: Mapping[str, str] = os.environ) -> None:
     """Compare the recipe with what the launcher put into the environment.
 
     `accelerate launch` writes ACCELERATE_MIXED_PRECISION=no and ACCELERATE_DYNAMO_BACKEND=NO when nobody asked for
@@ -28,40 +28,40 @@ def preflight(*, precision: str, strategy: str, environment: Mapping[str, str] |
     Raises:
         UserError: one line for each contradiction.
     """
-    said = os.environ if environment is None else environment
     wrong = []
-    launcher_precision = said.get("ACCELERATE_MIXED_PRECISION", "no")
+    launcher_precision = environment.get("ACCELERATE_MIXED_PRECISION", "no")
     if launcher_precision not in ("no", precision):
         wrong.append(
             f"train.precision is {precision!r}, but the launcher says ACCELERATE_MIXED_PRECISION={launcher_precision}: "
             f"start it without --mixed_precision, or set train.precision={launcher_precision}"
         )
-    if said.get("ACCELERATE_DYNAMO_BACKEND", "NO").upper() != "NO":
+    if environment.get("ACCELERATE_DYNAMO_BACKEND", "NO").upper() != "NO":
         wrong.append(
             "the launcher asks for torch.compile (ACCELERATE_DYNAMO_BACKEND): start it without --dynamo_backend"
         )
-    if said.get("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "1") != "1":
+    if environment.get("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "1") != "1":
         wrong.append(
             "the launcher sets ACCELERATE_GRADIENT_ACCUMULATION_STEPS: "
             "use train.accumulation_steps in the recipe instead"
         )
-    if said.get("ACCELERATE_GRADIENT_CLIPPING", "none") not in ("none", "0", "0.0"):
+    if environment.get("ACCELERATE_GRADIENT_CLIPPING", "none") not in ("none", "0", "0.0"):
         wrong.append(
             "the launcher sets ACCELERATE_GRADIENT_CLIPPING: use train.clip_grad_norm in the recipe instead",
         )
     for variable, flag in MODES.items():
-        if said.get(variable, "false").lower() in ("1", "true", "yes"):
+        if environment.get(variable, "false").lower() in ("1", "true", "yes"):
             wrong.append(
                 f"distributed.strategy is {strategy!r}, which the recipe's run starts by itself, but the launcher says "
-                f"{variable}={said[variable]}: start it without {flag} ({_yaml(said)})"
+                f"{variable}={environment[variable]}: start it without {flag} ({_yaml(environment)})"
             )
     if wrong:
         raise UserError("the launcher contradicts the recipe:\n" + "\n".join(f"  {line}" for line in wrong))
 
 
-def _yaml(said: Mapping[str, str]) -> str:
+def _yaml(environment: Mapping[str, str]) -> str:
     """Where else than on the command line the launcher may have it from."""
-    home = said.get("HF_HOME") or Path(said.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "huggingface"
+    cache = environment.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    home = environment.get("HF_HOME") or Path(cache) / "huggingface"
     files = [Path(home) / "accelerate" / f"default_config.{ending}" for ending in ("yaml", "yml", "json")]
     found = [file for file in files if file.is_file()]
     return f"and without distributed_type in {found[0]}: pass --multi_gpu" if found else "--multi_gpu is the one to use"

@@ -4,25 +4,31 @@ import os
 import re
 from collections.abc import Mapping
 
+from distcls.errors import UserError
 
-def launched_ranks(environment: Mapping[str, str] | None = None) -> tuple[int, int, int, int]:
+
+def launched_ranks(environment: Mapping[str, str] = os.environ) -> tuple[int, int, int, int]:
     """(rank, world size, local rank, local world size) as the launcher put them into the environment; one process
     without one.
 
     `srun` sets SLURM_* only, which torch does not read: they are copied to the names that it does. Those of a step
     count: a batch script has SLURM_PROCID and SLURM_NTASKS as well, and a python started there is alone.
+
+    Raises:
+        UserError: it is a task of a heterogeneous job.
     """
-    said = os.environ if environment is None else environment
-    if "RANK" not in said and int(said.get("SLURM_STEP_NUM_TASKS", "1")) > 1:
-        ranks = _slurm_ranks(said)
+    if "RANK" not in environment:
+        refuse_components(environment)
+    if "RANK" not in environment and int(environment.get("SLURM_STEP_NUM_TASKS", "1")) > 1:
+        ranks = _slurm_ranks(environment)
         os.environ.update(ranks)
-        said = {**said, **ranks}
-    world = int(said.get("WORLD_SIZE", "1"))
+        environment = {**environment, **ranks}
+    world = int(environment.get("WORLD_SIZE", "1"))
     return (
-        int(said.get("RANK", "0")),
+        int(environment.get("RANK", "0")),
         world,
-        int(said.get("LOCAL_RANK", "0")),
-        int(said.get("LOCAL_WORLD_SIZE", str(world))),
+        int(environment.get("LOCAL_RANK", "0")),
+        int(environment.get("LOCAL_WORLD_SIZE", str(world))),
     )
 
 
@@ -39,33 +45,48 @@ def cores_per_rank(local_world_size: int, environment: Mapping[str, str] = os.en
     return max(1, cores // local_world_size)
 
 
-def slurm_meeting_point(said: Mapping[str, str]) -> tuple[str, int]:
+def refuse_components(environment: Mapping[str, str]) -> None:
+    """Each component of a heterogeneous job or step counts its own tasks: the components would train beside each other.
+
+    Raises:
+        UserError: srun started this task in one.
+    """
+    components = int(environment.get("SLURM_HET_SIZE", "1"))
+    if "SLURM_STEP_NUM_TASKS" in environment and components > 1:
+        raise UserError(
+            f"SLURM_HET_SIZE={components}: a heterogeneous job, got {components} components, expected one: start the "
+            "training by an sbatch and an srun without ':', on nodes of one kind"
+        )
+
+
+def slurm_meeting_point(environment: Mapping[str, str]) -> tuple[str, int]:
     """(address, port) of rank 0 of this step; MASTER_ADDR and MASTER_PORT where somebody has set them.
 
     Jobs that share a node must not share a port, and a requeued job may find its old one still closing: eight ports a
     job, used in turn, below those that Linux gives away (32768 and up).
     """
-    turn = int(said.get("SLURM_RESTART_COUNT", "0")) % 8
-    port = 20000 + (8 * int(said["SLURM_JOB_ID"]) + turn) % 12000
-    return said.get("MASTER_ADDR") or _first_host(said["SLURM_STEP_NODELIST"]), int(said.get("MASTER_PORT", port))
+    turn = int(environment.get("SLURM_RESTART_COUNT", "0")) % 8
+    port = 20000 + (8 * int(environment["SLURM_JOB_ID"]) + turn) % 12000
+    address = environment.get("MASTER_ADDR") or _first_host(environment["SLURM_STEP_NODELIST"])
+    return address, int(environment.get("MASTER_PORT", port))
 
 
-def _slurm_ranks(said: Mapping[str, str]) -> dict[str, str]:
-    address, port = slurm_meeting_point(said)
+def _slurm_ranks(environment: Mapping[str, str]) -> dict[str, str]:
+    address, port = slurm_meeting_point(environment)
     return {
-        "RANK": said["SLURM_PROCID"],
-        "WORLD_SIZE": said["SLURM_STEP_NUM_TASKS"],
-        "LOCAL_RANK": said["SLURM_LOCALID"],
-        "LOCAL_WORLD_SIZE": str(_tasks_here(said)),
+        "RANK": environment["SLURM_PROCID"],
+        "WORLD_SIZE": environment["SLURM_STEP_NUM_TASKS"],
+        "LOCAL_RANK": environment["SLURM_LOCALID"],
+        "LOCAL_WORLD_SIZE": str(_tasks_here(environment)),
         "MASTER_ADDR": address,
         "MASTER_PORT": str(port),
     }
 
 
-def _tasks_here(said: Mapping[str, str]) -> int:
+def _tasks_here(environment: Mapping[str, str]) -> int:
     """Tasks of this step on this node: ``4(x2),2`` says 4, 4 and 2 for its nodes."""
-    parts = re.findall(r"(\d+)(?:\(x(\d+)\))?", said["SLURM_STEP_TASKS_PER_NODE"])
-    return [int(count) for count, times in parts for _ in range(int(times or 1))][int(said["SLURM_NODEID"])]
+    parts = re.findall(r"(\d+)(?:\(x(\d+)\))?", environment["SLURM_STEP_TASKS_PER_NODE"])
+    return [int(count) for count, times in parts for _ in range(int(times or 1))][int(environment["SLURM_NODEID"])]
 
 
 def _first_host(nodelist: str) -> str:

@@ -6,7 +6,7 @@ from distcls.data.augmenting.augment import RandomResizedCrop
 from distcls.data.augmenting.color_jitter import ColorJitter
 from distcls.data.augmenting.mix import CutMix
 from distcls.data.augmenting.random_erasing import RandomErasing
-from distcls.data.augmenting.resolution import Progressive
+from distcls.data.augmenting.resolution import Resolution
 from distcls.errors import UserError
 from tests.data.decoding.test_packed import pack
 from tests.data.test_loader import hashes, train_loader
@@ -24,23 +24,23 @@ def ffcv_imagenet(epoch, start_ramp, end_ramp, min_res, max_res):
 
 @pytest.mark.parametrize("ramp", [(11, 13), (65, 76), (0, 9), (4, 4)])
 def test_the_schedule_is_ffcv_imagenets(ramp):
-    schedule = Progressive(start=128, end=256, ramp=ramp)
+    schedule = Resolution(start=128, end=256, ramp=ramp)
     assert [schedule.at(epoch) for epoch in range(90)] == [ffcv_imagenet(epoch, *ramp, 128, 256) for epoch in range(90)]
     assert schedule.largest == 256
 
 
 def test_a_ramp_stays_between_its_ends_and_may_fall():
-    schedule = Progressive(start=100, end=28, ramp=(0, 4), multiple_of=32)
+    schedule = Resolution(start=100, end=28, ramp=(0, 4), multiple_of=32)
     assert [schedule.at(epoch) for epoch in range(6)] == [100, 96, 64, 32, 28, 28]
 
 
 def test_a_ramp_that_ends_before_it_begins_is_refused():
     with pytest.raises(UserError) as caught:
-        Progressive(start=1, end=2, ramp=(3, 2))
+        Resolution(start=1, end=2, ramp=(3, 2))
     assert str(caught.value) == "data.resolution.ramp: got [3, 2], expected its first epoch before its last"
 
 
-GROWING = Progressive(start=16, end=32, ramp=(0, 2), multiple_of=8)
+GROWING = Resolution(start=16, end=32, ramp=(0, 2), multiple_of=8)
 EVERYTHING = {
     "resolution": GROWING,
     "transforms": [RandomResizedCrop(), ColorJitter(0.3), RandomErasing()],
