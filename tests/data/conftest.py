@@ -30,8 +30,8 @@ class Arrays:
     def name_of(self, index: int) -> str:
         return f"array {index}"
 
-    def largest(self, indices: list[int] | None = None) -> int:
-        return max(image.shape[0] * image.shape[1] for image in self.images)
+    def pixels_of(self, index: int) -> int:
+        return self.images[index].shape[0] * self.images[index].shape[1]
 
     def fingerprint(self, indices: list[int] | None = None) -> str:
         return f"made in memory {indices}"

@@ -5,7 +5,7 @@ import hashlib
 import json
 import mmap
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import version
 from pathlib import Path
@@ -13,6 +13,7 @@ from types import MappingProxyType
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from distcls.data.beton.file_format import JPEG, read_samples, read_words
 from distcls.data.beton.multi_hot import unpack, words_for
@@ -25,6 +26,7 @@ from distcls.data.errors import DataError
 
 ON_ERROR = ("stop", "skip")
 _LARGE_PAGE = 1 << 28
+_READERS, _TOGETHER = 8, 256  # threads that wait for files' headers, and how many each takes at once
 
 
 def convert(
@@ -137,29 +139,37 @@ def _page_size(source: Source, max_resolution: int | None, skip: bool) -> int:
     bits for it: of an image that is larger still the writer says so.
     """
     most = (max_resolution or 1 << 16) ** 2
-    if 3 * most <= _LARGE_PAGE:
-        pixels = most
-    else:
-        try:
-            pixels = min(source.largest(), most)
-        except DataError:
-            if not skip:
-                raise
-            pixels = min(_largest_readable(source), most)
+    pixels = most if 3 * most <= _LARGE_PAGE else min(_largest(source, skip), most)
     return min(max(1 << 21, 1 << (3 * pixels - 1).bit_length()), 1 << 31)
 
 
-def _largest_readable(source: Source) -> int:
-    """Pixels of the largest image where some cannot be read: decodes all of them, for want of anything better."""
+def _largest(source: Source, skip: bool) -> int:
+    """Pixels of the largest image; with `skip` of those whose size can be read."""
 
-    def pixels(index: int) -> int:
-        try:
-            return source[index][0].size // 3
-        except DataError:
-            return 1
+    def largest_of(first: int) -> int:
+        largest = 1
+        for index in range(first, min(first + _TOGETHER, len(source))):
+            try:
+                largest = max(largest, source.pixels_of(index))
+            except DataError:
+                if not skip:
+                    raise
+        return largest
 
-    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as threads:
-        return max(threads.map(pixels, range(len(source))))
+    with _headers_alone(), ThreadPoolExecutor(_READERS) as threads:
+        return max(threads.map(largest_of, range(0, len(source), _TOGETHER)))
+
+
+@contextlib.contextmanager
+def _headers_alone() -> Iterator[None]:
+    """Meanwhile Pillow decodes no image that is converted: torchvision's sets convert each as they open it, and to
+    decode a whole set for the sizes in its files' headers takes hours."""
+    decoding = Image.Image.convert
+    Image.Image.convert = lambda image, *_, **__: image  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        Image.Image.convert = decoding  # type: ignore[method-assign]
 
 
 def _describe(

@@ -4,7 +4,6 @@ import csv
 import hashlib
 import io
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -62,15 +61,10 @@ class ImageFiles:
     def name_of(self, index: int) -> str:
         return printable(self.root / self.files[index][0])
 
-    def largest(self, indices: list[int] | None = None) -> int:
-        """Reads every file's header, which also finds what is no image before the long work begins."""
-
-        def pixels(index: int) -> int:
-            with self._open(index) as image:
-                return image.width * image.height
-
-        with ThreadPoolExecutor(8) as threads:
-            return max(threads.map(pixels, range(len(self)) if indices is None else indices))
+    def pixels_of(self, index: int) -> int:
+        """Reads the file's header, which also finds what is no image before the long work begins."""
+        with self._open(index) as image:
+            return image.width * image.height
 
     def fingerprint(self, indices: list[int] | None = None) -> str:
         """Over names and sizes; of some of them also over their labels."""

@@ -4,6 +4,8 @@ import gzip
 import hashlib
 import inspect
 import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -36,8 +38,8 @@ class Source(Protocol):
         """For messages: the file of an image, or the set and number."""
         ...
 
-    def largest(self, indices: list[int] | None = None) -> int:
-        """Pixels (height x width) of the largest image, of all or of these."""
+    def pixels_of(self, index: int) -> int:
+        """Height x width of an image, which need not be decoded for that."""
         ...
 
     def fingerprint(self, indices: list[int] | None = None) -> str:
@@ -158,8 +160,8 @@ class IdxSource:
     def name_of(self, index: int) -> str:
         return f"{self._images_file}: image {index}"
 
-    def largest(self, indices: list[int] | None = None) -> int:
-        return self._images[0].size
+    def pixels_of(self, index: int) -> int:
+        return self._images[index].size
 
     def fingerprint(self, indices: list[int] | None = None) -> str:
         images, labels = (
@@ -228,29 +230,37 @@ class TorchvisionSource:
             names_of_set = [str(label) for label in range(int(np.max(labels)) + 1)]
         # ImageNet's classes are tuples of synonyms.
         self.class_names = [", ".join(name) if isinstance(name, tuple) else str(name) for name in names_of_set]
-        shape = self[0][0].shape
-        self.small = max(shape) <= 96
+        self._first = self[0][0].shape
+        self.small = max(self._first) <= 96
 
     def __len__(self) -> int:
         return len(self._set)
 
     def __getitem__(self, index: int) -> tuple[np.ndarray, int]:
-        try:
+        with self._reading(index):
             image, label = self._set[index]
             pixels, label = np.asarray(image.convert("RGB")), int(label)
-        except Exception as error:
-            raise DataError(f"{self.name_of(index)}: cannot be read: {type(error).__name__}: {error}") from error
         if not 0 <= label < len(self.class_names):
             raise DataError(f"{self.name_of(index)}: got label {label}, expected 0..{len(self.class_names) - 1}")
         return pixels, label
 
+    @contextmanager
+    def _reading(self, index: int) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:
+            raise DataError(f"{self.name_of(index)}: cannot be read: {type(error).__name__}: {error}") from error
+
     def name_of(self, index: int) -> str:
         return f"{self._name}: image {index}"
 
-    def largest(self, indices: list[int] | None = None) -> int:
+    def pixels_of(self, index: int) -> int:
         """Small images of these sets are all of one size."""
-        sample = [0] if self.small else range(len(self)) if indices is None else indices
-        return max(self[index][0].size // 3 for index in sample)
+        if self.small:
+            return self._first[0] * self._first[1]
+        with self._reading(index):
+            image, _ = self._set[index]
+            return image.width * image.height
 
     def fingerprint(self, indices: list[int] | None = None) -> str:
         """Over its name, length and first and last image; of some of them also over their numbers."""

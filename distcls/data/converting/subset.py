@@ -27,8 +27,8 @@ class Subset:
     def name_of(self, index: int) -> str:
         return self.source.name_of(self._indices[index])
 
-    def largest(self, indices: list[int] | None = None) -> int:
-        return self.source.largest(self._of(indices))
+    def pixels_of(self, index: int) -> int:
+        return self.source.pixels_of(self._indices[index])
 
     def fingerprint(self, indices: list[int] | None = None) -> str:
         return self.source.fingerprint(self._of(indices))

@@ -13,7 +13,7 @@ from distcls.data.beton.file_format import JPEG, read_samples
 from distcls.data.dataset import BetonDataset
 from distcls.data.decoding.decode_cpu import decode_whole
 from distcls.data.errors import DataError
-from distcls.data.inspecting.scan import jpeg_size, scan, stored_bytes
+from distcls.data.inspecting.scan import Guarded, jpeg_size, scan, stored_bytes
 
 _LISTED = 10  # of one kind of fault
 _DIGEST = np.dtype("V16")
@@ -95,6 +95,7 @@ class FileCheck:
     def decode(self, workers: int, progress: Callable[[int], None]) -> None:
         """Hash the file, decode every image, hold a JPEG's own size against the table's, and find equal images."""
         problems: dict[int, str] = {}
+        guarded = Guarded(self.path, self._file)
 
         def visit(index: int) -> None:
             sample = self.samples[index]
@@ -120,6 +121,11 @@ class FileCheck:
         scan(self.images, visit, workers, progress)
         if self._sha256:
             hashing.join()
+        if happened := guarded.what_happened():
+            self._add("FAULT", happened)
+            self._damaged[:] = True  # or not: nobody knows
+            return
+        if self._sha256:
             if found == [self._sha256]:
                 self._add("ok", "bytes: all as they were written (SHA-256)")
             else:

@@ -12,7 +12,7 @@ from distcls.data.beton.sidecar import Sidecar, Sizes, deviation, fingerprint_of
 from distcls.data.converting.target import replace
 from distcls.data.decoding.decode_cpu import decode_whole
 from distcls.data.errors import DataError
-from distcls.data.inspecting.scan import scan
+from distcls.data.inspecting.scan import Guarded, scan
 
 
 def describe(
@@ -33,19 +33,21 @@ def describe(
         progress: called now and then with the number of images done.
 
     Raises:
-        DataError: the sidecar exists, an image is damaged, or a label has no name.
+        DataError: the sidecar exists, an image is damaged, a label has no name, or the file changed meanwhile.
     """
     target = sidecar_path(path)
     if target.exists():
         raise DataError(f"{target}: exists already: move it away to write it anew")
     file, table = read_samples(path)
+    guarded = Guarded(path, file)
     counts = _multi_label_counts(path, file, class_names) if multi_label else _counts(path, table, class_names)
     moments = np.zeros((len(table), 2, 3))
 
     def visit(index: int) -> None:
         pixels = decode_whole(table, index)
         if pixels is None:
-            raise DataError(f"{path}: sample {index}: its JPEG data is damaged and cannot be decoded")
+            damage = f"sample {index}: its JPEG data is damaged and cannot be decoded"
+            raise DataError(f"{path}: {guarded.what_happened() or damage}")
         # From counts of the 256 values: exact, and no float copy of the image.
         counts = np.stack([np.bincount(pixels[:, :, channel].ravel(), minlength=256) for channel in range(3)], 1)
         values = np.arange(256)[:, None] / 255
@@ -69,6 +71,8 @@ def describe(
         source={"path": str(path.resolve()), "kind": "described", "fingerprint": None},
         versions={},
     )
+    if happened := guarded.what_happened():
+        raise DataError(f"{path}: {happened}")
     replace(target, sidecar.model_dump_json(indent=1) + "\n")
     return sidecar
 

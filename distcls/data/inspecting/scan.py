@@ -2,8 +2,11 @@
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
+
+from distcls.data.beton.bus_error import guard, lost_pages
 
 _CHUNK = 64
 
@@ -22,6 +25,22 @@ def scan(number: int, visit: Callable[[int], None], workers: int, progress: Call
         for finished in threads.map(chunk, range(0, number, _CHUNK)):
             done += finished
             progress(done)
+
+
+class Guarded:
+    """A mapped file whose reads always return, though the file is shortened meanwhile or its disk fails."""
+
+    def __init__(self, path: Path, file: np.memmap) -> None:
+        self._path, self._bytes, self._number = path, len(file), guard(file)
+
+    def what_happened(self) -> str | None:
+        """After reading: why what was read is not what was stored; None if nothing speaks for that."""
+        size = self._path.stat().st_size if self._path.is_file() else 0
+        if size != self._bytes:
+            return f"went from {self._bytes} to {size} bytes while it was read: try again when nobody writes to it"
+        if lost_pages(self._number):
+            return "some of its bytes cannot be read: the disk or its server fails (`dmesg` may say more)"
+        return None
 
 
 def stored_bytes(file: np.ndarray, sample: np.ndarray) -> np.ndarray:

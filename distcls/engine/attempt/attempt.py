@@ -36,7 +36,7 @@ class Attempt:
         trackers: without backends until rank 0 adds them.
         heart: this rank's heartbeat.
         snapshots: set once the job is built; closing waits for its saves.
-        status, message: how the attempt ended and why; "failed" unless the block sets another status.
+        status, message: how the attempt ended and why, set by the block; "failed" until then and after an error.
     """
 
     def __init__(
@@ -82,7 +82,7 @@ class Attempt:
             self._close()
 
     def _fail(self, error: BaseException) -> None:
-        self.message = f"{type(error).__name__}: {error}"
+        self.status, self.message = "failed", f"{type(error).__name__}: {error}"
         self._exit_code = getattr(error, "exit_code", 1)
         if self.ranks > 1 and is_collective_error(error):
             self._lost = self._watchdog.explain(error)
@@ -91,6 +91,11 @@ class Attempt:
 
     def _close(self) -> None:
         self._watchdog.stop()
+        # A stop file outdoes a signal: it says, too, that nobody shall start the run again. One that comes later than
+        # this look stays, and the next attempt stops.
+        stop_file = self.stop.by_file if self.status != "failed" else None
+        if self.status == "preempted":
+            self.message = stop_file or self.message
         self.heart.close(self.message or self.status, bereft=self._lost is not None)
         if self.snapshots is not None:
             finish_save(self.snapshots, self.console, seconds=LAST_SAVE_S if self._lost is None else LOST_SAVE_S)
@@ -99,9 +104,9 @@ class Attempt:
         if self._lost is not None and self.rank != 0:
             self._end_lost(self._lost)
         if self.rank == 0:
-            if self.status == "preempted":
-                self.stop.done()
             end_run(self.folder, self.status, self.message, self._exit_code, self.console)
+            if stop_file:
+                self.stop.done()
             draw_report(self.folder, self.console, seconds=REPORT_S[self.status])
         if self.status != "failed" and self.ranks > 1:
             torch.distributed.barrier()  # the launcher kills all ranks as soon as one has left

@@ -14,10 +14,9 @@ import socket
 import sys
 import threading
 import time
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 STALLED_S = 5.0  # after this long at one place the file says where in the code that is
 REDUCTION = str(Path(__file__).with_name("reduction.py"))
@@ -37,7 +36,8 @@ class Beat:
             each other, as far as one can tell.
         time: when the file was written, by the rank's own clock.
         ended: why it left, if it could say so. bereft: because others had left.
-        age_s: seconds between the writing of this file and of the reader's own, by the file system's clock.
+        age_s: seconds between the writing of this file and of the reader's own, by their dates; for people, not to
+            tell who lives: a file system may date a file by the clock of the host that writes it.
     """
 
     rank: int
@@ -52,7 +52,7 @@ class Beat:
     time: str
     ended: str | None = None
     bereft: bool = False
-    age_s: float = 0.0
+    age_s: float = field(default=0.0, compare=False)
 
 
 def interval_s(world_size: int) -> float:
@@ -67,10 +67,7 @@ def clear(folder: Path) -> None:
 
 
 def read_all(folder: Path, rank: int) -> dict[int, Beat]:
-    """Every rank's last sign of life; `rank` is the reader's own.
-
-    Ages are differences of modification times: the hosts' clocks may differ, the file system has one.
-    """
+    """Every rank's last sign of life; `rank` is the reader's own."""
     found: dict[int, tuple[float, Beat]] = {}
     for path in sorted(folder.glob("rank_*")):
         # Opening makes an NFS client ask its server. One that is being written just now may be torn.
@@ -130,7 +127,7 @@ class Heartbeat:
     def write(self) -> None:
         """Write the file now; an error of the disk is no reason to end a run."""
         with self._writing, contextlib.suppress(OSError):  # looked at in there: nothing older comes after the last word
-            line = json.dumps(self._sign()).encode() + b"\n"
+            line = json.dumps(asdict(self.sign())).encode() + b"\n"
             # In place: a new name for each would change the folder, which NFS clients look at less often than at files.
             fd = os.open(self._file, os.O_WRONLY | os.O_CREAT, 0o666)
             try:
@@ -139,21 +136,22 @@ class Heartbeat:
             finally:
                 os.close(fd)
 
-    def _sign(self) -> dict[str, Any]:
-        return {
-            "rank": self.rank,
-            "host": socket.gethostname(),
-            "pid": os.getpid(),
-            "step": self._step,
-            "phase": self._phase,
-            "beats": self.beats,
-            "still_s": round(self.still_s, 1),
-            "place": place_of(threading.main_thread().ident) if self.still_s >= STALLED_S else "",
-            "waits": waits(threading.main_thread().ident),
-            "time": datetime.now(UTC).isoformat(timespec="seconds"),
-            "ended": self._ended,
-            "bereft": self._bereft,
-        }
+    def sign(self) -> Beat:
+        """What the file says next."""
+        return Beat(
+            rank=self.rank,
+            host=socket.gethostname(),
+            pid=os.getpid(),
+            step=self._step,
+            phase=self._phase,
+            beats=self.beats,
+            still_s=round(self.still_s, 1),
+            place=place_of(threading.main_thread().ident) if self.still_s >= STALLED_S else "",
+            waits=waits(threading.main_thread().ident),
+            time=datetime.now(UTC).isoformat(timespec="seconds"),
+            ended=self._ended,
+            bereft=self._bereft,
+        )
 
     def _write_on(self) -> None:
         while not self._closed.wait(self.interval_s):

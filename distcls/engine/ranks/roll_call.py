@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from distcls.engine.ranks.heartbeat import Beat, Heartbeat, read_all
 
@@ -56,14 +56,23 @@ class RollCall:
         return _who_lags(self.present)
 
 
-def call_roll(heart: Heartbeat, *, wait: bool) -> RollCall:
-    """Read the heartbeats; with `wait`, for as long as it takes to be sure that none of them has stopped."""
-    deadline = time.monotonic() + (MISSED + 0.5) * heart.interval_s if wait else 0.0
+def call_roll(heart: Heartbeat) -> RollCall:
+    """Read the heartbeats, for as long as it takes to be sure which of them have stopped.
+
+    A rank lives whose sign changes meanwhile: no host's clock is held against another's.
+    """
+    beats: dict[int, Beat] = {}  # one that is torn at a look is what it was before
+    changed: dict[int, float] = {}
+    deadline = time.monotonic() + (MISSED + 0.5) * heart.interval_s if heart.world_size > 1 else 0.0
     while True:
         heart.write()  # ages count from the reader's own
-        roll = _sorted(read_all(heart.folder, heart.rank), heart.world_size, MISSED * heart.interval_s)
-        if any(not beat.bereft for beat in roll.failed.values()) or time.monotonic() >= deadline:
-            return roll
+        found, now = read_all(heart.folder, heart.rank), time.monotonic()
+        found[heart.rank] = heart.sign()  # which lives, also where it cannot write
+        changed |= {rank: now for rank, beat in found.items() if beat != beats.get(rank) or rank == heart.rank}
+        beats |= found
+        if any(beat.ended is not None and not beat.bereft for beat in beats.values()) or now >= deadline:
+            unchanged = {rank: now - changed[rank] for rank in beats}
+            return _sorted(beats, unchanged, heart.world_size, MISSED * heart.interval_s)
         time.sleep(heart.interval_s / 4)
 
 
@@ -79,9 +88,13 @@ def named(beats: Mapping[int, Beat]) -> str:
     return " and ".join([", ".join(parts[:-1]), parts[-1]] if len(parts) > 1 else parts)
 
 
-def _sorted(beats: Mapping[int, Beat], world_size: int, missed_s: float) -> RollCall:
+def _sorted(beats: Mapping[int, Beat], unchanged: Mapping[int, float], world_size: int, missed_s: float) -> RollCall:
     failed = {rank: beat for rank, beat in beats.items() if beat.ended is not None}
-    gone = {rank: beat for rank, beat in beats.items() if rank not in failed and beat.age_s > missed_s}
+    gone = {
+        rank: replace(beat, age_s=max(beat.age_s, unchanged[rank]))
+        for rank, beat in beats.items()
+        if rank not in failed and unchanged[rank] > missed_s
+    }
     present = {rank: beat for rank, beat in beats.items() if rank not in failed and rank not in gone}
     return RollCall(present, failed, gone, [rank for rank in range(world_size) if rank not in beats])
 

@@ -4,6 +4,8 @@ import os
 import re
 from collections.abc import Mapping
 
+from distcls.errors import UserError
+
 
 def launched_ranks(environment: Mapping[str, str] = os.environ) -> tuple[int, int, int, int]:
     """(rank, world size, local rank, local world size) as the launcher put them into the environment; one process
@@ -11,7 +13,12 @@ def launched_ranks(environment: Mapping[str, str] = os.environ) -> tuple[int, in
 
     `srun` sets SLURM_* only, which torch does not read: they are copied to the names that it does. Those of a step
     count: a batch script has SLURM_PROCID and SLURM_NTASKS as well, and a python started there is alone.
+
+    Raises:
+        UserError: it is a task of a heterogeneous job.
     """
+    if "RANK" not in environment:
+        refuse_components(environment)
     if "RANK" not in environment and int(environment.get("SLURM_STEP_NUM_TASKS", "1")) > 1:
         ranks = _slurm_ranks(environment)
         os.environ.update(ranks)
@@ -36,6 +43,20 @@ def cores_per_rank(local_world_size: int, environment: Mapping[str, str] = os.en
     else:
         cores = len(os.sched_getaffinity(0))
     return max(1, cores // local_world_size)
+
+
+def refuse_components(environment: Mapping[str, str]) -> None:
+    """Each component of a heterogeneous job or step counts its own tasks: the components would train beside each other.
+
+    Raises:
+        UserError: srun started this task in one.
+    """
+    components = int(environment.get("SLURM_HET_SIZE", "1"))
+    if "SLURM_STEP_NUM_TASKS" in environment and components > 1:
+        raise UserError(
+            f"SLURM_HET_SIZE={components}: a heterogeneous job, got {components} components, expected one: start the "
+            "training by an sbatch and an srun without ':', on nodes of one kind"
+        )
 
 
 def slurm_meeting_point(environment: Mapping[str, str]) -> tuple[str, int]:

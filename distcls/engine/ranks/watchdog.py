@@ -94,15 +94,15 @@ class Watchdog:
         os._exit(1)  # the main thread is in a call that does not return
 
     def _warn(self) -> None:
-        roll = self._roll(wait=False)
-        if roll is not None and roll.speaker == self._heart.rank:
+        beats, roll = self._heart.beats, self._roll()
+        if roll is not None and roll.speaker == self._heart.rank and beats == self._heart.beats:
             text = f"warning: no step for {self._heart.still_s:.0f} s: {roll.sentence()}"
             if self._heart.world_size > 1:
                 text += f"; the run ends after {self._timeout_s:g} s (distributed.timeout_s)"
             print(text, file=sys.stderr, flush=True)
 
     def _lost(self, nobody_is_missing: Callable[[RollCall], str]) -> RankLost:
-        roll = self._roll(wait=True)
+        roll = self._roll()
         if roll is None:
             text = f"lost the other ranks, and the run folder does not answer either ({self._heart.folder}): "
             text += f"{socket.gethostname()} itself seems to be cut off"
@@ -111,11 +111,11 @@ class Watchdog:
         rank = self._heart.rank
         return RankLost(f"{text}. {REMEDY}", speaker=roll.speaker == rank, on_one_rank=roll.speaks_for_host(rank))
 
-    def _roll(self, *, wait: bool) -> RollCall | None:
+    def _roll(self) -> RollCall | None:
         """The roll call, or None if the folder does not answer."""
         answers: list[RollCall] = []
         try:
-            within(DISK_S + 3 * self._heart.interval_s, lambda: answers.append(call_roll(self._heart, wait=wait)))
+            within(DISK_S + 3 * self._heart.interval_s, lambda: answers.append(call_roll(self._heart)))
         except Overdue:
             return None
         return answers[0]

@@ -8,7 +8,8 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 
-from distcls.engine.ranks.topology import slurm_meeting_point
+from distcls.engine.ranks.topology import refuse_components, slurm_meeting_point
+from distcls.errors import UserError
 
 # A signal reaches the launcher alone when SLURM tracks processes by cgroup; by itself it dies of USR2, and after TERM
 # it gives its workers 30 s. With these it passes both on and waits while they save.
@@ -21,7 +22,11 @@ def options(said: Mapping[str, str], arguments: Sequence[str]) -> list[str]:
     Args:
         said: the environment that srun gives a task.
         arguments: the training script and what it is given.
+
+    Raises:
+        UserError: it is a task of a heterogeneous job.
     """
+    refuse_components(said)
     nodes = int(said["SLURM_STEP_NUM_NODES"])
     processes = nodes * int(said.get("SLURM_GPUS_ON_NODE", "1"))
     address, port = slurm_meeting_point(said)
@@ -34,7 +39,10 @@ def options(said: Mapping[str, str], arguments: Sequence[str]) -> list[str]:
 
 def main(arguments: Sequence[str]) -> None:
     os.environ.update(ENVIRONMENT)
-    sys.argv = ["accelerate-launch", *options(os.environ, arguments)]
+    try:
+        sys.argv = ["accelerate-launch", *options(os.environ, arguments)]
+    except UserError as error:
+        sys.exit(f"error: {error}")
     from accelerate.commands import launch
     from torch.distributed.elastic.multiprocessing.api import SignalException
 

@@ -70,15 +70,22 @@ class StopRequest:
         """The reason to stop, e.g. `SIGTERM`, or None; cheap enough to ask at every step."""
         if self._reason is None and self.stop_file is not None and time.monotonic() - self._looked_at >= LOOK_EVERY_S:
             self._looked_at = time.monotonic()
-            with contextlib.suppress(OSError):  # a network file system that does not answer just now
-                if self.stop_file.exists():
-                    self._reason = f"stop file {self.stop_file}"
+            self._reason = self.by_file
         return self._reason
+
+    @property
+    def by_file(self) -> str | None:
+        """The stop file's request, looked for just now, also where a signal came first; None without one."""
+        with contextlib.suppress(OSError):  # a network file system that does not answer just now
+            if self.stop_file is not None and self.stop_file.exists():
+                return f"stop file {self.stop_file}"
+        return None
 
     def done(self) -> None:
         """Remove the stop file: the request has been followed, and the next attempt shall run."""
         if self.stop_file is not None:
-            self.stop_file.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # then the next attempt stops, too
+                self.stop_file.unlink()
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         if number == signal.SIGINT:

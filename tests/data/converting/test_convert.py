@@ -6,9 +6,11 @@ import struct
 import numpy as np
 import pytest
 from PIL import Image
+from PIL.PngImagePlugin import PngImageFile
 from typer.testing import CliRunner
 
 from distcls.cli.data import app
+from distcls.data.beton.file_format import read_samples
 from distcls.data.converting.convert import convert
 from distcls.data.converting.sources import open_source
 from distcls.data.converting.writer import Recorder
@@ -120,10 +122,11 @@ def test_a_bad_image_is_named_and_nothing_is_left(folder, tmp_path):
     assert out.read_text() == "what was there before"
 
 
-def test_what_is_no_image_is_found_before_the_work_begins(folder):
+def test_what_is_no_image_is_found_before_the_work_begins(folder, tmp_path, monkeypatch):
     (folder / "cat/list.png").write_text("no image")
+    monkeypatch.setattr("distcls.data.converting.writer.BetonWriter.write", None)
     with pytest.raises(DataError, match=r"cat/list\.png: cannot be read as an image: cannot identify"):
-        open_source(folder).largest()
+        convert(open_source(folder), tmp_path / "out.beton")
 
 
 def test_a_worker_that_is_killed_ends_the_conversion(tmp_path):
@@ -230,6 +233,29 @@ def test_cifar10_through_torchvision(tmp_path, monkeypatch):
     assert dataset.class_names == ["plane", "car", "bird", "cat"]
     assert dataset.labels.tolist() == [3, 1, 0, 2]
     assert len(open_source(tmp_path, split="train")) == 20
+
+
+def test_images_of_torchvision_are_decoded_once(tmp_path, monkeypatch):
+    """Their sets decode as they open; for the largest image's size the headers do."""
+    for number, side in enumerate((1000, 120, 110)):
+        path = tmp_path / "eurosat/2750/cat" / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (side, side), (number, 2, 3)).save(path)
+    source = open_source(tmp_path, dataset="EuroSAT")
+    loaded = tmp_path / "loaded"
+    load = PngImageFile.load
+
+    def counted(image):
+        with loaded.open("a") as file:  # also of the processes that write
+            file.write("x" if image.tile else "")
+        return load(image)
+
+    monkeypatch.setattr(PngImageFile, "load", counted)
+    monkeypatch.setattr(source, "fingerprint", lambda: "")
+    sidecar = convert(source, tmp_path / "out.beton", workers=1, write_mode="raw")
+    assert loaded.read_text() == "xxx"
+    assert sidecar.sizes.height[2] == 1000
+    assert read_samples(tmp_path / "out.beton")[1]["size"].max() == 3_000_000
 
 
 @pytest.mark.parametrize(

@@ -255,9 +255,10 @@ def test_two_conversions_into_the_same_shards(folder, tmp_path, monkeypatch):
     class Nosy(FolderSource):
         """Starts a second conversion while the first one runs."""
 
-        def largest(self, indices=None):
-            other.append(str(convert(folder, out).exception))
-            return super().largest(indices)
+        def pixels_of(self, index):
+            if index % 15 == 0:
+                other.append(str(convert(folder, out).exception))
+            return super().pixels_of(index)
 
     convert_shards(Nosy(folder), out, shards=3, workers=1)
     message = f"{out}: another `distcls data convert` is writing it: wait for it, or give another name"

@@ -1,4 +1,5 @@
 import hashlib
+import os
 import shutil
 import threading
 
@@ -149,3 +150,15 @@ def test_several_labels_per_image(several, tmp_path):
     ) in text
     assert "  note   1 images repeat an earlier one of this file: samples 0 = 4\n" in text
     assert "  note   1 of them under another label: samples 0 = 4\n" in text
+
+
+def test_a_file_that_is_shortened_while_it_is_read(raw_copy):
+    """Its pages are gone: without a guard the process ends with SIGBUS."""
+    size = raw_copy.stat().st_size
+    checked = FileCheck(raw_copy)
+    os.truncate(raw_copy, 2**21 + 400_000)
+    checked.decode(2, lambda done: None)
+    assert checked.findings[-1].text == (
+        f"went from {size} to {2**21 + 400_000} bytes while it was read: try again when nobody writes to it"
+    )
+    assert [finding.level for finding in checked.findings] == ["ok", "ok", "ok", "FAULT"]

@@ -10,6 +10,8 @@ from distcls.cli.data import app
 from distcls.data.class_names import read_class_names
 from distcls.data.dataset import BetonDataset
 from distcls.data.decoding.decode_cpu import decode_whole
+from distcls.data.errors import DataError
+from distcls.data.inspecting.describe import describe
 
 
 def written_by_ffcv(path, images, workers=1, **options):
@@ -32,6 +34,16 @@ def written_by_ffcv(path, images, workers=1, **options):
 @pytest.fixture
 def foreign(jpeg_images, tmp_path):
     return written_by_ffcv(tmp_path / "foreign.beton", jpeg_images[:12], write_mode="raw")
+
+
+def test_a_file_that_is_shortened_while_it_is_read_gets_no_sidecar(foreign):
+    size = foreign.stat().st_size
+    with pytest.raises(DataError) as caught:
+        describe(foreign, ["a", "b", "c"], workers=1, progress=lambda done: os.truncate(foreign, 2**21))
+    assert str(caught.value) == (
+        f"{foreign}: went from {size} to {2**21} bytes while it was read: try again when nobody writes to it"
+    )
+    assert not foreign.with_suffix(".json").exists()
 
 
 def run(path, names):

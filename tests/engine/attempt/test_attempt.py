@@ -1,6 +1,9 @@
 """What an attempt leaves behind, whatever ends it: in one order, and without hiding the error."""
 
 import json
+import os
+import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -27,13 +30,16 @@ class Unsaved:
 
 
 @pytest.fixture
-def attempt(tmp_path: Path) -> Attempt:
+def attempt(tmp_path: Path) -> Iterator[Attempt]:
     folder = RunFolder(tmp_path / "run")
     start = folder.begin({}, recipe_yaml="", fingerprints={}, world_size=1, threads=1)
-    begun = Attempt(folder, start, Console(), StopRequest(), timeout_s=60, warn_after_s=60, rank=0, ranks=1)
+    stop = StopRequest()
+    begun = Attempt(folder, start, Console(), stop, timeout_s=60, warn_after_s=60, rank=0, ranks=1)
     begun.heart.folder.mkdir()
     begun.trackers.backends = [Watching(folder)]
-    return begun
+    stop.install()
+    yield begun
+    stop.uninstall()
 
 
 def test_an_error_leaves_as_it_is_though_its_save_fails_and_is_in_run_json_after_the_trackers_are_closed(
@@ -47,6 +53,47 @@ def test_an_error_leaves_as_it_is_though_its_save_fails_and_is_in_run_json_after
     assert "a checkpoint was not completed: OSError: the disk is gone" in capsys.readouterr().out
     last = json.loads((attempt.folder.path / "run.json").read_text())["attempts"][-1]
     assert (last["status"], last["message"], last["exit_code"]) == ("failed", "ValueError: no luck", 1)
+
+
+def interrupted_after_the_last_step(attempt: Attempt) -> None:
+    attempt.status = "finished"
+    raise KeyboardInterrupt
+
+
+def test_an_error_after_the_last_step_is_no_finished_run(attempt: Attempt) -> None:
+    """The weights of the last step are written after the training: a start that found the run finished would not."""
+    with pytest.raises(KeyboardInterrupt), attempt:
+        interrupted_after_the_last_step(attempt)
+    assert attempt.folder.read()["status"] == "failed"
+    assert attempt.folder.read()["attempts"][-1]["message"] == "KeyboardInterrupt: "
+
+
+class Slow:
+    """A tracker that takes long to close: meanwhile somebody asks to stop."""
+
+    def __init__(self, stop_file: Path) -> None:
+        self.stop_file = stop_file
+
+    def finish(self, status, message=None):
+        self.stop_file.touch()
+
+
+def test_a_stop_file_beside_a_signal_is_what_the_batch_script_hears(attempt: Attempt) -> None:
+    """After a signal alone it would start the run again."""
+    os.kill(os.getpid(), signal.SIGUSR2)
+    attempt.folder.stop_file.touch()
+    with attempt:
+        attempt.status, attempt.message = "preempted", attempt.stop.requested
+    assert attempt.folder.read()["attempts"][-1]["message"] == f"stop file {attempt.folder.stop_file}"
+    assert not attempt.folder.stop_file.exists()
+
+
+def test_a_stop_file_that_comes_too_late_is_left_to_the_next_attempt(attempt: Attempt) -> None:
+    attempt.trackers.backends = [Slow(attempt.folder.stop_file)]
+    with attempt:
+        attempt.status, attempt.message = "preempted", "SIGUSR2"
+    assert attempt.folder.read()["attempts"][-1]["message"] == "SIGUSR2"
+    assert attempt.folder.stop_file.exists()
 
 
 def test_a_preempted_attempt_removes_the_stop_file_and_gives_the_folder_free(attempt: Attempt) -> None:

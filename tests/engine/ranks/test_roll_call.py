@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from distcls.engine.ranks import heartbeat
+from distcls.engine.ranks import heartbeat, roll_call
 from distcls.engine.ranks.heartbeat import Beat, Heartbeat, clear, interval_s, read_all
 from distcls.engine.ranks.roll_call import RollCall, call_roll, named
 
@@ -81,19 +81,70 @@ def test_who_speaks():
     assert [some.speaks_for_host(rank) for rank in (1, 2, 4, 5)] == [True, False, True, False]
 
 
-def test_one_that_stops_writing_is_gone_and_the_clock_of_its_host_does_not_matter(tmp_path: Path):
-    folder = tmp_path / "heartbeat"
-    clear(folder)
-    hearts = [Heartbeat(folder, rank, 3) for rank in range(3)]
-    for heart in hearts:
+@pytest.fixture
+def meanwhile(monkeypatch):
+    """Takes what happens while the roll is called, in the place of time that passes."""
+    clock = [1000.0]
+
+    def begin(happens) -> None:
+        def sleep(seconds: float) -> None:
+            clock[0] += seconds
+            happens()
+
+        monkeypatch.setattr(roll_call.time, "sleep", sleep)
+
+    monkeypatch.setattr(roll_call.time, "monotonic", lambda: clock[0])
+    begin(lambda: None)
+    return begin
+
+
+@pytest.fixture
+def hearts(tmp_path: Path) -> list[Heartbeat]:
+    clear(tmp_path / "heartbeat")
+    three = [Heartbeat(tmp_path / "heartbeat", rank, 3) for rank in range(3)]
+    for heart in three:
         heart.beat(7, "saving")
         heart.write()
-    minute = os.stat(folder / "rank_00000").st_mtime - 60
-    os.utime(folder / "rank_00001", (minute, minute))
-    called = call_roll(hearts[0], wait=False)
-    assert list(called.present) == [0, 2]
-    assert called.gone[1].age_s == pytest.approx(60, abs=30)
-    assert called.gone[1].step == 7
+    return three
+
+
+def dated(heart: Heartbeat, seconds: int) -> None:
+    """Lustre dates a file by the clock of the host that writes it, which may be off."""
+    date = os.stat(heart._file).st_mtime + seconds
+    os.utime(heart._file, (date, date))
+
+
+def test_one_that_stops_writing_is_gone_and_one_that_writes_is_not_whatever_the_clocks_of_their_hosts(
+    hearts, meanwhile
+):
+    def write() -> None:
+        hearts[2].again()
+        hearts[2].write()
+        dated(hearts[2], -3600)
+
+    dated(hearts[1], 60)
+    meanwhile(write)
+    called = call_roll(hearts[0])
+    assert sorted(called.present) == [0, 2]
+    assert (called.gone[1].step, called.gone[1].age_s) == (7, 3.0)
+
+
+def test_the_age_of_one_that_is_gone_is_by_the_dates_where_they_say_more(hearts, meanwhile):
+    dated(hearts[1], -60)
+    assert call_roll(hearts[0]).gone[1].age_s == pytest.approx(60, abs=30)
+
+
+def test_a_sign_that_is_torn_at_the_last_look_is_the_one_before(hearts, meanwhile):
+    meanwhile(lambda: hearts[1]._file.write_text('{"rank": 1, "host'))
+    assert call_roll(hearts[0]).silent == []
+
+
+def test_a_rank_that_cannot_write_its_sign_is_present_for_itself(hearts, meanwhile):
+    """On a full disk, or where somebody has cleared the folder."""
+    clear(hearts[0].folder)
+    hearts[0].folder.rmdir()
+    called = call_roll(hearts[0])
+    assert (list(called.present), called.speaker, called.silent) == ([0], 0, [1, 2])
 
 
 def test_the_last_word_stays_and_a_torn_file_is_no_sign(tmp_path: Path):
@@ -115,13 +166,13 @@ def test_a_sign_that_was_begun_before_the_last_word_does_not_come_after_it(tmp_p
     heart = Heartbeat(tmp_path / "heartbeat", 0, 1)
     closing = threading.Thread(target=heart.close, args=("OSError: no luck",))
 
-    def meanwhile(sign: dict) -> str:
+    def in_the_middle(sign: dict) -> str:
         monkeypatch.undo()
         closing.start()
         closing.join(0.2)  # as far as it comes
         return json.dumps(sign)
 
-    monkeypatch.setattr(heartbeat.json, "dumps", meanwhile)
+    monkeypatch.setattr(heartbeat.json, "dumps", in_the_middle)
     heart.write()
     closing.join()
     assert read_all(tmp_path / "heartbeat", 0)[0].ended == "OSError: no luck"

@@ -3,6 +3,7 @@ import os
 import pytest
 
 from distcls.engine.ranks.topology import _first_host, cores_per_rank, launched_ranks, slurm_meeting_point
+from distcls.errors import UserError
 
 
 @pytest.mark.parametrize(
@@ -59,6 +60,23 @@ def test_ranks_of_srun(environment):
         "MASTER_ADDR": "n1",
         "MASTER_PORT": "20008",
     }
+
+
+def test_a_heterogeneous_job_is_refused_by_each_of_its_tasks():
+    """Tasks of one component each: every component would be a run of its own, in the same folder."""
+    task = {**SRUN_TASK, "SLURM_HET_SIZE": "2"}
+    for one in (task, {**task, "SLURM_STEP_NUM_TASKS": "1"}):
+        with pytest.raises(UserError) as refused:
+            launched_ranks(one)
+        assert str(refused.value) == (
+            "SLURM_HET_SIZE=2: a heterogeneous job, got 2 components, expected one: start the training by an sbatch and "
+            "an srun without ':', on nodes of one kind"
+        )
+
+
+def test_who_says_the_ranks_may_use_a_heterogeneous_job():
+    ranks = {"RANK": "5", "WORLD_SIZE": "8", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "4"}
+    assert launched_ranks({**SRUN_TASK, "SLURM_HET_SIZE": "2", **ranks}) == (5, 8, 1, 4)
 
 
 def test_cores_of_a_rank_under_slurm():
