@@ -27,3 +27,8 @@ class ArgumentError(UserError):
         super().__init__(f"{place}: {reason}")
         self.place = place
         self.reason = reason
+
+
+def first_line(error: object) -> str:
+    """The first line of an exception's text, or its type if it has no text."""
+    return (str(error) or type(error).__name__).splitlines()[0]

@@ -4,7 +4,7 @@ import difflib
 from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar
 
-from distcls.errors import ArgumentError, UserError
+from distcls.errors import ArgumentError, UserError, first_line
 
 #: The errors by which our parts, or torch layers in them, refuse arguments; any other error is a bug of ours.
 REFUSALS = (ArithmeticError, AssertionError, IndexError, RuntimeError, TypeError, ValueError)
@@ -91,11 +91,6 @@ class Registry:
 def is_ours(cls: type) -> bool:
     """Whether the class belongs to this package rather than to a plug-in."""
     return cls.__module__.startswith("distcls.")
-
-
-def first_line(error: Exception) -> str:
-    """The first line of its text, or its type if it has none."""
-    return (str(error) or type(error).__name__).splitlines()[0]
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:

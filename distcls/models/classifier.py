@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from distcls.errors import ArgumentError, UserError
+from distcls.errors import ArgumentError, UserError, first_line
 from distcls.models.common import BaseModule
-from distcls.registry import BACKBONES, HEADS, NECKS, REFUSALS, first_line, is_ours
+from distcls.registry import BACKBONES, HEADS, NECKS, REFUSALS, is_ours
 
 
 class ImageClassifier(BaseModule):
