@@ -54,6 +54,7 @@ class Job:
     learning_rates: dict[str, float]
     device_facts: DeviceFacts
     settings: Settings
+    samples_before: int = 0  # beside step * global_batch_size: what steps with another batch took more, or less
 
     @property
     def device(self) -> torch.device:
@@ -68,8 +69,9 @@ class Job:
         return self.accelerator.num_processes
 
     def position(self, step: int) -> dict[str, float]:
-        """The counters of every logged row."""
-        return {"step": step, "epoch": round(step / self.steps_per_epoch, 6), "samples": step * self.global_batch_size}
+        """The counters of every logged row: `samples` is what the run has seen, `epoch` its place in the recipe."""
+        samples = self.samples_before + step * self.global_batch_size
+        return {"step": step, "epoch": round(step / self.steps_per_epoch, 6), "samples": samples}
 
     def log(self, row: dict[str, float]) -> None:
         """Send one row to the trackers and print it."""

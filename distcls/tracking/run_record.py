@@ -131,14 +131,16 @@ def _restarts(
     attempts: list[dict[str, Any]],
     spans: dict[int, tuple[float, float]],
 ) -> Iterator[Restart]:
-    resumed = {event["attempt"]: event["step"] for event in events if event["kind"] == "resumed"}
+    resumed = {event["attempt"]: event for event in events if event["kind"] == "resumed"}
     for number in spans:
         steps = [row["step"] for row in rows if row["attempt"] == number]
         if number == 1 or (number not in resumed and not steps):  # it failed before it could go on
             continue
-        step = resumed.get(number, min(steps, default=0))
-        # Steps are of one size: any row tells samples and epochs per step.
+        event = resumed.get(number, {})
+        step = event.get("step", min(steps, default=0))
+        # Steps are of one size, but where the batch was allowed to change: there the event has the samples.
         position = {axis: step * rows[-1][axis] / max(rows[-1]["step"], 1) if rows else 0 for axis in AXES}
+        position["samples"] = event.get("samples", position["samples"])
         position["elapsed"] = _elapsed(spans, number, spans[number][0])
         after = attempts[number - 2].get("status", "unknown") if number - 2 < len(attempts) else "unknown"
         yield Restart(number, after, position)

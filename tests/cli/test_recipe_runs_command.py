@@ -76,6 +76,23 @@ def test_the_band_is_of_one_further_run(measured: Path) -> None:
     assert (early.low, early.high) == (pytest.approx(0.82 - 9.925 * 0.02 * (4 / 3) ** 0.5), 1.0)  # never above 1
 
 
+def test_a_run_that_was_changed_on_its_way_is_another(measured: Path) -> None:
+    folder = run(Path("mine"), 7, 0.79, 0.905)
+    MetricsLog(folder, 1).event("resumed", step=0, allowed=["optimizer.lr"])  # before its first step
+    log = MetricsLog(folder, 2)
+    log.event("resumed", step=936, allowed=["train.compile"])
+    assert "on course" in invoke("check-run", folder)
+    log.event("resumed", step=936, allowed=["train.global_batch_size"])
+    for command in (["check-run", folder], ["record", "seed0", folder]):
+        with pytest.raises(UserError) as refused:
+            invoke(*command)
+        assert str(refused.value) == (
+            "mine is not a run of fashion_mnist_quick as it was measured:\n"
+            "  train.global_batch_size: changed after step 936 (checkpoint.allow_changes)\n"
+            "expected the same settings; seed, paths and workers may differ, and what only changes speed"
+        )
+
+
 def test_on_course(measured: Path) -> None:
     assert invoke("check-run", run(Path("mine"), 7, 0.79, 0.905)) == (
         "mine: finished, evaluated up to epoch 2; measured: fashion_mnist_quick, seeds 0, 1, 2\n"

@@ -14,6 +14,7 @@ from distcls.engine.stopping.preemption import StopRequest
 from distcls.errors import UserError
 from distcls.registry import BACKBONES
 from distcls.tracking.jsonl import read_rows
+from distcls.tracking.run_record import read_run
 from tests.engine.launching import PLAIN, TORCHRUN, launch
 
 SHORT = ["train.epochs=null", "train.log_every_steps=1", "checkpoint.every_steps=4", "eval.every_epochs=100.0"]
@@ -139,6 +140,19 @@ def test_a_changed_rate_holds_though_the_first_attempt_with_it_saved_nothing(tin
     trained(tiny_recipe, hurt, *changes)
     ours, theirs = weights(hurt), weights(whole)
     assert [name for name in theirs if not ours[name].equal(theirs[name])] == []
+
+
+def test_another_batch_goes_on_counting_what_the_run_has_seen(tiny_recipe, begun):
+    run, _ = begun
+    changes = ["train.max_steps=9", "train.global_batch_size=16", "checkpoint.every_steps=1"]
+    trained(tiny_recipe, run, *changes, "checkpoint.allow_changes=[train]")
+    trained(tiny_recipe, run, *changes[1:], "train.max_steps=10", "checkpoint.allow_changes=[train]")
+    counted = [(row["step"], row["samples"], row["epoch"]) for row in read_rows(run) if "optim/lr" in row]
+    assert counted[6:] == [(7, 224, 0.7), (8, 256, 0.8), (9, 272, 0.45), (10, 288, 0.5)]
+    assert [(again.position["step"], again.position["samples"]) for again in read_run(run).restarts] == [
+        (8, 256),
+        (9, 272),
+    ]
 
 
 def test_layers_may_freeze_and_thaw_and_groups_may_be_others(tiny_recipe, begun):

@@ -37,11 +37,17 @@ def announce(
     )
     if job.device.type == "cpu" and (line := idle_cores(job.settings.cores, os.environ, launched_with())):
         job.console.note(line)
+    if start.copied_from is not None:
+        job.console.note(
+            f"this folder is a copy of {start.copied_from}, which is still there: from here on it is a run of its own, "
+            f"{start.run_id}, on W&B too"
+        )
     job.trackers.event("evaluation", **job.val_loader.protocol, tta=job.tta)
     if start.attempt > 1:
         where = f"step {progress.step} ({found.name})" if found else "the beginning: it has no checkpoint yet"
         job.console.note(f"attempt {start.attempt}: going on from {where}")
-        job.trackers.event("resumed", step=progress.step, changed=start.changed, allowed=start.allowed)
+        samples = job.position(progress.step)["samples"]
+        job.trackers.event("resumed", step=progress.step, samples=samples, changed=start.changed, allowed=start.allowed)
         for line in start.notes():
             job.console.note(f"from step {progress.step + 1} on: {line}")
         if progress.step > job.total_steps:

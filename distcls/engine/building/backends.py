@@ -15,6 +15,7 @@ from distcls.tracking.live_report import LiveReport
 from distcls.tracking.redact import redact
 from distcls.tracking.tracker import Tracker
 from distcls.tracking.wandb import WandbTracker
+from distcls.tracking.wandb_sync import set_aside
 
 
 def make_backends(
@@ -55,6 +56,9 @@ def _wandb(
     recipe: Recipe, folder: Path, start: Start, config: dict[str, Any], first: Mapping[str, Any], console: Console
 ) -> Tracker | None:
     tracking = recipe.tracking
+    if start.copied_from is not None:  # the rows of the original's W&B run belong to this one's as well
+        for file in (folder / "wandb").glob("*run-*/*.wandb"):
+            set_aside(file.parent, "of_the_original")
     if tracking.mode == "disabled":
         if tracking.required:
             raise ArgumentError("tracking.required", "got true with tracking.mode: disabled, expected another mode")
@@ -69,6 +73,7 @@ def _wandb(
             tables=tracking.tables,
             artifact=None if tracking.artifacts == "none" else tracking.artifacts,
             code=tracking.code,
+            anew=start.copied_from is not None,
             note=console.note,
             **run_labels(recipe.name, tracking.model_dump(), first.get("slurm", {})),
         )

@@ -13,7 +13,7 @@ from distcls.engine.records.run_folder import RunFolder
 from distcls.engine.records.same_run import FREE, SECTIONS, differences, show
 from distcls.errors import UserError
 from distcls.recipe.refill import refilled
-from distcls.tracking.jsonl import read_rows
+from distcls.tracking.jsonl import read_events, read_rows
 from distcls.tracking.run_record import read_run
 
 CURVES = ("val/top1", "val_ema/top1")
@@ -118,6 +118,13 @@ class MeasuredRuns:
         lines = [
             f"  {key}: {show(was)} measured, {show(is_)} in the run"
             for key, was, is_ in differences(sections(refilled(self.recipe)), sections(refilled(recipe)))
+            if key not in OPEN
+        ]
+        lines += [
+            f"  {key}: changed after step {event['step']} (checkpoint.allow_changes)"
+            for event in read_events(folder)
+            if event["kind"] == "resumed" and event["step"] > 0
+            for key in event.get("allowed", ())
             if key not in OPEN
         ]
         if lines:

@@ -31,12 +31,14 @@ class Start:
     """What an attempt starts from.
 
     Attributes:
-        run_id: made by the first attempt, 8 hex digits.
+        run_id: made by the first attempt, 8 hex digits; and by the first in a copy of the folder.
         attempt: 1 for the first.
         finished: there is nothing left to do; `message` says so. No attempt was added.
         changed: key -> [before, now] of what differs from the attempt before, for an event: free and allowed recipe
             keys, `data.train (content)`, `world_size`, `threads`, `versions.*`.
         allowed: those of them that only `checkpoint.allow_changes` let through.
+        copied_from: the folder of the run that this one was until this attempt: the folder is a copy, and both are
+            there. Under one id they would be one run on W&B.
     """
 
     run_id: str
@@ -45,6 +47,7 @@ class Start:
     message: str | None = None
     changed: dict[str, list[Any]] = field(default_factory=dict)
     allowed: list[str] = field(default_factory=list)
+    copied_from: str | None = None
 
     def notes(self) -> list[str]:
         """What a person should know about the changes."""
@@ -194,21 +197,36 @@ class RunFolder:
         attempt = {"status": "running", "started": now, "host": socket.gethostname(), "pid": os.getpid()}
         attempt |= {**facts, "from_step": self.newest_step(), **_slurm_job()}
         changed: dict[str, list[Any]] = {}
+        copied_from: str | None = None
         if run is None:
             run = {"run_id": secrets.token_hex(4), "created": now, "attempts": []}
         else:
+            copied_from = self._original(run)
+            if copied_from is not None:
+                run |= {"run_id": secrets.token_hex(4), "copied_from": copied_from}
             before = run["attempts"][-1]
             if before["status"] == "running":
                 before["status"] = "killed"
             old = {**run["recipe"], **{key: before[key] for key in facts}}
             new = {**recipe, **facts}
             changed = {key: plain(was, now) for key, was, now in differences(old, new)} | allowed
-        run |= {"status": "running", "fingerprints": fingerprints, "recipe": recipe}
+        run |= {"status": "running", "folder": str(self.path.resolve()), "fingerprints": fingerprints, "recipe": recipe}
         run["attempts"].append(attempt)
         if allowed or not (self.path / "recipe.yaml").exists():
             replace_file(self.path / "recipe.yaml", recipe_yaml.encode())
         self._write(run)
-        return Start(run["run_id"], len(run["attempts"]), changed=changed, allowed=list(allowed))
+        number = len(run["attempts"])
+        return Start(run["run_id"], number, changed=changed, allowed=list(allowed), copied_from=copied_from)
+
+    def _original(self, run: Mapping[str, Any]) -> str | None:
+        """Where the folder lies that this one is a copy of; None if it was moved, or the other one is gone."""
+        recorded = Path(run.get("folder", self.path))  # an earlier version wrote none
+        try:
+            there = json.loads((recorded / "run.json").read_bytes())
+            copied = there["run_id"] == run["run_id"] and not recorded.samefile(self.path)
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+        return str(recorded) if copied else None
 
     def read(self) -> dict[str, Any] | None:
         """What run.json says; None if there is none yet."""

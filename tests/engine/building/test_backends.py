@@ -1,6 +1,7 @@
 """The tracking block of a recipe, in whole runs."""
 
 import json
+import shutil
 import subprocess
 
 import pytest
@@ -8,6 +9,7 @@ import pytest
 from distcls.engine.run import train
 from distcls.engine.stopping.preemption import StopRequest
 from distcls.errors import UserError
+from distcls.tracking.wandb_file import history
 from tests.tracking.conftest import no_wandb_account  # noqa: F401 - a fixture
 from tests.tracking.test_wandb import config, of_type, segments
 
@@ -77,6 +79,25 @@ def test_a_run_that_requires_wandb_does_not_start_without(tiny_recipe):
     )
     with pytest.raises(UserError, match=r"tracking\.required: got true with tracking\.mode: disabled"):
         trained(tiny_recipe, "tracking.required=true", "checkpoint.resume=auto")
+
+
+@pytest.mark.usefixtures("no_wandb_account")
+def test_a_copied_folder_is_another_run_on_wandb_which_gets_all_rows(tiny_recipe, tmp_path, capsys):
+    offline = ["tracking.mode=offline", "tracking.tables=0", "train.max_steps=2"]
+    original = trained(tiny_recipe, *offline)
+    copied = shutil.copytree(original, tmp_path / "copied")
+    longer = ["train.max_steps=3", "checkpoint.allow_changes=[train.max_steps]"]
+    trained(tiny_recipe, *offline[:2], *longer, f"output_dir={copied}")
+    run_id = json.loads((copied / "run.json").read_text())["run_id"]
+    assert (
+        f"this folder is a copy of {original}, which is still there: from here on it is a run of its own, {run_id}, on "
+        "W&B too\n"
+    ) in capsys.readouterr().out
+    (file,) = segments(copied)
+    (other,) = segments(original)
+    assert [record.run_id for record in of_type(file, "run")][:1] == [run_id]
+    assert run_id not in other.name
+    assert [row["progress/step"] for row in history(file) if "train/loss" in row] == [1, 2, 3]
 
 
 @pytest.mark.usefixtures("no_wandb_account")

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from torchmetrics.functional.classification import binary_calibration_error
+from torchmetrics.functional.classification import binary_average_precision, binary_calibration_error
 
 from distcls.engine.evaluation.class_metrics import ClassMetrics
 from distcls.engine.evaluation.class_scores import average_precision, calibration_error
@@ -124,6 +124,20 @@ def test_equal_scores_make_one_point_of_the_curve() -> None:
     scores = torch.tensor([[0.5], [0.5], [0.5], [0.1]])
     for target in ([1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 1, 0]):
         assert average_precision(scores, torch.tensor(target)[:, None]).item() == pytest.approx(1 / 3)
+
+
+def test_average_precision_is_torchmetrics() -> None:
+    """Of scores of few values, entries that do not count, and classes without positives and without images."""
+    generator = torch.Generator().manual_seed(0)
+    scores = (torch.rand(60, 7, generator=generator) * 12).round() / 12
+    target = torch.randint(-1, 2, (60, 7), generator=generator)
+    target[:, 3], target[:, 4], scores[:, 5] = -1, 0, 0.25
+    found = average_precision(scores, target)
+    for number in (0, 1, 2, 5, 6):
+        theirs = binary_average_precision(scores[:, number], target[:, number], ignore_index=-1)
+        assert found[number].item() == pytest.approx(theirs.item(), rel=1e-6)
+    assert found[3:5].tolist() == [0, 0]
+    assert average_precision(scores[:0], target[:0]).tolist() == [0] * 7
 
 
 def test_confusion_of_each_class_of_a_multi_label_head() -> None:

@@ -4,6 +4,7 @@ import copy
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -400,3 +401,41 @@ def test_differences_are_dotted_keys():
         "d",
         "e",
     ]
+
+
+def next_start(path):
+    folder = RunFolder(path)
+    start = begin(folder)
+    folder.close()
+    return start
+
+
+def test_a_folder_that_was_moved_is_the_same_run(used, tmp_path):
+    run_id = run_json(used)["run_id"]
+    start = next_start(used.rename(tmp_path / "moved"))
+    assert (start.run_id, start.copied_from) == (run_id, None)
+
+
+def test_a_copy_beside_its_original_is_a_run_of_its_own_from_then_on(used, tmp_path):
+    """Both would log into one W&B run."""
+    run_id = run_json(used)["run_id"]
+    copied = shutil.copytree(used, tmp_path / "copied")
+    first, second = next_start(copied), next_start(copied)
+    assert (first.attempt, first.copied_from) == (2, str(used))
+    assert (second.attempt, second.copied_from) == (3, None)
+    assert first.run_id == second.run_id == run_json(copied)["run_id"] != run_id
+    assert next_start(used).run_id == run_id
+
+
+@pytest.mark.parametrize("gone", [shutil.rmtree, lambda used: (used / "run.json").write_text('{"run_id": "other"}')])
+def test_a_copy_whose_original_is_gone_is_the_same_run(gone, used, tmp_path):
+    run_id = run_json(used)["run_id"]
+    copied = shutil.copytree(used, tmp_path / "copied")
+    gone(used)
+    assert next_start(copied).run_id == run_id
+
+
+def test_the_same_folder_by_another_name_is_no_copy(used, tmp_path):
+    run_id = run_json(used)["run_id"]
+    (tmp_path / "link").symlink_to(used)
+    assert next_start(tmp_path / "link").run_id == run_id
