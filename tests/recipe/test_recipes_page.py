@@ -17,3 +17,12 @@ def test_a_header_is_read_by_its_labels(tmp_path: Path) -> None:
     path = tmp_path / "one.yaml"
     path.write_text("# A model.\n# More.\n# Run:    run it\n# Result: 90%\n#         once\nmodel: {}\n# Result: 99%\n")
     assert make_recipes.header(path) == {"": "A model. More.", "Run": "run it", "Result": "90% once"}
+
+
+def test_the_overview_has_the_first_sentence_and_the_result_without_its_details(tmp_path: Path) -> None:
+    path = tmp_path / "one.yaml"
+    path.write_text(
+        "# A model, 90.5% elsewhere. More.\n# Run:    run it\n# Result: top-1 90.94% (91.21, 90.85), once.\n"
+    )
+    *_, row, end = make_recipes.overview([path]).split("\n")
+    assert (row, end) == ("| [one](#one) | A model, 90.5% elsewhere | top-1 90.94% |", "")
