@@ -12,6 +12,8 @@ from distcls.errors import UserError
 if TYPE_CHECKING:
     from distcls.engine.slurm.batch_script import Request
 
+TASKS = r"\d+(-\d+(:\d+)?)?"  # of an array: 5, 0-3, 0-8:2
+
 
 def slurm(
     recipe: Annotated[Path, typer.Argument(metavar="RECIPE", help="The recipe's YAML file.")],
@@ -41,10 +43,15 @@ def slurm(
     submit: Annotated[bool, typer.Option("--submit", help="Submit it.")] = False,
 ) -> None:
     """Write a SLURM batch script that trains RECIPE until it is done, through preemptions and time limits."""
-    from distcls.engine.slurm.batch_script import TEMPLATES, Request, batch_script
+    from distcls.engine.slurm.batch_script import TEMPLATES, Request, batch_script, seconds_of
 
     if style not in TEMPLATES:
         raise UserError(f"--style: got {style}, expected {' or '.join(TEMPLATES)}")
+    if seconds_of(time) <= signal_before:
+        raise UserError(
+            f"--signal-before {signal_before}: every start would save and queue again at once, expected fewer seconds "
+            f"than --time {time} has"
+        )
     request = Request(
         nodes=nodes,
         gpus=gpus,
@@ -63,8 +70,8 @@ def slurm(
     changes = list(overrides or [])
     name, folder = _checked(recipe, changes, request)
     if array:
-        if "%a" in folder.name:
-            folder = folder.parent
+        if "%a" in str(folder):
+            folder = next(parent for parent in folder.parents if "%a" not in str(parent))
         else:
             changes.append(f"output_dir={folder}/task_%a")
     # sbatch does not make the folder of its log: the job would fail without a word.
@@ -91,8 +98,8 @@ def _checked(recipe: Path, changes: list[str], request: "Request") -> tuple[str,
     from distcls.engine.checks.plugins import checked_recipe
 
     number = re.match(r"\d+", request.array or "")
-    if request.array and not number:
-        raise UserError(f"--array: got {request.array}, expected task numbers such as 0-3 or 1,5,9")
+    if request.array is not None and not re.fullmatch(rf"{TASKS}(,{TASKS})*(%\d+)?", request.array):
+        raise UserError(f"--array: got {request.array!r}, expected task numbers such as 0-3 or 1,5,9")
     example = [change.replace("%a", number[0]) for change in changes] if number else changes
     checked, source, _ = checked_recipe(recipe, example)
     check_ranks(checked, source, request.processes, gpu=request.gpus > 0)

@@ -1,7 +1,6 @@
 """`distcls track ...`: a run's numbers and W&B."""
 
 import importlib.util
-import json
 import os
 import secrets
 import sys
@@ -11,6 +10,7 @@ from typing import Annotated
 import typer
 
 from distcls.errors import UserError
+from distcls.tracking.run_record import json_of
 from distcls.tracking.tracker import Status
 
 app = typer.Typer(no_args_is_help=True, help="A run's numbers on Weights & Biases.")
@@ -71,7 +71,7 @@ def workspace(
 
     from distcls.tracking.wandb_workspace import workspace as made
 
-    tracking = json.loads((run / "run.json").read_text())["recipe"]["tracking"]
+    tracking = json_of(run / "run.json")["recipe"]["tracking"]
     entity: str = tracking["entity"] or wandb.Api().default_entity or ""
     print(made(entity, tracking["project"], name).save().url)
 
@@ -90,11 +90,11 @@ def reopened(run: Path, anew: bool = False) -> None:
     from distcls.tracking.labels import run_labels
     from distcls.tracking.wandb import WandbTracker
 
-    state = json.loads((run / "run.json").read_text())
+    state = json_of(run / "run.json")
     status: Status = state["status"] if state["status"] in ("finished", "preempted") else "failed"
     run_id = f"{state['run_id']}-{secrets.token_hex(2)}" if anew else state["run_id"]
     recipe, environments = state["recipe"], run / "environment.json"
-    first = next(iter(json.loads(environments.read_text()).values())) if environments.exists() else {}
+    first = next(iter(json_of(environments).values())) if environments.exists() else {}
     code = recipe["tracking"].get("code", True)  # the key is younger than some runs
     labels = run_labels(recipe["name"], recipe["tracking"], first.get("slurm", {}))
     tracker = WandbTracker(run, run_id, mode="online", required=True, anew=anew, config=recipe, code=code, **labels)

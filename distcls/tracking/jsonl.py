@@ -165,9 +165,13 @@ def read_lines(path: Path) -> Iterator[dict[str, Any]]:
             if not line.endswith(b"\n"):
                 return
             try:
-                yield json.loads(line)
+                value = json.loads(line)
             except ValueError:
-                warnings.warn(f"{path}:{number}: not JSON, left out: {line[:60]!r}", stacklevel=2)
+                value = None
+            if isinstance(value, dict):
+                yield value
+            else:
+                warnings.warn(f"{path}:{number}: not a JSON object, left out: {line[:60]!r}", stacklevel=2)
 
 
 def _trim_torn_line(file: FileIO) -> None:

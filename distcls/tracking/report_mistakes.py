@@ -1,13 +1,13 @@
 """The report's part on the last evaluation: worst images, confusion matrix, classes; scripts in page/ draw them."""
 
 import base64
-import json
 from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 from typing import Any
 
 from distcls.tracking.report_tables import table
+from distcls.tracking.run_record import json_of
 
 SHOWN = 16  # of the worst images, until all are requested
 DIFFERENT = 20  # classes in which several runs differ
@@ -18,8 +18,8 @@ def read_predictions(folder: Path) -> dict[str, Any] | None:
     file, metrics = folder / "val_predictions.json", folder / "val_per_class.json"
     if not file.exists():
         return None
-    found = json.loads(file.read_text())
-    measured = json.loads(metrics.read_text()) if metrics.exists() else {}
+    found = json_of(file)
+    measured = json_of(metrics) if metrics.exists() else {}
     if measured.get("step") == found["step"] and "ap" in measured["classes"][0]:
         found["classes"]["ap"] = [row["ap"] for row in measured["classes"]]
     return found

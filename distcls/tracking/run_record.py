@@ -71,14 +71,17 @@ def read_run(folder: Path) -> RunRecord:
     """Read a run folder.
 
     Raises:
-        UserError: it is not one.
+        UserError: it is not one, or its `run.json` or `recipe.yaml` is damaged.
     """
     run_file, recipe_file = folder / "run.json", folder / "recipe.yaml"
     if not run_file.exists() and not (folder / METRICS).exists():
         raise UserError(f"{folder} is not a run folder: it has neither run.json nor {METRICS}")
-    run = redact(json.loads(run_file.read_text())) if run_file.exists() else {}
-    text = recipe_file.read_text() if recipe_file.exists() else ""
-    recipe = dict(flatten(redact(yaml.load(text, Loader=yaml.BaseLoader) or {})))
+    run = redact(json_of(run_file)) if run_file.exists() else {}
+    try:
+        text = recipe_file.read_text(encoding="utf-8") if recipe_file.exists() else ""
+        recipe = dict(flatten(redact(yaml.load(text, Loader=yaml.BaseLoader) or {})))
+    except (ValueError, yaml.YAMLError) as error:
+        raise _damaged(recipe_file, error) from error
     rows, events = read_rows(folder), redact(read_events(folder))
     spans = _working_hours(run.get("attempts", []), [*read_lines(folder / METRICS), *events])
     for row in rows:
@@ -95,6 +98,26 @@ def read_run(folder: Path) -> RunRecord:
         recipe_text=redact_text(text),
         recipe=recipe,
     )
+
+
+def json_of(file: Path) -> dict[str, Any]:
+    """What one of a run folder's files holds.
+
+    Raises:
+        UserError: it is damaged.
+    """
+    try:
+        content = json.loads(file.read_bytes())
+        if not isinstance(content, dict):
+            raise ValueError(f"expected an object, got a {type(content).__name__}")
+    except ValueError as error:
+        raise _damaged(file, error) from error
+    return content
+
+
+def _damaged(file: Path, error: Exception) -> UserError:
+    reason = str(error).partition("\n")[0]
+    return UserError(f"{file} is damaged ({reason}): mend it, copy it again, or move it away")
 
 
 def flatten(value: Any, key: str = "") -> Iterator[tuple[str, str]]:

@@ -279,7 +279,10 @@ def test_wrong_sources_are_refused(tmp_path):
             open_source(*arguments)
         return str(caught.value)
 
-    assert refusal(tmp_path / "none") == f"{tmp_path / 'none'}: no such folder, expected the images to convert"
+    assert (
+        refusal(tmp_path / "none")
+        == f"{tmp_path / 'none'}: no such file or folder, expected the images to convert, or a list of them"
+    )
     assert refusal(tmp_path) == f"{tmp_path}: got no sub-folders with images, expected one sub-folder per class"
     assert refusal(tmp_path, "foldr") == (
         "--source-type: got 'foldr', expected auto or one of folder, csv, list, fashion-mnist, mnist, torchvision. "
@@ -287,6 +290,17 @@ def test_wrong_sources_are_refused(tmp_path):
     )
     assert refusal(tmp_path, "auto", "train", "CIFAR11") == (
         "--dataset: got 'CIFAR11', expected the name of a class of torchvision.datasets. Did you mean 'CIFAR10'?"
+    )
+    assert refusal(tmp_path, "folder", None, "CIFAR10") == (
+        f"--dataset CIFAR10: goes with --source-type torchvision, but {tmp_path} is read as folder"
+    )
+    for kind, dataset in (("fashion-mnist", None), ("auto", "CIFAR10")):
+        text = "--split: got 'trian', expected one of train, val, test"
+        assert refusal(tmp_path, kind, "trian", dataset) == text
+    (tmp_path / "all.csv").write_text("path,label\n1.png,cat\n")
+    assert refusal(tmp_path / "all.csv", "auto", "val") == (
+        f"--split val: {tmp_path / 'all.csv'} is one list, all of which would be written: give the list of that split, "
+        "or add --val-share to hold a part out"
     )
     (tmp_path / "empty").mkdir()
     assert refusal(tmp_path) == (
