@@ -121,6 +121,7 @@ class ZeRO(Strategy):
         ]
 
     def gathered(self) -> Iterator[tuple[str, Tensor]]:
+        self._release()
         for parameter in self._parameters():
             if self.replicated:
                 yield self._names[id(parameter)], parameter
@@ -130,8 +131,8 @@ class ZeRO(Strategy):
 
     def weights_changed(self) -> None:
         self.optimizer.refresh_fp32_params()  # a copy, even if the weights are fp32
+        self._release()
         if self.stage == 3 and (small := self.optimizer.persistent_parameters):
-            small[0].partition(small, has_been_updated=False)
             small[0].all_gather(small)  # small parameters are also kept whole on every rank
 
     def assert_in_effect(self) -> None:
@@ -145,6 +146,12 @@ class ZeRO(Strategy):
         assert not engine.fp16_enabled()
         assert not engine.bfloat16_enabled()
         assert {held.tensor.dtype for held in self.held()} == {torch.float32}
+
+    def _release(self) -> None:
+        """In stage 3 keep only this rank's parts. A forward pass without a backward leaves parameters whole, or on their
+        way, and the next one would use them as they are."""
+        if self.stage == 3:
+            self.optimizer.empty_partition_cache()
 
     def _parameters(self) -> Iterator[Any]:
         return iter(self.classifier.parameters())
