@@ -108,7 +108,7 @@ class PixelStage:
 
 
 def apply_layers(images: Tensor, layers: Sequence[Layer]) -> Tensor:
-    """Images (N, 3, R, R), whole numbers 0..255, changed in place; those with the same operation are processed together."""
+    """Images (N, 3, R, R), whole numbers 0..255, changed in place; those with the same operation are done together."""
     if not layers:
         return images
     orders = [np.argsort(layer.ops, kind="stable") for layer in layers]
