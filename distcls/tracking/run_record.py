@@ -1,4 +1,4 @@
-"""A run as its folder tells it: rows, attempts, restarts, recipe; of a run that goes on, was killed, or has ended."""
+"""Reads a run from its folder: rows, attempts, restarts, recipe; whether it is running, was killed or has ended."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -18,7 +18,7 @@ AXES = ("samples", "epoch", "elapsed", "step")
 
 @dataclass(frozen=True)
 class Restart:
-    """Where an attempt after the first went on.
+    """Where a later attempt resumed.
 
     Attributes:
         attempt: its number.
@@ -33,12 +33,12 @@ class Restart:
 
 @dataclass(frozen=True)
 class RunRecord:
-    """What a report needs to know of a run, without secrets: a report is made to be shown.
+    """What a report needs of a run, without secrets, since reports are meant to be shared.
 
     Attributes:
-        rows: see `read_rows`; each with `elapsed`, the seconds that all attempts have worked until then, waits between
-            them left out.
-        attempts: of `run.json`, the first first.
+        rows: see `read_rows`; each with `elapsed`, the working time of all attempts until then in seconds, without the
+            time between them.
+        attempts: of `run.json`, in order.
         recipe_text: `recipe.yaml`.
         recipe: dotted key -> value as written there.
     """
@@ -60,7 +60,7 @@ class RunRecord:
 
     @property
     def total_epochs(self) -> float | None:
-        """Of the recipe, where it counts epochs."""
+        """`train.epochs`, if the recipe has it."""
         try:
             return float(self.recipe["train.epochs"])
         except (KeyError, ValueError):
@@ -71,7 +71,7 @@ def read_run(folder: Path) -> RunRecord:
     """Read a run folder.
 
     Raises:
-        UserError: it is none, or its `run.json` or `recipe.yaml` is damaged.
+        UserError: it is not one, or its `run.json` or `recipe.yaml` is damaged.
     """
     run_file, recipe_file = folder / "run.json", folder / "recipe.yaml"
     if not run_file.exists() and not (folder / METRICS).exists():
@@ -133,7 +133,7 @@ def flatten(value: Any, key: str = "") -> Iterator[tuple[str, str]]:
 
 
 def _working_hours(attempts: list[dict[str, Any]], lines: list[dict[str, Any]]) -> dict[int, tuple[float, float]]:
-    """Start and end of each attempt, seconds since 1970; the end of a killed one is its last line."""
+    """Start and end of each attempt, in seconds since 1970; a killed attempt ends with its last line."""
     times: dict[int, list[float]] = {}
     for line in lines:
         times.setdefault(line["attempt"], []).append(line["time"])
@@ -157,7 +157,7 @@ def _restarts(
     resumed = {event["attempt"]: event for event in events if event["kind"] == "resumed"}
     for number in spans:
         steps = [row["step"] for row in rows if row["attempt"] == number]
-        if number == 1 or (number not in resumed and not steps):  # it failed before it could go on
+        if number == 1 or (number not in resumed and not steps):  # it failed before it could resume
             continue
         event = resumed.get(number, {})
         step = event.get("step", min(steps, default=0))

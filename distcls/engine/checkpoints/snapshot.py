@@ -209,7 +209,7 @@ class Snapshots:
             job.accelerator.scaler.load_state_dict(state["scaler"])
         if state["recipe"]["model"]["head"] == self._identity["recipe"]["model"]["head"]:
             window.load(state["window"], own["window"])  # another head logs other values
-        job.samples_before = state["samples"] - state["step"] * job.global_batch_size  # the batch may have changed
+        job.samples_before = state["samples"] - job.position(state["step"])["samples"]  # the batch may have changed
         return Progress(**state["progress"])
 
     def export(self, name: str, progress: Progress) -> None:
