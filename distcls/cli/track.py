@@ -13,7 +13,7 @@ from distcls.errors import UserError
 from distcls.tracking.run_record import json_of
 from distcls.tracking.tracker import Status
 
-app = typer.Typer(no_args_is_help=True, help="A run's numbers on Weights & Biases.")
+app = typer.Typer(no_args_is_help=True, help="Upload runs to Weights & Biases.")
 Runs = Annotated[list[Path], typer.Argument(metavar="RUN", help="Run folders.")]
 
 
@@ -21,10 +21,13 @@ Runs = Annotated[list[Path], typer.Argument(metavar="RUN", help="Run folders.")]
 def sync(
     runs: Runs,
     rebuild: Annotated[
-        bool, typer.Option("--rebuild", help="Upload metrics.jsonl as a new W&B run, whatever wandb's files hold.")
+        bool,
+        typer.Option(
+            "--rebuild", help="Upload metrics.jsonl as a new W&B run, if W&B's own files are damaged or missing."
+        ),
     ] = False,
 ) -> None:
-    """Upload what runs logged offline, or could not upload in time. Status 1 if anything is left."""
+    """Upload offline runs, and what online runs could not upload. Exit status 1 if anything is left."""
     from distcls.engine.records.run_lock import RunLock
     from distcls.tracking.wandb_sync import set_aside
     from distcls.tracking.wandb_sync import sync as upload
@@ -58,10 +61,10 @@ def sync(
 
 @app.command()
 def workspace(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder: its W&B project and entity.")],
-    name: Annotated[str, typer.Option(help="Of the workspace.")] = "distcls",
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="Run folder, for its W&B project and entity.")],
+    name: Annotated[str, typer.Option(help="Name of the workspace.")] = "distcls",
 ) -> None:
-    """Save a W&B workspace with a panel for everything that runs log, and print its address."""
+    """Create a W&B workspace with panels for all metrics, and print its address."""
     if not (run / "run.json").exists():
         raise UserError(f"{run} is not a run folder: it has no run.json")
     if importlib.util.find_spec("wandb_workspaces") is None:

@@ -50,8 +50,8 @@ def main(arguments: Sequence[str]) -> int:
         print(
             "usage: accelerate launch launch/train.py RECIPE [KEY=VALUE ...]\n\n"
             "RECIPE is a YAML file, see recipes/; KEY=VALUE replaces one of its values, e.g. optimizer.lr=0.5.\n"
-            f"Status: 0 finished, {PREEMPTED} preempted (start it again to go on), {NO_VALID_CHECKPOINT} no valid "
-            "checkpoint is left, 1 an error."
+            f"Exit status: 0 finished, {PREEMPTED} preempted (run it again to resume), {NO_VALID_CHECKPOINT} no valid "
+            "checkpoint left, 1 error."
         )
         return 0 if arguments else 2
     try:
