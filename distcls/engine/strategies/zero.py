@@ -148,8 +148,11 @@ class ZeRO(Strategy):
         assert {held.tensor.dtype for held in self.held()} == {torch.float32}
 
     def _release(self) -> None:
-        """In stage 3 keep only this rank's parts. A forward pass without a backward leaves parameters whole, or on their
-        way, and the next one would use them as they are."""
+        """In stage 3 keep only this rank's parts.
+
+        A forward pass without a backward leaves parameters whole, or on their way, and the next one would use them as
+        they are.
+        """
         if self.stage == 3:
             self.optimizer.empty_partition_cache()
 

@@ -1,6 +1,8 @@
+import errno
 import gzip
 import os
 import pickle
+import shutil
 import struct
 
 import numpy as np
@@ -120,6 +122,36 @@ def test_a_bad_image_is_named_and_nothing_is_left(folder, tmp_path):
     assert str(caught.value).endswith(". Mend it or move it away.")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["images", "out.beton"]
     assert out.read_text() == "what was there before"
+
+
+def test_links_to_folders_are_followed_but_not_in_a_circle(folder, tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    shutil.copy(folder / "dog/1.png", tmp_path / "elsewhere/3.png")
+    (folder / "dog/more").symlink_to(tmp_path / "elsewhere")
+    (folder / "dog/again").symlink_to(folder / "dog")
+    (folder / "dog/up").symlink_to(tmp_path)
+    assert [file for file, label in open_source(folder).files if label] == ["dog/1.png", "dog/2.png", "dog/more/3.png"]
+
+
+def test_a_folder_that_cannot_be_read(folder, monkeypatch):
+    """Its images would be missing, without a word."""
+    scan = os.scandir
+
+    def refused(place):
+        if str(place).endswith("/more"):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), place)
+        return scan(place)
+
+    monkeypatch.setattr(os, "scandir", refused)
+    with pytest.raises(DataError) as caught:
+        open_source(folder)
+    assert str(caught.value) == f"{folder / 'cat/more'}: cannot be read: Permission denied"
+
+
+def test_a_list_without_labels(tmp_path):
+    (tmp_path / "all.csv").write_text("path,labels\n1.png,\n2.png,\n")
+    with pytest.raises(DataError, match=r"all\.csv: none of its 2 images has a label$"):
+        open_source(tmp_path / "all.csv")
 
 
 def test_what_is_no_image_is_found_before_the_work_begins(folder, tmp_path, monkeypatch):
