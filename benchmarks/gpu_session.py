@@ -1,4 +1,4 @@
-"""All that is worth measuring on one borrowed GPU, in phases of under ten minutes each, the most wanted first.
+"""Everything to measure on one GPU, in phases of under ten minutes each, the most important first.
 
     python benchmarks/gpu_session.py [tests ceiling train strategies data start fashion] [--limit 570] [--out DIR]
         [--small]
