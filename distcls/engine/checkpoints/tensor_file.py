@@ -5,6 +5,7 @@ checkpoint needs an exclusive open, the hash of what was written, and no second 
 with the length of the header, the header in JSON, the tensors.
 """
 
+import contextlib
 import hashlib
 import itertools
 import json
@@ -99,7 +100,8 @@ def save_weights(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[st
         os.replace(tmp, path)
         fsync_folder(path.parent)
     except OSError as error:
-        tmp.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # on a disk that has become read-only this fails, too
+            tmp.unlink()
         raise SaveFailed(f"{path} was not written: {error.strerror}. What was there before is untouched.") from error
 
 

@@ -1,8 +1,10 @@
 """Nested state and weights files: exact there and back, and damage is told."""
 
+import errno
 import json
 import math
 import os
+from pathlib import Path
 
 import pytest
 import torch
@@ -185,3 +187,14 @@ def test_damaged_weights(tmp_path):
     assert message() == f"{path}: is damaged: its content does not match the sha256 that was written with it"
     path.unlink()
     assert message() == f"{path}: cannot be read: No such file or directory"
+
+
+def test_weights_on_a_disk_that_has_become_read_only_are_a_failed_save(tmp_path, monkeypatch):
+    """A periodic save of a run that trains on: what it had begun cannot be removed either."""
+
+    def refused(path, *_, **__):
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(path))
+
+    monkeypatch.setattr(Path, "unlink", refused)
+    with pytest.raises(SaveFailed, match=r"w\.safetensors was not written: Read-only file system"):
+        save_weights(tmp_path / "w.safetensors", {"w": torch.ones(1)}, {})
