@@ -32,3 +32,9 @@ class ArgumentError(UserError):
 def first_line(error: object) -> str:
     """The first line of an exception's text, or its type if it has no text."""
     return (str(error) or type(error).__name__).splitlines()[0]
+
+
+def os_error_text(error: OSError) -> str:
+    """``FILE: reason``, or the reason alone where the error names no file."""
+    place = "" if error.filename is None else f"{error.filename}: "
+    return f"{place}{error.strerror or error}"

@@ -21,7 +21,7 @@ from distcls.cli import (
     track,
     verify_resume,
 )
-from distcls.errors import UserError
+from distcls.errors import UserError, os_error_text
 from distcls.version import __version__
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
@@ -62,6 +62,5 @@ def main() -> None:
     except OSError as error:  # a folder that is not there, a full disk, no leave to write
         if error.strerror is None:
             raise
-        place = "" if error.filename is None else f"{error.filename}: "
-        print(f"error: {place}{error.strerror}", file=sys.stderr)
+        print(f"error: {os_error_text(error)}", file=sys.stderr)
         sys.exit(1)

@@ -1,6 +1,7 @@
 """The entry points of a run, as a command and as a function: install signal handlers, train, report the result."""
 
 import atexit
+import errno
 import gc
 import os
 import socket
@@ -12,7 +13,10 @@ from typing import NoReturn
 
 from distcls.engine.stopping.outcome import NO_VALID_CHECKPOINT, PREEMPTED, Outcome
 from distcls.engine.stopping.preemption import StopRequest
-from distcls.errors import UserError
+from distcls.errors import UserError, os_error_text
+
+# What a file system answers when it is full, read-only, forbidden or broken: no bug of ours.
+DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.ESTALE}
 
 
 def train(recipe_path: str | Path, overrides: Sequence[str] = (), *, stop: StopRequest | None = None) -> Outcome:
@@ -62,6 +66,12 @@ def main(arguments: Sequence[str]) -> int:
         if _should_print(error):
             print(f"error: {_origin()}{error}", file=sys.stderr, flush=True)
         return getattr(error, "exit_code", 1)
+    except OSError as error:
+        if error.errno not in DISK_ERRORS:
+            raise
+        advice = "Put that right, then run the same command again: it goes on from the last checkpoint"
+        print(f"error: {_origin()}{os_error_text(error)}. {advice}", file=sys.stderr, flush=True)
+        return 1
 
 
 def leave(status: int) -> NoReturn:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 from pathlib import Path
 
@@ -158,22 +159,38 @@ def test_two_ranks_say_a_mistake_once(tiny_recipe):
     assert output.count("command line: optimizer.lr: wrong type") == 1
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small disk needs root")
-def test_a_disk_that_fills_up_costs_checkpoints_not_the_run(tiny_recipe, tmp_path):
+@pytest.fixture
+def small_disk(tmp_path):
+    """A mounted file system of eight megabytes."""
     disk = tmp_path / "disk"
     disk.mkdir()
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", disk], check=True)
-    try:
-        ballast = disk / "ballast"
-        ballast.write_bytes(bytes(7_770_000))
-        code, output = launch(PLAIN, tiny_recipe, f"output_dir={disk / 'run'}")
-        events = read_events(disk / "run")
-        assert "was not written: " in output
-        assert "No space left on device" in output
-        assert "Traceback" not in output
-        assert [event for event in events if event["kind"] == "checkpoint"]
-        ballast.unlink()
-        code, output = launch(PLAIN, tiny_recipe, f"output_dir={disk / 'run'}")
-        assert code == 0, output
-    finally:
-        subprocess.run(["umount", "-l", disk], check=True)
+    yield disk
+    subprocess.run(["umount", "-l", disk], check=True)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small disk needs root")
+def test_a_disk_that_fills_up_costs_checkpoints_not_the_run(tiny_recipe, small_disk):
+    ballast = small_disk / "ballast"
+    ballast.write_bytes(bytes(7_770_000))
+    code, output = launch(PLAIN, tiny_recipe, f"output_dir={small_disk / 'run'}")
+    events = read_events(small_disk / "run")
+    assert "was not written: " in output
+    assert "No space left on device" in output
+    assert "Traceback" not in output
+    assert [event for event in events if event["kind"] == "checkpoint"]
+    ballast.unlink()
+    code, output = launch(PLAIN, tiny_recipe, f"output_dir={small_disk / 'run'}")
+    assert code == 0, output
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small disk needs root")
+@pytest.mark.parametrize("pages", [1, 4])  # of 4 KiB: nothing fits; run.json does, what is written after it does not
+def test_a_disk_that_is_full_when_the_run_begins_is_named_without_a_traceback(tiny_recipe, small_disk, pages):
+    run = small_disk / "run"
+    (small_disk / "ballast").write_bytes(bytes(8 * 1024 * 1024 - pages * 4096))
+    code, output = launch(PLAIN, tiny_recipe, f"output_dir={run}")
+    assert code == 1
+    assert re.search(rf"^error: .*{run}.*No space left on device", output, re.MULTILINE)
+    assert "Traceback" not in output
+    assert (run / "run.json").exists() == (pages > 1)

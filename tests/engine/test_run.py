@@ -1,5 +1,6 @@
 """What `launch/train.py` prints of an error, and on which rank."""
 
+import errno
 import signal
 
 import pytest
@@ -30,6 +31,15 @@ def test_an_error_is_printed_where_it_happened_and_once_a_node(error, rank, prin
     said = capsys.readouterr().err
     assert (f"error: rank {rank} on " in said and str(error) in said) == printed
     assert bool(said) == printed
+
+
+def test_an_error_that_is_not_a_files_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_, **__):
+        raise ConnectionResetError(errno.ECONNRESET, "Connection reset by peer")
+
+    monkeypatch.setattr(run, "train", fail)
+    with pytest.raises(ConnectionResetError):
+        run.main(["recipe.yaml"])
 
 
 @pytest.mark.parametrize("first", ["optimizer.lr=0.1", "--config-file"])

@@ -30,14 +30,21 @@ def create(path: Path) -> int:
 
 
 def replace_file(path: Path, data: bytes) -> None:
-    """Write `path` so that a reader, at any time and after any crash, sees the old content or the new, whole."""
+    """Write `path` so that a reader, at any time and after any crash, sees the old content or the new, whole.
+
+    Raises:
+        OSError: it cannot be written; `filename` is `path`.
+    """
     tmp = path.with_name(f".{path.name}.tmp")  # a fixed name: what a killed run left is overwritten, not collected
-    tmp.unlink(missing_ok=True)
-    fd = create(tmp)
     try:
-        write_all(fd, data)
-        os.fsync(fd)
-    finally:
-        os.close(fd)
-    os.replace(tmp, path)
-    fsync_folder(path.parent)
+        tmp.unlink(missing_ok=True)
+        fd = create(tmp)
+        try:
+            write_all(fd, data)
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+        os.replace(tmp, path)
+        fsync_folder(path.parent)
+    except OSError as error:  # os.write knows no name
+        raise type(error)(error.errno, error.strerror, str(path)) from error
