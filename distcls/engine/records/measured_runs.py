@@ -17,7 +17,7 @@ from distcls.tracking.jsonl import read_events, read_rows
 from distcls.tracking.run_record import read_run
 
 CURVES = ("val/top1", "val_ema/top1")
-# Keys in which measured runs may differ: the seed, whose spread is measured, and settings that only affect speed.
+# Keys in which measured runs may differ: besides FREE, the seed, whose spread is measured, and what only affects speed.
 OPEN = FREE | {"train.seed", "train.compile", "train.cuda_graphs", "train.channels_last", "data.gpu_decode_share"}
 #: Two-sided 99% quantiles of Student's t for 1, 2, ... degrees of freedom; the last one also stands for more.
 T99 = (63.657, 9.925, 5.841, 4.604, 4.032, 3.707, 3.499, 3.355, 3.250, 3.169)
@@ -53,7 +53,7 @@ class Band:
 
 @dataclass(frozen=True)
 class MeasuredRuns:
-    """Runs of one recipe that differ only in seed, paths, workers and settings that affect speed.
+    """Runs of one recipe that differ at most in the keys of `OPEN`.
 
     Attributes:
         recipe: the resolved sections that must be equal, see `sections`.

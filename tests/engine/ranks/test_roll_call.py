@@ -83,7 +83,7 @@ def test_who_speaks():
 
 @pytest.fixture
 def meanwhile(monkeypatch):
-    """Replaces the clock; takes a function to call whenever the roll call sleeps."""
+    """Replaces the clock; returns a function that sets what happens during each sleep of the roll call."""
     clock = [1000.0]
 
     def begin(happens) -> None:
@@ -169,7 +169,7 @@ def test_a_sign_that_was_begun_before_the_last_word_does_not_come_after_it(tmp_p
     def in_the_middle(sign: dict) -> str:
         monkeypatch.undo()
         closing.start()
-        closing.join(0.2)  # as far as it comes
+        closing.join(0.2)  # lets it run until it is blocked
         return json.dumps(sign)
 
     monkeypatch.setattr(heartbeat.json, "dumps", in_the_middle)

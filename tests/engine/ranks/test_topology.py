@@ -29,7 +29,7 @@ def test_ranks_of_torchrun():
     assert launched_ranks({"RANK": "5", "WORLD_SIZE": "8", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "4"}) == (5, 8, 1, 4)
 
 
-SRUN_TASK = {  # of four tasks on two nodes, as SLURM 22.05 sets them
+SRUN_TASK = {  # the last of a step's three tasks on two nodes, in a job of eight, as SLURM 22.05 sets the variables
     "SLURM_JOB_ID": "1501",
     "SLURM_NTASKS": "8",
     "SLURM_PROCID": "2",
