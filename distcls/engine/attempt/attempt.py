@@ -91,8 +91,8 @@ class Attempt:
 
     def _close(self) -> None:
         self._watchdog.stop()
-        # A stop file outdoes a signal: it says, too, that nobody shall start the run again. One that comes later than
-        # this look stays, and the next attempt stops.
+        # A stop file takes precedence over a signal, because it also means that the run must not be started again. One
+        # that is created after this check stays, and stops the next attempt.
         stop_file = self.stop.by_file if self.status != "failed" else None
         if self.status == "preempted":
             self.message = stop_file or self.message

@@ -10,7 +10,7 @@ from distcls.tracking.report import write_report
 
 
 def finish_save(snapshots: Snapshots, console: Console, seconds: float) -> None:
-    """Wait for a checkpoint that is under way: a run that ends in an error still gets it."""
+    """Wait for a checkpoint that is under way, so that a run that ends in an error still gets it."""
     try:
         snapshots.settle(seconds=seconds)
     except Exception as error:
@@ -37,7 +37,7 @@ def end_lost(folder: RunFolder, attempt: int, error: RankLost, console: Console)
 
 
 def draw_report(folder: RunFolder, console: Console, seconds: float) -> None:
-    """Draw `report.html`; if that fails or takes too long, the run does not."""
+    """Draw `report.html`; an error or an overrun of `seconds` becomes a warning."""
     try:
         within(seconds, lambda: write_report([folder.path], folder.path / "report.html"))
     except Exception as error:

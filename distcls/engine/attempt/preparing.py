@@ -28,7 +28,7 @@ class Prepared:
     initial_weights: InitialWeights | None
 
     def fingerprints(self) -> dict[str, str]:
-        """What identifies the data wherever the files lie: their fingerprints, and the mean and std that normalise."""
+        """What identifies the data regardless of its path: the fingerprints, and the mean and std of normalisation."""
         train, val = self.datasets.train, self.datasets.val
         normalised = " ".join(f"{value:.6g}" for value in (*train.mean, *train.std))
         return {"data.train": train.fingerprint, "data.val": val.fingerprint, "data.train (mean, std)": normalised}

@@ -1,7 +1,7 @@
 """One attempt at a run, on every rank, from top to bottom. What happens when something fails:
 
 * Before the ranks meet (recipe, data, weights, launcher): each rank raises its own error and tells the other nodes.
-* While they compare what they have and open the folder: one error, on all ranks.
+* While they compare code, recipe and data and open the folder: all ranks raise the same error.
 * While a rank builds its job: all ranks leave, and the one that failed says why.
 * In training: after a stop request or a non-finite loss all ranks leave at the same step; when a rank dies or hangs,
   the others notice and end with its name (RankLost).

@@ -1,1 +1,1 @@
-"""What is known to be wrong before the first batch, said at the recipe's line."""
+"""Checks before the first batch, whose errors point to the line of the recipe."""

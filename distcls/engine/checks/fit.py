@@ -1,4 +1,4 @@
-"""Where a recipe does not fit its data sets, or its model: reported like every mistake, before the first batch."""
+"""Checks that a recipe fits its data sets and its model, before the first batch."""
 
 from collections.abc import Callable
 from typing import Any
@@ -16,11 +16,11 @@ from distcls.registry import HEADS
 
 
 def misfits(recipe: Recipe, train: BetonDataset, val: BetonDataset) -> list[Mistake]:
-    """Every contradiction between the recipe and what is in the files."""
+    """Every contradiction between the recipe and the data files."""
     found: list[Mistake] = []
     head, batch = recipe.model.head, recipe.train.global_batch_size
     for split, data in (("train", train), ("val", val)):
-        for part in ("head", "backbone"):  # LeNet5 and others classify themselves if asked to
+        for part in ("head", "backbone"):  # some backbones, such as LeNet5, can have a classifier of their own
             classes = getattr(recipe.model, part).get("num_classes")
             if classes not in (None, data.num_classes) and (part == "head" or classes > 0):
                 text = (
@@ -52,10 +52,10 @@ def misfits(recipe: Recipe, train: BetonDataset, val: BetonDataset) -> list[Mist
 
 
 def model_misfits(model: ImageClassifier, recipe: Recipe, resolution: Resolution) -> list[Mistake]:
-    """What only a built model shows: a size of images that it cannot take, a loss that cannot take mixed labels.
+    """Mistakes that only a built model reveals: image sizes that it does not accept, a loss that takes no mixed labels.
 
-    Found by trying, with one image of zeros for each size: whatever a plug-in or a library's model is, it need not say
-    so itself. Costs nothing where a recipe has one size and no mixing.
+    They are found by trying with one image of zeros per size, because models of plug-ins and libraries do not declare
+    what they accept. This costs nothing for a recipe with a single size and no mixing.
     """
     found: list[Mistake] = []
     in_channels = getattr(model.backbone, "in_channels", 3)
@@ -92,7 +92,7 @@ def _image(model: ImageClassifier, size: int) -> torch.Tensor:
 
 
 def _raised(call: Callable[..., Any], *arguments: Any) -> str | None:
-    """What a part says against its arguments, whatever its author chose to raise."""
+    """The first line of the error that `call` raises, of whatever type; None if it raises none."""
     try:
         call(*arguments)
     except Exception as error:
@@ -102,7 +102,7 @@ def _raised(call: Callable[..., Any], *arguments: Any) -> str | None:
 
 
 def _labels(head: Any, train: BetonDataset, val: BetonDataset) -> list[Mistake]:
-    """A head that is no ClsHead does not say what it takes, and is believed."""
+    """Compare the kinds of labels. A head not derived from ClsHead does not declare its kind and is not checked."""
     kinds = {False: "one label per image", True: "any number of labels per image"}
     if train.multi_label != val.multi_label:
         text = (

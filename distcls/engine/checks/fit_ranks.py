@@ -1,4 +1,4 @@
-"""Where a recipe does not fit the ranks that it is started on: known before a process group or a GPU is touched."""
+"""Checks that a recipe fits the ranks that it is started on, before a process group or a GPU is used."""
 
 from collections.abc import Iterator
 from importlib.util import find_spec
@@ -13,13 +13,13 @@ from distcls.registry import OPTIMIZERS
 
 
 def check_ranks(recipe: Recipe, source: Source, ranks: int, *, gpu: bool) -> None:
-    """Batch, strategy and what it goes together with, held against the number of ranks and what is installed.
+    """Check batch, strategy and precision against the number of ranks, their devices and the installed packages.
 
     Args:
-        gpu: the ranks have GPUs.
+        gpu: whether the ranks have GPUs.
 
     Raises:
-        RecipeError: with all that does not fit.
+        RecipeError: with everything that does not fit.
     """
     found = [*_batch(recipe, ranks), *_strategy(recipe), *_gpus_only(recipe, ranks, gpu)]
     if found:
@@ -27,7 +27,7 @@ def check_ranks(recipe: Recipe, source: Source, ranks: int, *, gpu: bool) -> Non
 
 
 def _batch(recipe: Recipe, ranks: int) -> Iterator[Mistake]:
-    """The global batch must divide into equal micro-batches, with mixing into even ones."""
+    """The global batch must divide into equal micro-batches; with mixing, these must be even."""
     batch, accumulation = recipe.train.global_batch_size, recipe.train.accumulation_steps
     if batch % (ranks * accumulation):
         text = (
@@ -71,14 +71,14 @@ def _strategy(recipe: Recipe) -> Iterator[Mistake]:
 
 
 def _gpus_only(recipe: Recipe, ranks: int, gpu: bool) -> Iterator[Mistake]:
-    if recipe.train.precision == "fp16" and not gpu:  # accelerate would compute in fp32, without a word
+    if recipe.train.precision == "fp16" and not gpu:  # accelerate would silently compute in fp32
         yield ("train", "precision"), "fp16 is for GPUs only: expected fp32 or bf16 on CPUs"
     if recipe.distributed.sync_bn and ranks > 1 and not gpu:
         yield ("distributed", "sync_bn"), "torch has SyncBatchNorm for GPUs only: expected false on CPUs"
 
 
 def check_device(recipe: Recipe, source: Source, device: torch.device) -> None:
-    """A share of the images decoded by the GPU needs one that can.
+    """Check that the device can decode JPEGs, if `data.gpu_decode_share` asks for it.
 
     Raises:
         RecipeError: the run trains on a CPU, or torchvision has no nvJPEG.
@@ -90,7 +90,7 @@ def check_device(recipe: Recipe, source: Source, device: torch.device) -> None:
     if device.type != "cuda":
         text = f"there is no GPU to decode with: got {share}, expected 0 for a run on a CPU"
         raise source.error((path, text))
-    from torchvision.io import decode_jpeg, encode_jpeg  # half a second, for those who use it
+    from torchvision.io import decode_jpeg, encode_jpeg  # takes half a second, so only if used
 
     try:
         decode_jpeg(encode_jpeg(torch.zeros(3, 16, 16, dtype=torch.uint8)), device=device)

@@ -1,4 +1,4 @@
-"""What a part refuses in its own arguments, reported at the line of the recipe that holds them."""
+"""Reports arguments that a part refuses at the line of the recipe that holds them."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -11,7 +11,7 @@ from distcls.recipe.source import Source
 
 @contextmanager
 def located(source: Source) -> Iterator[None]:
-    """An ArgumentError within the block is a mistake of the recipe's, at the class or key that the error names."""
+    """Turns an ArgumentError in the block into a RecipeError at the class or key that the error names."""
     try:
         yield
     except ArgumentError as error:
@@ -22,7 +22,7 @@ def located(source: Source) -> Iterator[None]:
 
 @contextmanager
 def located_at(source: Source, path: KeyPath) -> Iterator[None]:
-    """A UserError within the block is a mistake of the recipe's at `path`."""
+    """Turns a UserError in the block into a RecipeError at `path`."""
     try:
         yield
     except UserError as error:
@@ -30,7 +30,7 @@ def located_at(source: Source, path: KeyPath) -> Iterator[None]:
 
 
 def mistake_of(error: ArgumentError, tree: Mapping[str, Any]) -> Mistake | None:
-    """Its place in the recipe, of a class that comes twice the first, and what to say there; None if there is none."""
+    """The error's place in the recipe, for a class used twice the first, and its text; None if it has no place."""
     first, *argument = error.place.split(".")
     if first in tree:
         return (first, *argument), error.reason
@@ -41,7 +41,7 @@ def mistake_of(error: ArgumentError, tree: Mapping[str, Any]) -> Mistake | None:
 
 
 def blocks(tree: Any, path: KeyPath = ()) -> Iterator[tuple[KeyPath, Mapping[str, Any]]]:
-    """Every ``{type: ...}`` of a recipe or a part of it, outer ones first."""
+    """Every ``{type: ...}`` mapping of a recipe or a part of it, outer ones first."""
     if isinstance(tree, Mapping):
         if "type" in tree:
             yield path, tree

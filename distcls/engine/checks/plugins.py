@@ -1,4 +1,4 @@
-"""Importing what a recipe may name: the parts of this package, and the recipe's plug-ins."""
+"""Imports the classes that a recipe may name: the parts of this package, and the recipe's plug-ins."""
 
 import hashlib
 import importlib
@@ -24,12 +24,12 @@ class Plugin:
 
 
 def checked_recipe(path: Path, overrides: Sequence[str] = ()) -> tuple[Recipe, Source, list[Plugin]]:
-    """A recipe's file, read, with the classes that it can name registered, and checked against them.
+    """Read a recipe, register the classes that it can name, and check it against them.
 
-    A file that cannot be read is told at once: importing the parts imports torch.
+    A file that cannot be read is reported before the parts, and with them torch, are imported.
 
     Raises:
-        RecipeError: with all its mistakes.
+        RecipeError: with all mistakes of the recipe.
     """
     source = read(path, overrides)
     plugins = import_parts(source)
@@ -39,8 +39,8 @@ def checked_recipe(path: Path, overrides: Sequence[str] = ()) -> tuple[Recipe, S
 def import_parts(source: Source | None = None) -> list[Plugin]:
     """Register every part of this package, then those of the recipe's plug-ins.
 
-    Plug-ins are files (``.../my_backbone.py``) or modules (``my_lab.heads``) whose decorators register classes. One
-    that is missing, or fails while it is imported, becomes one of the source's problems.
+    Plug-ins are files (``.../my_backbone.py``) or modules (``my_lab.heads``) whose decorators register classes. A
+    plug-in that is missing or fails to import is added to `source.problems`.
     """
     for layer in ("models", "data", "optim"):
         importlib.import_module(f"distcls.{layer}")
@@ -59,7 +59,7 @@ def import_plugin(name: str) -> Plugin:
     """Import one plug-in: a path that ends in .py, or a module's name.
 
     Raises:
-        UserError: it is not there, or fails.
+        UserError: it does not exist, or fails to import.
     """
     return _import_file(Path(name)) if name.endswith(".py") else _import_module(name)
 
@@ -69,7 +69,7 @@ def _import_file(file: Path) -> Plugin:
         raise UserError(f"{file}: no such file")
     source = file.read_bytes()
     digest = hashlib.sha256(source).hexdigest()
-    # The name is unique to the path: two labs' heads.py are two modules, and one imported twice is one.
+    # The name is unique to the path: two files named heads.py are two modules; one imported twice is the same module.
     name = f"distcls_plugin_{file.stem}_{hashlib.sha256(str(file.resolve()).encode()).hexdigest()[:8]}"
     if name not in sys.modules:
         spec = importlib.util.spec_from_file_location(name, file)
@@ -99,7 +99,7 @@ def _import_module(name: str) -> Plugin:
 
 
 def _advice(error: Exception) -> str:
-    """For who brings a module of OpenMMLab's, which registers all roles in one registry."""
+    """Advice for modules written for OpenMMLab, which registers all roles in one registry; else empty."""
     if not re.search(
         r"'(mmpretrain|mmcls|mmcv|mmengine)\b|register_module|'MODELS'|Registry\.register\(\) missing", str(error)
     ):
@@ -110,7 +110,7 @@ def _advice(error: Exception) -> str:
 
 
 def _place(error: Exception, module: str, unknown: str) -> str:
-    """``file:line`` of the innermost line that raised in the plug-in, the package of `module`; else `unknown`."""
+    """``file:line`` of the innermost frame in the top-level package of the plug-in `module`; else `unknown`."""
     if isinstance(error, SyntaxError):
         return f"{error.filename}:{error.lineno}"
     place, trace = unknown, error.__traceback__

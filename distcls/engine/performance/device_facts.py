@@ -1,4 +1,4 @@
-"""Utilisation and memory of device and process, for each training row; measured without waiting."""
+"""Utilisation and memory of device and process, for each training row; measured without waiting for the device."""
 
 import resource
 import statistics

@@ -1,1 +1,1 @@
-"""What a recipe comes to before a GPU is paid for: its memory under every strategy, its parameter groups."""
+"""`distcls plan` and `recipe show --params`: memory under every strategy and parameter groups, found without a GPU."""

@@ -1,4 +1,4 @@
-"""How much memory a training step keeps between forward and backward, found out without a GPU."""
+"""Estimates, without a GPU, the memory that a training step keeps between forward and backward."""
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -8,12 +8,12 @@ import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-HALF = {"bf16": torch.bfloat16, "fp16": torch.bfloat16}  # a CPU's autocast has bfloat16 for both; the bytes are equal
+HALF = {"bf16": torch.bfloat16, "fp16": torch.bfloat16}  # bfloat16, which CPU autocast supports, for both: same bytes
 
 
 @dataclass(frozen=True)
 class Activations:
-    """Bytes that autograd saves for backward: `per_image` of each image, `fixed` of a step (weights cast to half)."""
+    """Bytes that autograd saves for backward: `per_image`, and `fixed` per forward pass (weights cast to half)."""
 
     per_image: int
     fixed: int
@@ -23,10 +23,10 @@ class Activations:
 
 
 def estimate_activations(model: nn.Module, size: int, num_classes: int, precision: str) -> Activations:
-    """Run the forward pass of training on two and on four images that have shapes but no values.
+    """Run the forward pass of training on two and on four images without data.
 
-    Every tensor that autograd saves is counted once by its storage; weights and buffers are not: they are there
-    anyway. What backward needs beside it (gradients of activations, cuDNN's workspaces) is not in it.
+    Each storage that autograd saves is counted once, except those of weights and buffers, which exist anyway. What
+    backward needs in addition (gradients of activations, cuDNN's workspaces) is not included.
 
     Args:
         model: called as ``model(images, target)``; on the CPU.
@@ -36,9 +36,9 @@ def estimate_activations(model: nn.Module, size: int, num_classes: int, precisio
     """
 
     def saved(images: int) -> int:
-        # Fake tensors: all shapes, types and views are worked out, nothing is computed and nothing allocated.
+        # Fake tensors have shapes, dtypes and views, but nothing is computed or allocated.
         with FakeTensorMode(allow_non_fake_inputs=True) as mode:
-            # The mode sees the model's weights as fake copies, always the same.
+            # The mode replaces each weight by a fake copy, always the same one.
             known = [mode.from_tensor(tensor) for tensor in [*model.parameters(), *model.buffers()]]
             batch = _batch(model, images, size, num_classes, precision)
             return saved_bytes(model, batch, precision, known=known)
@@ -54,12 +54,12 @@ def saved_bytes(
     precision: str = "fp32",
     known: Sequence[Tensor] | None = None,
 ) -> int:
-    """Bytes that autograd saves in one training forward of `model` on images (N, 3, H, W) and their targets.
+    """Bytes that autograd saves in one forward pass in training mode on images (N, 3, H, W) and their targets.
 
     `known` tensors, by default the model's weights and buffers, are not counted.
     """
     kept = {_storage(tensor) for tensor in known or [*model.parameters(), *model.buffers()]}
-    seen: dict[int, Tensor] = {}  # the tensors stay alive: a number is a storage's as long as it lives
+    seen: dict[int, Tensor] = {}  # keeps the tensors alive: the address of a freed storage may be reused
 
     def pack(tensor: Tensor) -> Tensor:
         if not isinstance(tensor, nn.Parameter):

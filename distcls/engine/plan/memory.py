@@ -1,19 +1,25 @@
-"""What a GPU holds and sends under each strategy, by formula."""
+"""Formulas for the memory and communication of one GPU under each strategy."""
 
 from dataclasses import dataclass
 
 GIB = 2**30
-# What is not in the formulas: CUDA's context and kernels, cuDNN's workspaces, the allocator's rounding. An assumption.
+# An assumption for what the formulas omit: CUDA's context and kernels, cuDNN's workspaces, the allocator's rounding.
 OVERHEAD = int(1.5 * GIB)
 
 
 @dataclass(frozen=True)
 class Sizes:
-    """What a model and its recipe need, in elements unless bytes are named.
+    """Sizes of a model and its training state, in elements unless stated otherwise.
 
-    parameters: all. trained: those with a gradient. optimizer: elements of the optimizer's state for each trained
-    parameter. ema: whether an average is kept. buffers: bytes. gathered: parameters that FSDP2 and ZeRO-3 hold whole
-    at the same time: those outside of blocks and two blocks. element: bytes (4, in fp64 8).
+    Attributes:
+        parameters: all.
+        trained: those with a gradient.
+        optimizer: elements of optimizer state per trained parameter.
+        ema: whether an average of the weights is kept.
+        buffers: in bytes.
+        gathered: parameters that FSDP2 and ZeRO-3 hold unsharded at a time: those outside the blocks, and the two
+            largest blocks.
+        element: bytes per element (4, in fp64 8).
     """
 
     parameters: int
@@ -27,7 +33,7 @@ class Sizes:
 
 @dataclass(frozen=True)
 class Need:
-    """Bytes of one GPU: what it holds under a strategy, and what it sends in one optimizer update."""
+    """Bytes that one GPU holds under a strategy, and `sent`, those that it sends per optimizer update."""
 
     strategy: str
     weights: int
@@ -43,26 +49,28 @@ class Need:
 
 
 def need(strategy: str, sizes: Sizes, *, gpus: int, accumulation: int, activations: int) -> Need:
-    """Memory and traffic of one GPU.
+    """Memory and communication of one GPU.
 
-    Weights, gradients, optimizer state and average are in `element` bytes; autocast's half-precision copies count as
-    activations. A ring moves (n - 1) / n of a tensor to gather or to reduce-scatter it, twice that to all-reduce it.
-    ZeRO updates its own copy of the rank's share of the trained weights, then copies it into them, also where both are
-    fp32: deepspeed/runtime/zero/stage_1_and_2.py clones into `single_partition_of_fp32_groups`, stage3.py into
-    `fp32_partitioned_groups_flat` (it means to share fp32 weights, but compares a torch.device with a string: they
-    always differ). The copy counts as optimizer state.
-    Not in it: DeepSpeed's bucket (`reduce_bucket_size`, 5e8 elements by default), and that its prefetching gathers up
-    to `stage3_max_live_parameters` (1e9) weights during a step, so all weights of a smaller model.
+    Weights, gradients, optimizer state and average take `element` bytes per element; autocast's half-precision copies
+    count as activations. A ring all-gather or reduce-scatter sends (n - 1) / n of a tensor, an all-reduce twice that.
+
+    ZeRO updates its own copy of the rank's share of the trained weights and copies it back, even if both are fp32:
+    deepspeed/runtime/zero/stage_1_and_2.py clones into `single_partition_of_fp32_groups`, stage3.py into
+    `fp32_partitioned_groups_flat` (it intends to share fp32 weights, but compares a torch.device with a string, which
+    are never equal). The copy counts as optimizer state.
+
+    Not included: DeepSpeed's bucket (`reduce_bucket_size`, 5e8 elements by default), and its prefetching of up to
+    `stage3_max_live_parameters` (1e9) weights during a step, which is all weights of a smaller model.
 
     Args:
         strategy: ddp, zero1, zero2, zero3 or fsdp2.
-        gpus: over which it shards: all.
+        gpus: number of GPUs, over all of which it shards.
         accumulation: micro-batches per update.
-        activations: bytes.
+        activations: in bytes.
     """
     share = 1 / gpus
     weights_sharded = strategy in ("zero3", "fsdp2")
-    # FSDP2 adds up whole gradients over the micro-batches and scatters them with the last one.
+    # FSDP2 accumulates unsharded gradients over the micro-batches and reduce-scatters them with the last one.
     gradients_sharded = strategy in ("zero2", "zero3") or (strategy == "fsdp2" and accumulation == 1)
     rest_sharded = strategy != "ddp"
     copied = 1 if strategy.startswith("zero") else 0

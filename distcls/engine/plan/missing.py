@@ -1,4 +1,4 @@
-"""What a run would miss on this machine: files, packages, a key."""
+"""What a run lacks on this machine: files, packages, a W&B key."""
 
 import importlib.util
 from pathlib import Path
@@ -9,7 +9,7 @@ from distcls.tracking.wandb_access import wanted_mode
 
 
 def missing(recipe: Recipe, strategy: str) -> list[str]:
-    """One line for each thing, with what to do."""
+    """One line for each missing item, with the remedy if there is one."""
     lines = []
     for key, paths in (("data.train.path", recipe.data.train.path), ("data.val.path", recipe.data.val.path)):
         for path in [paths] if isinstance(paths, str) else paths:

@@ -1,4 +1,4 @@
-"""`distcls recipe show --params`: how fast each group of parameters learns, how much it decays, and what is in it."""
+"""`distcls recipe show --params`: learning rate, weight decay and members of each parameter group."""
 
 from collections.abc import Sequence
 
@@ -12,13 +12,13 @@ COLUMNS = "{:>10}  {:>12}  {:>10}  {:>12}  {}"
 
 
 def parameter_table(recipe: Recipe, source: Source) -> list[str]:
-    """A line for each parameter group of the recipe's optimizer, and one for what is frozen.
+    """A heading, a line for each parameter group of the recipe's optimizer, and one for frozen parameters, if any.
 
     Raises:
         UserError: a part refuses its arguments.
     """
     with located(source):
-        model, _ = build_model(recipe, source, resuming=True)  # no weights are looked for: the names are enough
+        model, _ = build_model(recipe, source, resuming=True)  # skips loading weights: only names and sizes count
         optimizer = OPTIMIZERS.build(recipe.optimizer, model=model)
     sizes = {name: parameter.numel() for name, parameter in model.named_parameters()}
     lines = [COLUMNS.format("lr", "weight_decay", "tensors", "parameters", "names")]

@@ -1,4 +1,4 @@
-"""`distcls plan`: what a recipe needs on so many GPUs, before one is paid for."""
+"""`distcls plan`: what a recipe needs on a given number of GPUs, computed without any GPU."""
 
 from dataclasses import asdict, dataclass, replace
 from typing import Any, get_args
@@ -20,18 +20,23 @@ from distcls.recipe.schema import Distributed, Recipe
 from distcls.recipe.source import Source
 from distcls.registry import OPTIMIZERS
 
-ORDER = ("ddp", "zero1", "zero2", "fsdp2", "zero3")  # by what they send; the first that fits is advised
+ORDER = ("ddp", "zero1", "zero2", "fsdp2", "zero3")  # by bytes sent, ascending; the first that fits is advised
 
 
 @dataclass(frozen=True)
 class RunPlan:
-    """What `distcls plan` says; sizes in bytes.
+    """The result of `distcls plan`; sizes in bytes.
 
     Attributes:
+        memory: of one GPU.
         micro_batch: images per GPU in one forward pass.
-        images, steps_per_epoch, total_steps: None as long as there is no data.
-        needs: of each strategy of this version.
-        advice: in words. missing: see missing.py.
+        images, steps_per_epoch: None if the data is not there.
+        total_steps: None if the data is not there and `train.max_steps` is not set.
+        strategy: as the recipe says.
+        needs: memory and communication of one GPU under each strategy.
+        advised: the strategy that sends least of those that fit; None if none fits.
+        advice: the same in words, or how to make a strategy fit.
+        missing: see missing.py.
     """
 
     name: str
@@ -59,10 +64,15 @@ class RunPlan:
 
 
 def make_plan(recipe: Recipe, source: Source, *, gpus: int, memory_gib: float) -> RunPlan:
-    """Build the model on the CPU, run one forward pass without values, and do the sums.
+    """Build the model on the CPU, run forward passes without data, and evaluate the formulas.
+
+    Args:
+        gpus: number of GPUs.
+        memory_gib: of each GPU.
 
     Raises:
-        RecipeError: the batch does not divide by the GPUs; the recipe does not fit its data, where it is there.
+        RecipeError: the recipe does not fit this number of GPUs (see `check_ranks`), or its data, if that is there.
+        UserError: a part refuses its arguments.
     """
     check_ranks(recipe, source, gpus, gpu=True)
     with located(source):
@@ -110,7 +120,7 @@ def make_plan(recipe: Recipe, source: Source, *, gpus: int, memory_gib: float) -
 
 
 def measure(model: ImageClassifier, recipe: Recipe, blocks: list[nn.Module]) -> Sizes:
-    """Count what the formulas need."""
+    """Count the sizes that the formulas need."""
     parameters = sum(parameter.numel() for parameter in model.parameters())
     in_blocks = [sum(parameter.numel() for parameter in block.parameters()) for block in blocks]
     return Sizes(
@@ -125,7 +135,7 @@ def measure(model: ImageClassifier, recipe: Recipe, blocks: list[nn.Module]) -> 
 
 
 def optimizer_elements(block: dict[str, Any]) -> float:
-    """Elements of state per trained element: one update of a small layer, then counting. SGD 1 (momentum), AdamW 2."""
+    """Optimizer state per trained element, counted after one update of a small layer: SGD 1 (momentum), AdamW 2."""
     layer = nn.Linear(64, 64, bias=False)
     optimizer = OPTIMIZERS.build({key: value for key, value in block.items() if key != "paramwise_cfg"}, model=layer)
     layer(torch.ones(1, 64)).sum().backward()

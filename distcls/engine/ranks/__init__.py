@@ -1,1 +1,1 @@
-"""Processes of one run: how they find, check, watch and miss each other."""
+"""The ranks of a run: topology, rendezvous, checks before training, collectives, heartbeats and the watchdog."""

@@ -1,4 +1,4 @@
-"""Which code a rank runs, so that ranks can compare it."""
+"""Identifies the code that a rank runs, so that ranks can compare it."""
 
 import contextlib
 import hashlib
@@ -7,12 +7,12 @@ from pathlib import Path
 
 from distcls.version import __version__
 
-# What computes. A rank with another wandb or rich trains the same.
+# Packages that affect the numbers. Another version of wandb or rich does not change the training.
 PACKAGES = ("torch", "torchvision", "accelerate", "deepspeed", "timm", "ffcv", "numba", "numpy", "safetensors")
 
 
 def code_version() -> dict[str, str]:
-    """distcls's version and the sha256 of its sources, and the versions of the packages that compute."""
+    """The version of distcls, a hash of its sources, and the versions of the packages that affect the numbers."""
     version = {"distcls": __version__, "distcls sources": sources_hash(Path(__file__).parents[2])}
     for name in PACKAGES:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):  # an extra that is not installed
@@ -23,8 +23,7 @@ def code_version() -> dict[str, str]:
 def sources_hash(package: Path) -> str:
     """sha256 over the names and contents of all .py files of a package, first 16 hex digits.
 
-    The version alone does not tell two checkouts apart; where the package lies, and what Python compiled, does not
-    count.
+    The version alone does not tell two checkouts apart. The package's location and its .pyc files do not count.
     """
     digest = hashlib.sha256()
     for file in sorted(package.rglob("*.py")):

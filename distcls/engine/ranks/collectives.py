@@ -1,4 +1,4 @@
-"""Whole objects and tensors of all ranks, on every rank; and what must be the same on all of them."""
+"""Collectives for objects and tensors, and the check that what ranks must share is equal on all of them."""
 
 import socket
 from collections.abc import Callable, Iterator, Mapping
@@ -15,12 +15,12 @@ from distcls.errors import UserError
 
 
 def gather(value: Any) -> list:
-    """One JSON-able value from every rank, on every rank, in the order of ranks."""
+    """Every rank's JSON-serialisable value, on every rank, in rank order."""
     return gather_object([value])
 
 
 def gather_rows(own: Tensor, world_size: int) -> Tensor:
-    """The tensors (N, ...) of all ranks, which are of one shape, as (world_size * N, ...) in the order of ranks."""
+    """Concatenate the equally shaped tensors (N, ...) of all ranks in rank order: (world_size * N, ...)."""
     if world_size == 1:
         return own
     everyone = [torch.empty_like(own) for _ in range(world_size)]
@@ -34,15 +34,15 @@ def broadcast(value: Any) -> Any:
 
 
 def gather_apart(world_size: int, timeout: timedelta) -> Callable[[Any], list]:
-    """A `gather` for a thread beside the training, over a process group of its own.
+    """A `gather` for a background thread, over a process group of its own. Collective.
 
-    All ranks must issue the collectives of one group in one order, which a thread's among the training's would not
-    have. gloo serves it on GPUs, too: what is gathered are small objects. All ranks call this together.
+    All ranks must issue the collectives of a group in the same order, which a thread that shared the training's group
+    could not guarantee. The group uses gloo on GPUs too, because only small objects are gathered.
     """
     if world_size == 1:
         return lambda value: [value]
     group = torch.distributed.new_group(backend="gloo", timeout=timeout)
-    assert not isinstance(group, int)  # torch's sign for a rank outside the group
+    assert not isinstance(group, int)  # torch returns an int on a rank outside the group
 
     def gather_in_group(value: Any) -> list:
         everyone: list[Any] = [None] * world_size
@@ -54,10 +54,10 @@ def gather_apart(world_size: int, timeout: timedelta) -> Callable[[Any], list]:
 
 @contextmanager
 def together(rank: int, world_size: int) -> Iterator[None]:
-    """A stretch before training that must succeed on all ranks or on none.
+    """A block before training that must succeed on all ranks or on none. Collective at its end.
 
-    A UserError on any rank leaves this block on every rank: the rank that failed raises its own, the others one that
-    names it, instead of waiting in the next collective for a rank that is gone.
+    If it fails on any rank, the rank that failed raises its own error and every other rank an OtherRankFailed that
+    names it, instead of waiting in the next collective for a rank that has exited.
     """
     error: Exception | None = None
     try:
@@ -79,7 +79,7 @@ class OtherRankFailed(UserError):
 
 
 def same_on_all_ranks(facts: Mapping[str, Any]) -> None:
-    """What every rank must share (code, recipe, plug-ins, data), compared before training.
+    """Compare what every rank must share (code, recipe, plug-ins, data) before training. Collective.
 
     Raises:
         UserError: names the first fact that differs, with the hosts and ranks on either side.
@@ -107,7 +107,7 @@ def _said(value: Any) -> str:
 
 
 def on_rank_zero(rank: int, work: Callable[[], Any]) -> Any:
-    """Do `work` on rank 0 and give its result, or its UserError, to every rank."""
+    """Do `work` on rank 0, and return its result or raise its UserError on every rank. Collective."""
     result: Any = None
     error: UserError | None = None
     if rank == 0:

@@ -1,9 +1,9 @@
-"""Signs of life: each rank keeps a small file in the run folder that says where it is, for the others to read.
+"""Heartbeats: each rank keeps a small file in the run folder that tells the other ranks where it is.
 
 RUN/heartbeat/rank_00003: {"rank": 3, "host": "gpu07", "pid": 4242, "step": 1200, "phase": "training", ...}
 
-The loop only sets two numbers; a thread of its own writes them down every few seconds, so that a slow disk never holds
-up a step. A process that is stopped or dead writes no more; one that hangs goes on writing the same beats.
+The training loop only assigns three attributes; a background thread writes them every few seconds, so that a slow disk
+never delays a step. A process that is stopped or dead stops writing; one that hangs keeps writing the same `beats`.
 """
 
 import contextlib
@@ -18,26 +18,27 @@ from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-STALLED_S = 5.0  # after this long at one place the file says where in the code that is
+STALLED_S = 5.0  # without progress for this long, the file also gives the place in the code
 REDUCTION = str(Path(__file__).with_name("reduction.py"))
 PACKAGE = str(Path(__file__).parents[2])
 
 
 @dataclass(frozen=True)
 class Beat:
-    """What a rank's file says.
+    """The content of a rank's file.
 
     Attributes:
-        step: under way, or done where `phase` is evaluating or saving.
-        beats: how many times it went on from one thing to the next. Every rank does the same things in the same
-            order, so the one with the fewest is behind.
-        still_s: seconds since it last went on, not counting those in which the whole process was stopped.
-        place: where in the code it is, once it has been there for some seconds. waits: that is where ranks wait for
-            each other, as far as one can tell.
+        step: the current step; the last completed one while `phase` is evaluating or saving.
+        beats: number of progress marks. All ranks pass the same marks in the same order, so the rank with the fewest
+            is behind.
+        still_s: seconds since the last mark, not counting time in which the whole process was stopped.
+        place: where in the code the rank is, given after `STALLED_S` without progress.
+        waits: whether the rank appears to be waiting for other ranks.
         time: when the file was written, by the rank's own clock.
-        ended: why it left, if it could say so. bereft: because others had left.
-        age_s: seconds between the writing of this file and of the reader's own, by their dates; for people, not to
-            tell who lives: a file system may date a file by the clock of the host that writes it.
+        ended: why the rank left, if it could say so.
+        bereft: whether it left because other ranks were lost.
+        age_s: seconds by which this file is older than the reader's own, by modification time. For messages only, not
+            for telling which ranks are alive: a file system may date a file by the clock of the host that writes it.
     """
 
     rank: int
@@ -56,21 +57,21 @@ class Beat:
 
 
 def interval_s(world_size: int) -> float:
-    """Seconds between two writings: on 1,000 ranks 200 small writes a second reach the file system."""
+    """Seconds between two writes of a rank; 1,000 ranks make 200 small writes per second on the file system."""
     return min(5.0, max(1.0, world_size / 20))
 
 
 def clear(folder: Path) -> None:
-    """Rank 0, before any other rank writes: an attempt before this one may have had more ranks."""
+    """Remove the files of previous attempts, which may have had more ranks. By rank 0, before any rank writes."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True, exist_ok=True)
 
 
 def read_all(folder: Path, rank: int) -> dict[int, Beat]:
-    """Every rank's last sign of life; `rank` is the reader's own."""
+    """The last heartbeat of each rank; `rank` is the reader's own, from whose file ages are measured."""
     found: dict[int, tuple[float, Beat]] = {}
     for path in sorted(folder.glob("rank_*")):
-        # Opening makes an NFS client ask its server. One that is being written just now may be torn.
+        # Opening a file makes an NFS client revalidate its cache. A file that is being written may be torn.
         with contextlib.suppress(OSError, ValueError, TypeError), path.open() as file:
             beat = Beat(**json.loads(file.readline()))
             found[beat.rank] = (os.fstat(file.fileno()).st_mtime, beat)
@@ -79,7 +80,7 @@ def read_all(folder: Path, rank: int) -> dict[int, Beat]:
 
 
 class Heartbeat:
-    """This rank's sign of life.
+    """The heartbeat of this rank.
 
     Args:
         folder: RUN/heartbeat, which rank 0 has cleared.
@@ -103,21 +104,21 @@ class Heartbeat:
         self._closed = threading.Event()
 
     def start(self) -> None:
-        """The first sign, and a thread that gives the others."""
+        """Write the first heartbeat, and start the thread that writes the following ones."""
         self.write()
         threading.Thread(target=self._write_on, name="heartbeat", daemon=True).start()
 
     def beat(self, step: int, phase: str) -> None:
-        """This rank goes on to `phase` of `step`; costs as much as three assignments."""
+        """Mark that this rank has entered `phase` of `step`; costs three assignments."""
         self._step, self._phase = step, phase
         self.beats += 1
 
     def again(self) -> None:
-        """This rank goes on within its phase."""
+        """Mark progress within the current phase."""
         self.beats += 1
 
     def close(self, ended: str, *, bereft: bool = False) -> None:
-        """The last word; nothing is written after it."""
+        """Write the final heartbeat, which nothing overwrites; further calls have no effect."""
         if self._closed.is_set():
             return
         self._closed.set()
@@ -125,10 +126,11 @@ class Heartbeat:
         self.write()
 
     def write(self) -> None:
-        """Write the file now; an error of the disk is no reason to end a run."""
-        with self._writing, contextlib.suppress(OSError):  # looked at in there: nothing older comes after the last word
+        """Write the file now. Disk errors are ignored: a heartbeat must not end a run."""
+        # The content is read under the lock, so that no older one replaces the final heartbeat.
+        with self._writing, contextlib.suppress(OSError):
             line = json.dumps(asdict(self.sign())).encode() + b"\n"
-            # In place: a new name for each would change the folder, which NFS clients look at less often than at files.
+            # In place, not by renaming: NFS clients revalidate folders less often than files.
             fd = os.open(self._file, os.O_WRONLY | os.O_CREAT, 0o666)
             try:
                 os.pwrite(fd, line, 0)
@@ -137,7 +139,7 @@ class Heartbeat:
                 os.close(fd)
 
     def sign(self) -> Beat:
-        """What the file says next."""
+        """The current content of the file."""
         return Beat(
             rank=self.rank,
             host=socket.gethostname(),
@@ -159,7 +161,7 @@ class Heartbeat:
 
 
 def place_of(thread: int | None) -> str:
-    """``my_backbone.py:42 forward``: the innermost line of a thread that is in this package or in the user's code."""
+    """``my_backbone.py:42 forward``: the innermost frame of a thread in this package or in the user's code."""
     frame = sys._current_frames().get(thread) if thread is not None else None
     innermost = frame
     while frame is not None and not _is_ours(frame.f_code.co_filename):
@@ -169,7 +171,7 @@ def place_of(thread: int | None) -> str:
 
 
 def waits(thread: int | None) -> bool:
-    """Whether a thread is in a call of torch's, a collective for example, or in our wait for one."""
+    """Whether a thread is in a Python function of torch, such as a collective, or in reduction.py, waiting for one."""
     frame = sys._current_frames().get(thread) if thread is not None else None
     return frame is not None and ("/torch/" in frame.f_code.co_filename or frame.f_code.co_filename == REDUCTION)
 

@@ -1,7 +1,7 @@
-"""The first word that nodes exchange, through the launcher's store: is every rank ready to form the process group?
+"""Nodes first exchange, through the launcher's store, whether every rank is ready to form the process group.
 
-A rank that cannot start (its node has no data, or another network interface) would leave those of other nodes waiting
-for it until the timeout: a launcher ends the ranks of its own node only.
+Without this, a rank that cannot start (its node lacks the data or a network interface) would leave the ranks of other
+nodes waiting until the timeout: a launcher ends only the ranks of its own node.
 """
 
 import contextlib
@@ -15,17 +15,18 @@ from distcls.engine.ranks.collectives import OtherRankFailed
 from distcls.engine.ranks.network import unreachable
 from distcls.errors import UserError
 
-# Without a launcher (srun) rank 0 serves the store, as long as it is referred to: the others may be reading still,
-# and the process group that comes next uses the same server.
+# Without a launcher (srun), rank 0 serves the store for as long as a reference to it exists. Other ranks may still be
+# reading, and the process group that is formed next uses the same server.
 _stores: list[torch.distributed.Store] = []
-LINGER = timedelta(seconds=10)  # the store dies with rank 0's launcher: the others must have read what is in it
+LINGER = timedelta(seconds=10)  # wait for the others to read the failure: the store dies with rank 0's launcher
 
 
 def meet(rank: int, world_size: int, error: UserError | None, timeout_s: float) -> None:
-    """Wait for all ranks; leave on all as soon as one of them has an `error`.
+    """Wait for all ranks; raise on all of them as soon as one has an `error`.
 
     Raises:
-        UserError: this rank's own error; else OtherRankFailed with another's; or who has not come in time.
+        UserError: this rank's own error; otherwise OtherRankFailed with another rank's; or the ranks that have not
+            arrived within `timeout_s` seconds; or the store cannot be reached.
     """
     timeout = timedelta(seconds=timeout_s)
     host = f"rank {rank} on {socket.gethostname()}"
@@ -35,7 +36,7 @@ def meet(rank: int, world_size: int, error: UserError | None, timeout_s: float) 
         store = torch.distributed.PrefixStore(f"distcls/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", everyone)
         if error is not None:
             store.set("failed", f"{host}: {error}")
-            store.set("all", "")  # nobody needs to wait for those that are still to come
+            store.set("all", "")  # no rank needs to wait for those that have not arrived
         store.set(str(rank), "here")
         if store.add("arrived", 1) == world_size:
             store.set("all", "")

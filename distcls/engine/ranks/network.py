@@ -1,4 +1,4 @@
-"""Which network interface gloo and NCCL will use between nodes, checked before they hang on a wrong one."""
+"""Checks the network interfaces that gloo and NCCL will use between nodes: with a wrong one they would hang."""
 
 import ipaddress
 import os
@@ -14,14 +14,14 @@ GLOO, NCCL = "GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME"
 
 
 def check_interfaces(*, several_nodes: bool, environment: Mapping[str, str] = os.environ) -> None:
-    """Refuse an interface that this host lacks, or one that no other node can reach.
+    """Refuse an interface that this host lacks, or that no other node can reach.
 
-    Gloo, by which CPU ranks train and GPU ranks too agree on a save (`gather_apart`), binds the interface that
-    GLOO_SOCKET_IFNAME names, else the address that the host's own name resolves to: on Debian that is 127.0.1.1, and
-    every other node waits for it in vain. NCCL never picks a loopback by itself.
+    Gloo, which CPU ranks train with and GPU ranks use to agree on a save (`gather_apart`), binds the interface named by
+    GLOO_SOCKET_IFNAME, otherwise the address that the host's own name resolves to. On Debian that is 127.0.1.1, which
+    no other node can reach. NCCL never picks a loopback by itself.
 
     Raises:
-        UserError: names the variable, what it says and the interfaces that there are.
+        UserError: names the variable, its value and the available interfaces.
     """
     interfaces = addresses()
     for variable, matches in ((GLOO, _is_named), (NCCL, _nccl_matches)):
@@ -47,7 +47,7 @@ def check_interfaces(*, several_nodes: bool, environment: Mapping[str, str] = os
 
 
 def unreachable(error: Exception) -> UserError:
-    """What to say when the ranks could not meet."""
+    """The error for ranks that could not connect to each other."""
     where = f"{os.environ.get('MASTER_ADDR', '?')}:{os.environ.get('MASTER_PORT', '?')}"
     return UserError(
         f"the ranks could not meet through {where}: {first_line(error)}. All nodes must reach that address, "
@@ -77,7 +77,7 @@ def _is_named(value: str, name: str) -> bool:
 
 
 def _nccl_matches(value: str, name: str) -> bool:
-    """NCCL's rule: a list of prefixes, of exact names behind ``=``, or of what not to take behind ``^``."""
+    """NCCL's syntax: a list of prefixes; after ``=`` of exact names; after ``^`` of interfaces to exclude."""
     if value.startswith("^"):
         return not _nccl_matches(value[1:], name)
     exact, names = value.startswith("="), value.removeprefix("=").split(",")
@@ -92,7 +92,7 @@ def _resolved(host: str) -> Iterable[str]:
 
 
 def _is_this_host(address: str) -> bool:
-    """Ranks that meet on the loopback are on one host, whatever it calls its nodes (a SLURM that is being tried)."""
+    """Ranks that meet on the loopback share one host, even if it poses as several nodes (a SLURM test cluster)."""
     return bool(re.fullmatch(r"127(\.\d+){3}|::1", address))
 
 

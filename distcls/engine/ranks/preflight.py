@@ -1,7 +1,7 @@
-"""Before any process group or GPU exists: does the launcher contradict the recipe?
+"""Checks, before any process group or GPU is used, that the launcher does not contradict the recipe.
 
-The recipe is the only authority on strategy, precision, accumulation and clipping; the launcher gives the topology,
-which is all that torchrun and its PET_* variables can say.
+The recipe alone decides on strategy, precision, accumulation and clipping. The launcher provides the topology, which
+is all that torchrun and its PET_* variables can set.
 """
 
 import os
@@ -10,7 +10,7 @@ from pathlib import Path
 
 from distcls.errors import UserError
 
-# Of `accelerate launch`: each makes accelerate wrap the model its own way.
+# Set by these flags of `accelerate launch`; each makes accelerate wrap the model in its own way.
 MODES = {
     "ACCELERATE_USE_DEEPSPEED": "--use_deepspeed",
     "ACCELERATE_USE_FSDP": "--use_fsdp",
@@ -22,8 +22,8 @@ MODES = {
 def preflight(*, precision: str, strategy: str, environment: Mapping[str, str] = os.environ) -> None:
     """Compare the recipe with what the launcher put into the environment.
 
-    `accelerate launch` writes ACCELERATE_MIXED_PRECISION=no and ACCELERATE_DYNAMO_BACKEND=NO when nobody asked for
-    anything, so these two values contradict no recipe.
+    `accelerate launch` sets ACCELERATE_MIXED_PRECISION=no and ACCELERATE_DYNAMO_BACKEND=NO by default, so these two
+    values contradict no recipe.
 
     Raises:
         UserError: one line for each contradiction.
@@ -59,7 +59,7 @@ def preflight(*, precision: str, strategy: str, environment: Mapping[str, str] =
 
 
 def _yaml(environment: Mapping[str, str]) -> str:
-    """Where else than on the command line the launcher may have it from."""
+    """The remedy for a mode that may come from accelerate's configuration file instead of the command line."""
     cache = environment.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     home = environment.get("HF_HOME") or Path(cache) / "huggingface"
     files = [Path(home) / "accelerate" / f"default_config.{ending}" for ending in ("yaml", "yml", "json")]

@@ -1,13 +1,13 @@
-"""Sums over ranks that reach the CPU without any step waiting for them."""
+"""Sums over ranks that are copied to the CPU asynchronously, so that no step waits for them."""
 
 import torch
 
 
 class SumOverRanks:
-    """Starts adding `values` up over the ranks and copying the sum to the CPU; `result` waits for what is left of that.
+    """Starts an all-reduce of `values` and the copy of the sum to the CPU; `result` waits for both to complete.
 
-    A CUDA tensor is reduced on its stream and copied into pinned memory behind an event, so that starting costs a few
-    launches and no synchronisation. `values` must not change afterwards: pass a tensor made for this.
+    A CUDA tensor is reduced on its stream and copied into pinned memory, followed by an event, so that starting costs a
+    few launches and no synchronisation. `values` is reduced in place: pass a tensor that nothing else uses.
     """
 
     def __init__(self, values: torch.Tensor, world_size: int) -> None:
@@ -16,7 +16,7 @@ class SumOverRanks:
         self._copied: torch.cuda.Event | None = None
         if values.is_cuda:
             if self._work is not None:
-                self._work.wait()  # orders the stream, not the CPU
+                self._work.wait()  # blocks the stream, not the CPU
             self._values = torch.empty(values.shape, dtype=values.dtype, pin_memory=True).copy_(
                 values, non_blocking=True
             )

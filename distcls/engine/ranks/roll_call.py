@@ -1,4 +1,4 @@
-"""Who is missing, or who keeps the others waiting: read from the heartbeats, said in one sentence."""
+"""Finds out from the heartbeats which ranks are lost or keep the others waiting, and says so in one sentence."""
 
 import time
 from collections.abc import Iterable, Mapping
@@ -6,18 +6,18 @@ from dataclasses import dataclass, replace
 
 from distcls.engine.ranks.heartbeat import Beat, Heartbeat, read_all
 
-MISSED = 2.5  # intervals without a sign after which a rank counts as gone
+MISSED = 2.5  # heartbeat intervals without a change after which a rank counts as gone
 
 
 @dataclass(frozen=True)
 class RollCall:
-    """The ranks of a run at one moment.
+    """The state of all ranks at one moment, each with its last heartbeat.
 
     Attributes:
-        present: rank -> its last sign, of those that live, the caller among them.
-        failed: of those that left and said why.
-        gone: of those that give no sign any more: killed, stopped, or on a host that is.
-        silent: ranks that never gave a sign in this attempt.
+        present: ranks that are alive, including the caller.
+        failed: ranks that left and said why.
+        gone: ranks whose heartbeat has stopped: killed, suspended, or on a host that is down.
+        silent: ranks without any heartbeat in this attempt.
     """
 
     present: dict[int, Beat]
@@ -31,16 +31,16 @@ class RollCall:
 
     @property
     def speaker(self) -> int:
-        """The rank that speaks for all: the lowest that lives."""
+        """The rank that reports for all: the lowest one alive."""
         return min(self.present)
 
     def speaks_for_host(self, rank: int) -> bool:
-        """Whether `rank` is the lowest that lives on its host."""
+        """Whether `rank`, which must be present, is the lowest one alive on its host."""
         return rank == min(other for other, beat in self.present.items() if beat.host == self.present[rank].host)
 
     def sentence(self) -> str:
-        """Who is to blame: a rank that failed by itself, else one that is gone, else what one that lost others said,
-        else who is behind."""
+        """Names the cause. In order of precedence: a rank that failed by itself, one that is gone, one without any
+        heartbeat, one that left because it had lost others, the rank that is behind."""
         if own := {rank: beat for rank, beat in self.failed.items() if not beat.bereft}:
             return _who_failed(own)
         if self.gone:
@@ -57,17 +57,17 @@ class RollCall:
 
 
 def call_roll(heart: Heartbeat) -> RollCall:
-    """Read the heartbeats, for as long as it takes to be sure which of them have stopped.
+    """Read the heartbeats until it is certain which of them have stopped; at most three intervals.
 
-    A rank lives whose sign changes meanwhile: no host's clock is held against another's.
+    A rank is alive if its heartbeat changes in this time; the clocks of hosts are never compared.
     """
-    beats: dict[int, Beat] = {}  # one that is torn at a look is what it was before
+    beats: dict[int, Beat] = {}  # a file that is torn when it is read keeps its previous entry
     changed: dict[int, float] = {}
     deadline = time.monotonic() + (MISSED + 0.5) * heart.interval_s if heart.world_size > 1 else 0.0
     while True:
-        heart.write()  # ages count from the reader's own
+        heart.write()  # ages are measured from the reader's own file
         found, now = read_all(heart.folder, heart.rank), time.monotonic()
-        found[heart.rank] = heart.sign()  # which lives, also where it cannot write
+        found[heart.rank] = heart.sign()  # this rank is alive, even if it cannot write its file
         changed |= {rank: now for rank, beat in found.items() if beat != beats.get(rank) or rank == heart.rank}
         beats |= found
         if any(beat.ended is not None and not beat.bereft for beat in beats.values()) or now >= deadline:
@@ -108,7 +108,7 @@ def _who_lags(beats: Mapping[int, Beat]) -> str:
     groups: dict[tuple[int, str], dict[int, Beat]] = {}
     for rank, beat in beats.items():
         groups.setdefault((beat.beats, beat.place), {})[rank] = beat
-    # Fewest beats first; at the same point of the run those that do not wait for others, then the smaller group.
+    # Fewest beats first; at equal beats, ranks that do not wait for others first, then the smaller group.
     ordered = sorted(
         groups.items(),
         key=lambda group: (group[0][0], all(beat.waits for beat in group[1].values()), len(group[1])),

@@ -1,4 +1,4 @@
-"""Is the run folder one folder, or one for each node under the same name?"""
+"""Checks that the run folder is shared by all nodes, not a different folder of the same name on each."""
 
 import secrets
 import socket
@@ -8,20 +8,20 @@ from pathlib import Path
 from distcls.engine.ranks.collectives import gather, on_rank_zero
 from distcls.errors import UserError
 
-# NFS clients believe what they knew of a folder for up to a minute (acdirmax, 60 s by default).
+# NFS clients cache the attributes of a folder for up to a minute (acdirmax, 60 s by default).
 NFS_CACHE_S = 65.0
 
 
 def check_shared(folder: Path, rank: int, *, wait_s: float = NFS_CACHE_S) -> None:
-    """Rank 0 writes a file of an unheard-of name, and every rank must find it. A collective.
+    """Rank 0 creates a file of random name, which every rank must find. Collective.
 
     Args:
         folder: exists on rank 0.
         rank: of this process.
-        wait_s: how long a rank looks before it says no.
+        wait_s: how long a rank looks for the file, in seconds.
 
     Raises:
-        UserError: on all ranks; names the hosts that have another folder there.
+        UserError: on all ranks; names the hosts that do not see the file.
     """
     token: Path = on_rank_zero(rank, lambda: _leave_token(folder))
     everyone = gather((socket.gethostname(), _appears(token, wait_s)))
@@ -49,7 +49,7 @@ def _appears(file: Path, wait_s: float) -> bool:
     deadline = time.monotonic() + wait_s
     while True:
         try:
-            # Reading the folder, not asking for the name: that there is no such file would be remembered as well.
+            # List the folder rather than stat the file: NFS clients also cache that a name does not exist.
             if any(path.name == file.name for path in file.parent.iterdir()):
                 return True
         except OSError:  # there is no such folder here

@@ -1,4 +1,4 @@
-"""Which rank this process is: what the launcher, or srun, put into the environment."""
+"""The rank of this process and the size of the run, from the environment that the launcher or srun provides."""
 
 import os
 import re
@@ -8,14 +8,14 @@ from distcls.errors import UserError
 
 
 def launched_ranks(environment: Mapping[str, str] = os.environ) -> tuple[int, int, int, int]:
-    """(rank, world size, local rank, local world size) as the launcher put them into the environment; one process
-    without one.
+    """(rank, world size, local rank, local world size) from the launcher's environment; (0, 1, 0, 1) without one.
 
-    `srun` sets SLURM_* only, which torch does not read: they are copied to the names that it does. Those of a step
-    count: a batch script has SLURM_PROCID and SLURM_NTASKS as well, and a python started there is alone.
+    `srun` sets only SLURM_* variables, which torch does not read, so they are copied to the names that it reads. Only
+    those of a job step count: a batch script has SLURM_PROCID and SLURM_NTASKS too, but a process that it starts
+    without srun is alone.
 
     Raises:
-        UserError: it is a task of a heterogeneous job.
+        UserError: the process is a task of a heterogeneous job.
     """
     if "RANK" not in environment:
         refuse_components(environment)
@@ -33,10 +33,10 @@ def launched_ranks(environment: Mapping[str, str] = os.environ) -> tuple[int, in
 
 
 def cores_per_rank(local_world_size: int, environment: Mapping[str, str] = os.environ) -> int:
-    """Cores that this process may use, shared between its node's ranks; SLURM gives fewer than the machine has.
+    """Cores per rank on this node, of those that this process may use: SLURM often grants only part of a machine.
 
-    A task of srun may be bound to its own cores already, which are not to be divided again: there `--cpus-per-task`
-    counts, if it was given.
+    srun may already have bound each task to its own cores, which must not be divided again; under srun,
+    `--cpus-per-task` decides if it was given.
     """
     if "SLURM_STEP_NUM_TASKS" in environment and "SLURM_CPUS_PER_TASK" in environment:
         cores = int(environment["SLURM_CPUS_PER_TASK"]) * _tasks_here(environment)
@@ -46,10 +46,10 @@ def cores_per_rank(local_world_size: int, environment: Mapping[str, str] = os.en
 
 
 def refuse_components(environment: Mapping[str, str]) -> None:
-    """Each component of a heterogeneous job or step counts its own tasks: the components would train beside each other.
+    """Refuse heterogeneous jobs and steps: each component numbers its own tasks, so each would train a run of its own.
 
     Raises:
-        UserError: srun started this task in one.
+        UserError: srun started this task in a heterogeneous job or step.
     """
     components = int(environment.get("SLURM_HET_SIZE", "1"))
     if "SLURM_STEP_NUM_TASKS" in environment and components > 1:
@@ -60,10 +60,10 @@ def refuse_components(environment: Mapping[str, str]) -> None:
 
 
 def slurm_meeting_point(environment: Mapping[str, str]) -> tuple[str, int]:
-    """(address, port) of rank 0 of this step; MASTER_ADDR and MASTER_PORT where somebody has set them.
+    """(address, port) of rank 0 of this step; MASTER_ADDR and MASTER_PORT take precedence if they are set.
 
-    Jobs that share a node must not share a port, and a requeued job may find its old one still closing: eight ports a
-    job, used in turn, below those that Linux gives away (32768 and up).
+    Jobs that share a node must not share a port, and the previous port of a requeued job may not be free yet: each job
+    cycles through eight ports, below Linux's ephemeral ports (32768 and up).
     """
     turn = int(environment.get("SLURM_RESTART_COUNT", "0")) % 8
     port = 20000 + (8 * int(environment["SLURM_JOB_ID"]) + turn) % 12000
@@ -84,12 +84,12 @@ def _slurm_ranks(environment: Mapping[str, str]) -> dict[str, str]:
 
 
 def _tasks_here(environment: Mapping[str, str]) -> int:
-    """Tasks of this step on this node: ``4(x2),2`` says 4, 4 and 2 for its nodes."""
+    """Tasks of this step on this node; ``4(x2),2`` means 4, 4 and 2 on three nodes."""
     parts = re.findall(r"(\d+)(?:\(x(\d+)\))?", environment["SLURM_STEP_TASKS_PER_NODE"])
     return [int(count) for count, times in parts for _ in range(int(times or 1))][int(environment["SLURM_NODEID"])]
 
 
 def _first_host(nodelist: str) -> str:
-    """``gpu[003-007,9],cpu1`` -> ``gpu003``: SLURM's compressed list, read without scontrol, which containers lack."""
+    """``gpu[003-007,9],cpu1`` -> ``gpu003``. Parses SLURM's node list itself, because containers lack scontrol."""
     first = re.split(r",(?![^\[]*\])", nodelist)[0]
     return re.sub(r"\[([^\],-]+)[^\]]*\]", r"\1", first)

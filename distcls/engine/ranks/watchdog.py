@@ -1,4 +1,4 @@
-"""No rank waits for ever for one that is gone or hangs, and the last line says which that was."""
+"""Ends a rank that waits too long for one that is gone or hangs, with an error that names that rank."""
 
 import os
 import re
@@ -17,15 +17,15 @@ from distcls.errors import UserError
 from distcls.tracking.bounded import Overdue, within
 
 TICK_S = 1.0
-DISK_S = 30.0  # a shared folder that has not answered by then is on the other side of what broke
+DISK_S = 30.0  # a shared folder that does not answer within this time counts as cut off as well
 REMEDY = "See what that rank printed and the log of its host; the same command goes on from the last checkpoint"
 
 
 class RankLost(UserError):
-    """Another rank is gone, or none goes on.
+    """Another rank is lost, or no rank makes progress.
 
     Attributes:
-        speaker: whether this rank speaks for all, because no lower one lives.
+        speaker: whether this rank reports for all, as the lowest one alive.
     """
 
     def __init__(self, text: str, *, speaker: bool, on_one_rank: bool) -> None:
@@ -34,15 +34,16 @@ class RankLost(UserError):
 
 
 class Watchdog:
-    """Counts how long this rank has stood still; warns, and ends the process when it is too long.
+    """Measures how long this rank has made no progress; warns first, and ends the process after the timeout.
 
-    A thread, because gloo's and NCCL's calls cannot be interrupted, and because NCCL's own watchdog aborts the process
-    without saying whom it waited for.
+    It runs in a thread, because calls of gloo and NCCL cannot be interrupted, and because NCCL's own watchdog aborts
+    the process without saying which rank it waited for.
 
     Args:
-        heart: the beats of this rank.
-        timeout_s: without a beat for so long (and not alone) the run is over.
-        warn_after_s: without a beat for so long a line on stderr says who is behind; again after twice that time.
+        heart: the heartbeat of this rank.
+        timeout_s: seconds without a beat after which the run ends, if it has more than one rank.
+        warn_after_s: seconds without a beat after which a line on stderr says which rank is behind; repeated whenever
+            that time has doubled.
         record: called with the error before the process ends.
     """
 
@@ -63,13 +64,13 @@ class Watchdog:
         self._stopped.set()
 
     def explain(self, error: BaseException) -> RankLost:
-        """What a collective's error means: takes the seconds that it needs to be sure that a rank is gone."""
+        """The RankLost behind a collective's error; takes some seconds to be certain that a rank is gone."""
         return self._lost(lambda roll: f"a connection broke ({reason(error)}), but {roll.sentence()}")
 
     def _watch(self) -> None:
         beats, before = self._heart.beats, time.monotonic()
         while not self._stopped.wait(TICK_S):
-            # A process that was stopped (SLURM's suspend stops all ranks) has not hung for that time.
+            # Time in which the whole process was stopped (`scontrol suspend` stops all ranks) is not a hang.
             passed = min(time.monotonic() - before, 2 * TICK_S)
             before = time.monotonic()
             if self._heart.beats != beats:
@@ -84,14 +85,14 @@ class Watchdog:
 
     def _give_up(self) -> None:
         error = self._lost(lambda roll: f"no rank has gone on for {self._timeout_s:g} s: {roll.sentence()}")
-        if self._stopped.is_set():  # the main thread has found out by itself meanwhile
+        if self._stopped.is_set():  # meanwhile the main thread's collective has failed by itself
             return
         if error.on_one_rank:
             rank = f"rank {self._heart.rank} on {socket.gethostname()}"
             print(f"error: {rank}: {error}", file=sys.stderr, flush=True)
         self._heart.close(str(error), bereft=True)
         self._record(error)
-        os._exit(1)  # the main thread is in a call that does not return
+        os._exit(1)  # the main thread is blocked in a call that does not return
 
     def _warn(self) -> None:
         beats, roll = self._heart.beats, self._roll()
@@ -112,7 +113,7 @@ class Watchdog:
         return RankLost(f"{text}. {REMEDY}", speaker=roll.speaker == rank, on_one_rank=roll.speaks_for_host(rank))
 
     def _roll(self) -> RollCall | None:
-        """The roll call, or None if the folder does not answer."""
+        """The roll call, or None if the run folder does not answer."""
         answers: list[RollCall] = []
         try:
             within(DISK_S + 3 * self._heart.interval_s, lambda: answers.append(call_roll(self._heart)))
@@ -122,23 +123,23 @@ class Watchdog:
 
 
 def lost_unwatched(error: BaseException) -> RankLost:
-    """Before the first sign of life and after the last one nobody can say which rank it was."""
+    """The error for a rank lost before the first heartbeat or after the last, when its number cannot be known."""
     return RankLost(f"lost another rank ({reason(error)}). {REMEDY}", speaker=False, on_one_rank=True)
 
 
 def collective_timeout(timeout_s: float) -> timedelta:
-    """When gloo's and NCCL's calls give up: after the watchdog, which can say which rank is missing."""
+    """The timeout for gloo and NCCL: longer than the watchdog's, which can say which rank is missing."""
     return timedelta(seconds=1.1 * timeout_s + 10)
 
 
 def reason(error: BaseException) -> str:
-    """The words of a collective's error that say something: not the source file before them, not the advice after."""
+    """The informative part of a collective's error, without the source location before it and the advice after it."""
     first_line = (str(error).splitlines() or [""])[0]
     return re.sub(r"^\[[^]]*third_party[^]]*\] ", "", first_line).partition(". This is typically")[0]
 
 
 def is_collective_error(error: BaseException) -> bool:
-    """Whether gloo, NCCL or the store raised it: they lost another rank. Gloo raises a bare RuntimeError."""
+    """Whether gloo, NCCL or the store raised `error`, which means a lost rank. Gloo raises a plain RuntimeError."""
     if isinstance(error, torch.distributed.DistError):
         return True
     return isinstance(error, RuntimeError) and any(name in str(error) for name in ("gloo", "NCCL", "c10d"))

@@ -1,1 +1,1 @@
-"""What an attempt writes down about itself in the run folder, and the lock that keeps others out."""
+"""The records that an attempt keeps in the run folder, and the lock that keeps other processes out of it."""

@@ -1,4 +1,4 @@
-"""What was in each batch, as the model got it: for proofs that two runs have seen the same."""
+"""Records the content of each batch as the model receives it, to prove that two runs saw the same samples."""
 
 import contextlib
 import hashlib
@@ -16,16 +16,16 @@ FOLDER = "batches"
 
 
 class BatchRecord:
-    """Appends one line for each micro-batch to ``batches/rank00000.jsonl`` of the run folder.
+    """Appends one line per micro-batch to ``batches/rank00000.jsonl`` (by rank) in the run folder.
 
-    A line has the step (as in the metrics, 1 for the first), which of the global batch's equal parts this is, and for
-    each sample its position in the data set and a hash of its normalised pixels and of its target.
+    A line has the step (counted from 1, as in the metrics), which of the equal parts of the global batch this is, and
+    for each sample its index in the data set and a hash of its normalised pixels and target.
 
     Args:
         run: the run folder.
-        first_step: how many steps lie behind.
-        rank, world_size, accumulation_steps: which parts this process gets.
-        attempt: of the run; a later one's lines replace an earlier one's.
+        first_step: number of steps completed before this attempt.
+        rank, world_size, accumulation_steps: determine which parts this process gets.
+        attempt: number of the attempt; lines of a later attempt replace those of an earlier one.
     """
 
     def __init__(
@@ -33,7 +33,7 @@ class BatchRecord:
     ) -> None:
         (run / FOLDER).mkdir(exist_ok=True)
         self._fd = os.open(run / FOLDER / f"rank{rank:05d}.jsonl", os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
-        os.write(self._fd, b"\n")  # ends a line that a kill tore
+        os.write(self._fd, b"\n")  # terminates a line that was cut short by a kill
         self._rank, self._world_size, self._accumulation = rank, world_size, accumulation_steps
         self._attempt = attempt
         self._micro = first_step * accumulation_steps
@@ -44,13 +44,13 @@ class BatchRecord:
         place = {"part": micro * self._world_size + self._rank, "parts": self._accumulation * self._world_size}
         samples = [[index, print_] for index, print_ in zip(batch.index.tolist(), _prints(batch), strict=True)]
         line = {"step": step + 1, "attempt": self._attempt, **place, "samples": samples}
-        os.write(self._fd, json.dumps(line).encode() + b"\n")  # in one piece: a kill tears no more than the last line
+        os.write(self._fd, json.dumps(line).encode() + b"\n")  # one write: a kill can damage only the last line
 
 
 def read_batches(run: Path) -> dict[int, list[tuple[int, str]]]:
-    """Step -> (position in the data set, hash) of every sample of the global batch, in order; steps cut short left out.
+    """Step -> (index in the data set, hash) of each sample of the global batch, in order; incomplete steps are omitted.
 
-    Every part counts as the last attempt that reached its step saw it.
+    Each step is taken from the last attempt that reached it.
     """
     lines = [line for file in sorted((run / FOLDER).glob("rank*.jsonl")) for line in _whole_lines(file)]
     last: dict[int, int] = {}
@@ -72,7 +72,7 @@ def read_batches(run: Path) -> dict[int, list[tuple[int, str]]]:
 def _whole_lines(file: Path) -> list[dict[str, Any]]:
     found = []
     for line in file.read_bytes().split(b"\n"):
-        with contextlib.suppress(ValueError):  # torn by a kill: that step was not reached
+        with contextlib.suppress(ValueError):  # cut short by a kill: that step was not completed
             found.append(json.loads(line))
     return found
 

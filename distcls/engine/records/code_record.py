@@ -1,4 +1,4 @@
-"""Which code a run was trained with: commit and uncommitted changes of every repository that had a part in it."""
+"""Records the code that a run was trained with: commit and uncommitted changes of every repository involved."""
 
 import subprocess
 from collections.abc import Iterable
@@ -7,21 +7,20 @@ from typing import Any
 
 from distcls.tracking.redact import redact_text
 
-GIT_SECONDS = 10.0  # of each question: a checkout on a slow file system must not hold up a run
-LARGEST_DIFF = 1_000_000  # characters of each repository's
-MOST_FILES = 100  # untracked ones that are named
+GIT_SECONDS = 10.0  # timeout of each git command: a checkout on a slow file system must not delay a run
+LARGEST_DIFF = 1_000_000  # characters per repository
+MOST_FILES = 100  # changed and untracked files that are listed, each
 
 
 def code_record(folders: Iterable[Path]) -> tuple[list[dict[str, Any]], str]:
-    """Commits, and one text with all changes since them, secrets redacted.
+    """The commit of each repository, and one diff of all uncommitted changes, with secrets redacted.
 
     Args:
-        folders: of the recipe, of its plug-ins, of distcls; those outside of any git checkout are left out.
+        folders: of the recipe, its plug-ins and distcls; folders outside any git checkout are ignored.
 
     Returns:
-        Per repository `repository`, `commit`, `branch`, `changed` and `untracked` file names, None where git did not
-        say; and the text of the diffs, which `git apply` takes, empty without changes. Both are empty where there is no
-        git.
+        For each repository `repository`, `commit`, `branch`, `changed` and `untracked` (file names), None where git
+        failed; and the diffs as one text for `git apply`, empty if nothing has changed. Both are empty without git.
     """
     roots = {root for folder in folders if (root := _line(folder, "rev-parse", "--show-toplevel"))}
     records, diffs = [], []
@@ -47,7 +46,7 @@ def code_record(folders: Iterable[Path]) -> tuple[list[dict[str, Any]], str]:
 
 
 def _names(entries: list[str] | None, *, untracked: bool) -> list[str] | None:
-    """Of git's status, which has two letters and a blank before each name."""
+    """File names from `git status --porcelain`, which puts two letters and a space before each name."""
     if entries is None:
         return None
     return [entry[3:] for entry in entries if entry.startswith("??") == untracked][:MOST_FILES]
@@ -59,7 +58,7 @@ def _line(folder: Path, *arguments: str) -> str | None:
 
 
 def _git(folder: Path, *arguments: str) -> str | None:
-    """What git says, None where it fails, is missing or takes too long."""
+    """The output of git; None if it fails, is not installed or takes too long."""
     try:
         done = subprocess.run(
             ["git", "-C", str(folder), "--no-optional-locks", *arguments],

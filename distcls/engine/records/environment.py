@@ -1,4 +1,4 @@
-"""Where, with what and how an attempt at a run was started: `environment.json` and `code.diff` of the run folder."""
+"""Records the hardware, software and command of each attempt: `environment.json` and `code.diff` in the run folder."""
 
 import json
 import os
@@ -22,16 +22,16 @@ TUNING = ("OMP_NUM_THREADS", "CUDA_VISIBLE_DEVICES", "NCCL_", "TORCH_", "PYTORCH
 
 
 def place(device: torch.device) -> dict[str, str]:
-    """Where this rank runs; gathered from all ranks."""
+    """Host and device of this rank, to be gathered from all ranks."""
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{platform.machine()} CPU"
     return {"host": socket.gethostname(), "device": name}
 
 
 def environment(places: Sequence[Mapping[str, str]]) -> dict[str, Any]:
-    """Facts about this attempt, secrets redacted.
+    """Facts about this attempt, with secrets redacted.
 
     Args:
-        places: `place` of each rank, in the order of ranks.
+        places: `place` of each rank, in rank order.
     """
     names = sorted(name for name in os.environ if name in LAUNCHER or name.startswith(TUNING))
     facts = {
@@ -52,7 +52,11 @@ def environment(places: Sequence[Mapping[str, str]]) -> dict[str, Any]:
 def record(folder: Path, attempt: int, facts: Mapping[str, Any], code: Iterable[Path]) -> dict[str, dict[str, Any]]:
     """Add an attempt's facts, and the code it runs, to the run folder.
 
-    The changes of code go to `code.diff`; those of a later attempt, if they are others, to `code_<attempt>.diff`.
+    Uncommitted changes go to `code.diff`; those of a later attempt to `code_<attempt>.diff` if they differ from the
+    last recorded ones.
+
+    Args:
+        code: folders, see `code_record`.
 
     Returns:
         Facts and code of all attempts so far, by number.

@@ -1,4 +1,4 @@
-"""What finished runs of a recipe reached, in a file beside it; and the band in which its other runs should stay."""
+"""The results of finished runs of a recipe, kept in a file, and the band in which its further runs should lie."""
 
 import json
 import math
@@ -17,15 +17,15 @@ from distcls.tracking.jsonl import read_events, read_rows
 from distcls.tracking.run_record import read_run
 
 CURVES = ("val/top1", "val_ema/top1")
-# Other seeds are the point; the rest is how fast the same is computed.
+# Keys in which measured runs may differ: besides FREE, the seed, whose spread is measured, and what only affects speed.
 OPEN = FREE | {"train.seed", "train.compile", "train.cuda_graphs", "train.channels_last", "data.gpu_decode_share"}
-#: Two-sided 99% quantiles of Student's t for 1, 2, ... degrees of freedom; the last one serves for more.
+#: Two-sided 99% quantiles of Student's t for 1, 2, ... degrees of freedom; the last one also stands for more.
 T99 = (63.657, 9.925, 5.841, 4.604, 4.032, 3.707, 3.499, 3.355, 3.250, 3.169)
 
 
 @dataclass(frozen=True)
 class MeasuredRun:
-    """One run: `curves` are (epoch, value) by metric, `seconds` from start to end over all attempts' work."""
+    """One run: `curves` are (epoch, value) by metric, `seconds` the working time of all attempts up to the last row."""
 
     seed: int
     date: str
@@ -38,7 +38,10 @@ class MeasuredRun:
 
 @dataclass(frozen=True)
 class Band:
-    """Where 99 of 100 further runs lie at one epoch, if runs scatter normally: mean +- t s sqrt(1 + 1 / n)."""
+    """99% prediction interval for a further run at one epoch, for normally distributed runs: mean +- t s sqrt(1 + 1/n).
+
+    It is clipped to 0 ... 1; `deviation` is s.
+    """
 
     metric: str
     epoch: float
@@ -50,10 +53,10 @@ class Band:
 
 @dataclass(frozen=True)
 class MeasuredRuns:
-    """Runs of one recipe, which differ in nothing but seed and speed.
+    """Runs of one recipe that differ at most in the keys of `OPEN`.
 
     Attributes:
-        recipe: resolved, the sections that make two runs the same run.
+        recipe: the resolved sections that must be equal, see `sections`.
         fingerprints: of the data sets.
     """
 
@@ -64,10 +67,10 @@ class MeasuredRuns:
 
     @classmethod
     def of(cls, folders: Sequence[Path]) -> Self:
-        """Of finished run folders.
+        """Read the results of finished run folders.
 
         Raises:
-            UserError: one is no run folder, is not finished, is another recipe's, or repeats a seed.
+            UserError: one is not a run folder, is not finished, belongs to another recipe, or repeats a seed.
         """
         records = [finished(folder) for folder in folders]
         first = records[0]
@@ -82,10 +85,10 @@ class MeasuredRuns:
 
     @classmethod
     def read(cls, path: Path) -> Self:
-        """What `write` has written.
+        """Read a file written by `write`.
 
         Raises:
-            UserError: there is no such file, or it was not written by `write`.
+            UserError: the file does not exist, cannot be read, or was not written by `write`.
         """
         try:
             content = json.loads(path.read_bytes())
@@ -102,18 +105,19 @@ class MeasuredRuns:
             raise UserError(f"{path} holds no measured runs ({error}): write it by `distcls recipe record`") from error
 
     def write(self, path: Path) -> None:
-        """As JSON, for `read`; makes the folder."""
+        """Write the runs as JSON, for `read`; creates the folder."""
         path.parent.mkdir(parents=True, exist_ok=True)
         replace_file(path, json.dumps(asdict(self), indent=1).encode() + b"\n")
 
     def refuse_another_recipe(self, folder: Path, recipe: Mapping[str, Any]) -> None:
-        """See that a run of `recipe` learned what these runs did.
+        """Check that a run trained with the same settings as these runs, except for those in `OPEN`.
 
         Args:
-            folder: of the run, for the message.
+            folder: of the run; its events show changes during the run.
+            recipe: of the run, resolved.
 
         Raises:
-            UserError: it did not.
+            UserError: the settings differ, or changed during the run.
         """
         lines = [
             f"  {key}: {show(was)} measured, {show(is_)} in the run"
@@ -132,10 +136,10 @@ class MeasuredRuns:
             raise UserError("\n".join([f"{folder} is not a run of {self.name} as it was measured:", *lines, last]))
 
     def bands(self) -> list[Band]:
-        """At every epoch that all runs evaluated.
+        """The band of each metric at every epoch that all runs evaluated.
 
         Raises:
-            UserError: a single run does not say how much runs scatter; or there is no such epoch.
+            UserError: there is only one run, which shows no spread; or there is no such epoch.
         """
         if len(self.runs) < 2:
             raise UserError(
@@ -156,16 +160,16 @@ class MeasuredRuns:
 
 
 def sections(recipe: Mapping[str, Any]) -> dict[str, Any]:
-    """What of a recipe makes two runs the same run, evaluated in the same way."""
+    """The parts of a recipe that determine a run's results, and `eval.tta`, which determines its evaluation."""
     found = {key: recipe[key] for key in SECTIONS if key in recipe}
     return found | {"eval": {"tta": recipe.get("eval", {}).get("tta")}}
 
 
 def read_record(folder: Path) -> dict[str, Any]:
-    """What run.json of a run folder says.
+    """The content of a run folder's run.json.
 
     Raises:
-        UserError: it is none.
+        UserError: `folder` is not a run folder.
     """
     record = RunFolder(folder).read() if folder.is_dir() else None
     if record is None:
@@ -174,10 +178,10 @@ def read_record(folder: Path) -> dict[str, Any]:
 
 
 def finished(folder: Path) -> dict[str, Any]:
-    """run.json of a run that has finished.
+    """The content of a finished run's run.json.
 
     Raises:
-        UserError: it has not, or is no run folder.
+        UserError: the run is not finished, or `folder` is not a run folder.
     """
     record = read_record(folder)
     if record["status"] != "finished":
@@ -186,7 +190,7 @@ def finished(folder: Path) -> dict[str, Any]:
 
 
 def read_curves(folder: Path) -> dict[str, list[tuple[float, float]]]:
-    """Metric -> (epoch, value) of each evaluation so far."""
+    """Metric -> (epoch, value) of every evaluation so far."""
     rows = read_rows(folder)
     curves = {name: [(row["epoch"], row[name]) for row in rows if name in row] for name in CURVES}
     return {name: curve for name, curve in curves.items() if curve}

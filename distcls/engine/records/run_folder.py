@@ -1,8 +1,8 @@
-"""The folder of one run: whose it is, who works in it, how its attempts ended. Rank 0's alone; imports no torch.
+"""The folder of one run: its identity, its lock and its attempts. Written by rank 0 only; imports no torch.
 
-`run.json` is what batch scripts read: `status` is running, preempted, finished or failed. An attempt that was killed
-could not say so: a SLURM batch script notes `killed`, or `cancelled`, and without one the next attempt finds `running`
-behind a free lock.
+Batch scripts read `status` in `run.json`: running, preempted, finished or failed. An attempt that is killed cannot
+record that: a SLURM batch script then notes `killed` or `cancelled`; without one, the next attempt finds `running`
+although the lock is free, and notes `killed`.
 """
 
 import contextlib
@@ -28,17 +28,17 @@ Status = Literal["running", "preempted", "finished", "failed", "killed", "cancel
 
 @dataclass(frozen=True)
 class Start:
-    """What an attempt starts from.
+    """The state from which an attempt starts.
 
     Attributes:
-        run_id: made by the first attempt, 8 hex digits; and by the first in a copy of the folder.
-        attempt: 1 for the first.
-        finished: there is nothing left to do; `message` says so. No attempt was added.
-        changed: key -> [before, now] of what differs from the attempt before, for an event: free and allowed recipe
-            keys, `data.train (content)`, `world_size`, `threads`, `versions.*`.
-        allowed: those of them that only `checkpoint.allow_changes` let through.
-        copied_from: the folder of the run that this one was until this attempt: the folder is a copy, and both are
-            there. Under one id they would be one run on W&B.
+        run_id: 8 hex digits, drawn by the first attempt, and again by the first attempt in a copy of the folder.
+        attempt: number of this attempt, from 1.
+        finished: the run had finished before, as `message` says; no attempt was added.
+        changed: key -> [before, now] for each difference from the previous attempt, for an event: recipe keys,
+            `data.train (content)`, `world_size`, `threads`, `versions.*`.
+        allowed: the keys among them that only `checkpoint.allow_changes` permits.
+        copied_from: the original, if this is the first attempt in a copy of a run folder that still exists. With the
+            same run_id, both would log to one W&B run.
     """
 
     run_id: str
@@ -50,7 +50,7 @@ class Start:
     copied_from: str | None = None
 
     def notes(self) -> list[str]:
-        """What a person should know about the changes."""
+        """Messages about the changes that affect the numbers."""
         lines = [f"{key}: was {show(self.changed[key][0])}, is {show(self.changed[key][1])}" for key in self.allowed]
         if "train.accumulation_steps" in self.changed:
             was, now = self.changed["train.accumulation_steps"]
@@ -64,7 +64,7 @@ class Start:
 class RunFolder:
     """A run's `output_dir`.
 
-    Only one live process works in it, from `begin` to `close`: see run_lock.py.
+    Only one live process may use it, from `begin` to `close`: see run_lock.py.
     """
 
     def __init__(self, path: Path) -> None:
@@ -89,20 +89,22 @@ class RunFolder:
         refill: Callable[[dict[str, Any]], dict[str, Any]] = lambda recorded: recorded,
         wait_s: float = 10.0,
     ) -> Start:
-        """Take the folder for this process and add an attempt to its run.
+        """Lock the folder for this process and add an attempt to its run.
 
         Args:
-            recipe: the resolved recipe, JSON-able.
-            recipe_yaml: the same as text, for `recipe.yaml`; written at first, and when it changes.
+            recipe: the resolved recipe, JSON-serialisable.
+            recipe_yaml: the same as text, for `recipe.yaml`; written by the first attempt and after allowed changes.
             fingerprints: of the data sets: `{"data.train": ..., "data.val": ...}`.
-            world_size: ranks. threads: per rank.
-            versions: recorded beside those of packages.
-            resume, allow_changes: of the recipe's `checkpoint`.
-            refill: gives a recorded recipe the defaults of keys that are newer than it.
-            wait_s: how long to wait for another process to leave: a preempted run may be saving still.
+            world_size: number of ranks.
+            threads: per rank.
+            versions: recorded in addition to those of packages.
+            resume, allow_changes: from the recipe's `checkpoint`.
+            refill: adds to a recorded recipe the defaults of keys that are newer than it.
+            wait_s: seconds to wait for another process to release the folder: a preempted run may still be saving.
 
         Raises:
-            UserError: the folder is in use, holds another recipe's run, or is not what `resume` asks for.
+            UserError: the folder is in use, cannot be written, holds the run of another recipe, or contradicts
+                `resume`.
         """
         try:
             self.path.mkdir(parents=True, exist_ok=True)
@@ -125,7 +127,7 @@ class RunFolder:
             raise
 
     def end(self, status: Status, message: str | None = None, exit_code: int | None = None) -> None:
-        """Say how this attempt ended; the lock stays until `close`."""
+        """Record how this attempt ended; the lock is kept until `close`."""
         run = self.read()
         assert run is not None
         said = {"message": message, "exit_code": exit_code}
@@ -134,7 +136,7 @@ class RunFolder:
         self._write(run)
 
     def note_end(self, status: Status, message: str) -> None:
-        """Say it for an attempt that could not. While a live process has the folder, nothing is changed."""
+        """Record the end of an attempt that could not do so itself; no effect while a live process has the folder."""
         with contextlib.suppress(UserError):
             self._lock.take(1.0)
             try:
@@ -143,18 +145,21 @@ class RunFolder:
                 self.close()
 
     def newest_step(self) -> int | None:
-        """The step of the newest checkpoint by its name, whole or damaged; None if there is none."""
+        """The step of the newest checkpoint by name, valid or damaged; None if there is none."""
         names = [path.name for path in self.checkpoints.iterdir()] if self.checkpoints.is_dir() else []
         return max((int(name[5:]) for name in names if re.fullmatch(r"step_\d+", name)), default=None)
 
     def end_for_rank_zero(self, attempt: int, message: str) -> None:
-        """The lowest rank that lives says how `attempt` ended, unless rank 0 could or another attempt has begun."""
+        """Mark `attempt` as failed, unless rank 0 has recorded its end or another attempt has begun.
+
+        Called by the lowest rank alive.
+        """
         run = self.read()
         if run is not None and run["status"] == "running" and len(run["attempts"]) == attempt:
             self.end("failed", message)
 
     def close(self) -> None:
-        """Give the folder free."""
+        """Release the lock."""
         self._lock.release()
 
     def _begin(
@@ -185,7 +190,7 @@ class RunFolder:
         if run is not None:
             rows = self.path / "metrics.jsonl"
             if not has_checkpoint and not (rows.exists() and rows.stat().st_size):
-                allow_changes = SECTIONS  # it ended before its first row: nothing of another recipe is here
+                allow_changes = SECTIONS  # ended before its first row: there are no results of another recipe
             allowed = allowed_changes(self.path, run, recipe, fingerprints, allow_changes)
             if run["status"] == "finished" and not allowed:
                 text = f"the run in {self.path} is finished; to train again, give another output_dir"
@@ -219,8 +224,8 @@ class RunFolder:
         return Start(run["run_id"], number, changed=changed, allowed=list(allowed), copied_from=copied_from)
 
     def _original(self, run: Mapping[str, Any]) -> str | None:
-        """Where the folder lies that this one is a copy of; None if it was moved, or the other one is gone."""
-        recorded = Path(run.get("folder", self.path))  # an earlier version wrote none
+        """The folder that this one is a copy of; None if this is no copy but was moved, or if the original is gone."""
+        recorded = Path(run.get("folder", self.path))  # not recorded by earlier versions
         try:
             there = json.loads((recorded / "run.json").read_bytes())
             copied = there["run_id"] == run["run_id"] and not recorded.samefile(self.path)
@@ -229,7 +234,11 @@ class RunFolder:
         return str(recorded) if copied else None
 
     def read(self) -> dict[str, Any] | None:
-        """What run.json says; None if there is none yet."""
+        """The content of run.json; None if it does not exist yet.
+
+        Raises:
+            UserError: it is damaged.
+        """
         try:
             run = json.loads(self._run_file.read_bytes())
             if not isinstance(run, dict) or "recipe" not in run:

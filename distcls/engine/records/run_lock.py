@@ -1,4 +1,4 @@
-"""One live process per run folder. Imports no torch."""
+"""Ensures that only one live process uses a run folder. Imports no torch."""
 
 import fcntl
 import json
@@ -13,11 +13,11 @@ from distcls.errors import UserError
 
 
 class RunLock:
-    """A lock on `run.lock` that the kernel drops when its process dies, however it dies.
+    """A lock on `run.lock` that the kernel releases when its process dies, however it dies.
 
-    On NFS it holds between hosts where the server has a lock service, and after the crash of a whole node the server
-    may keep it for a minute or two. Where a file system has no locks, the host, process and its start that are written
-    in the file decide, which protects on one host only.
+    On NFS it works across hosts if the server has a lock service; after the crash of a whole node, the server may keep
+    it for a minute or two. On file systems without locks, the host, process id and process start time in the file
+    decide, which protects against processes of the same host only.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -25,10 +25,10 @@ class RunLock:
         self._fd: int | None = None
 
     def take(self, wait_s: float) -> None:
-        """Take the lock, or wait for it.
+        """Take the lock, waiting for it if necessary.
 
         Raises:
-            UserError: another live process still has it after `wait_s` seconds; the text names it.
+            UserError: another live process, which the text names, still has it after `wait_s` seconds.
         """
         fd = os.open(self.folder / "run.lock", os.O_RDWR | os.O_CREAT, 0o666)
         deadline = time.monotonic() + wait_s
@@ -50,7 +50,7 @@ class RunLock:
         self._fd = fd
 
     def release(self) -> None:
-        """Give it free; nothing happens if it was not taken."""
+        """Release the lock, if it was taken."""
         if self._fd is not None:
             os.close(self._fd)
             self._fd = None
@@ -71,7 +71,7 @@ def _is_taken(fd: int) -> bool:
 
 
 def _start_of(pid: object) -> str | None:
-    """Boot and moment at which a process began; None: there is none. In containers each run may be process 1."""
+    """Boot id and start time of a process, None if there is none. In containers every run may have process id 1."""
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
         return f"{boot} {Path(f'/proc/{pid}/stat').read_text().rpartition(')')[2].split()[19]}"
@@ -82,5 +82,5 @@ def _start_of(pid: object) -> str | None:
 def _holder(fd: int) -> dict[str, Any]:
     try:
         return json.loads(os.pread(fd, 4096, 0))
-    except ValueError:  # its process has not written its name yet
+    except ValueError:  # the holder has not written its entry yet
         return {}

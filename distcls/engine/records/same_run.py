@@ -1,4 +1,4 @@
-"""What makes two attempts attempts at the same run, and what may change between them. Imports no torch."""
+"""Decides whether two attempts belong to the same run, and which keys may change between them. Imports no torch."""
 
 import json
 from collections.abc import Iterator, Sequence
@@ -7,9 +7,10 @@ from typing import Any
 
 from distcls.errors import UserError
 
-SECTIONS = ("model", "data", "optimizer", "schedule", "train")  # what makes two runs the same run
-# May change between attempts: data is compared by content; workers and rows change no number; accumulation changes how
-# the same global batch is cut, and with it only what belongs to a micro-batch (BatchNorm's statistics, dropout).
+SECTIONS = ("model", "data", "optimizer", "schedule", "train")  # must be equal for two attempts to be the same run
+# May change between attempts: data sets are compared by content, not path; workers and logging do not affect the
+# numbers; accumulation only changes how the global batch is split into micro-batches, and with them BatchNorm's
+# statistics and dropout.
 FREE = {"data.workers", "data.train.path", "data.val.path", "train.log_every_steps", "train.accumulation_steps"}
 MISSING = object()
 
@@ -21,15 +22,16 @@ def allowed_changes(
     fingerprints: dict[str, str],
     allow_changes: Sequence[str],
 ) -> dict[str, list[Any]]:
-    """What makes this another run and is allowed all the same: key -> [before, now].
+    """Changes that would make this another run but are allowed explicitly: key -> [before, now].
 
     Args:
-        folder: the run's. run: its run.json.
-        recipe, fingerprints: of the attempt that begins.
-        allow_changes: of the recipe's `checkpoint`.
+        folder: the run folder.
+        run: the content of its run.json.
+        recipe, fingerprints: of the new attempt.
+        allow_changes: from the recipe's `checkpoint`.
 
     Raises:
-        UserError: something differs that is not allowed.
+        UserError: there is a change that is not allowed.
     """
     old = run["recipe"]
     strict = [
@@ -41,7 +43,7 @@ def allowed_changes(
     content = [
         (key if " " in key else f"{key} (content)", was, now)
         for key, was, now in differences(run["fingerprints"], fingerprints)
-        if was is not MISSING  # an earlier version wrote fewer
+        if was is not MISSING  # earlier versions recorded fewer
     ]
     allowed = {
         key: plain(was, now)
@@ -61,7 +63,7 @@ def allowed_changes(
 
 
 def differences(old: Any, new: Any, key: str = "") -> Iterator[tuple[str, Any, Any]]:
-    """The dotted keys in which two trees of mappings differ, with both values; MISSING where a side lacks the key."""
+    """The dotted keys in which two nested mappings differ, with both values; MISSING where a side lacks the key."""
     if isinstance(old, dict) and isinstance(new, dict):
         for name in [*old, *(name for name in new if name not in old)]:
             yield from differences(old.get(name, MISSING), new.get(name, MISSING), f"{key}.{name}" if key else name)
@@ -70,10 +72,10 @@ def differences(old: Any, new: Any, key: str = "") -> Iterator[tuple[str, Any, A
 
 
 def show(value: Any) -> str:
-    """A value as a message shows it."""
+    """A value as messages show it."""
     return "not set" if value is MISSING else json.dumps(value)
 
 
 def plain(*values: Any) -> list[Any]:
-    """Values for JSON: None for what is missing."""
+    """The values for JSON, with None for MISSING."""
     return [None if value is MISSING else value for value in values]

@@ -1,4 +1,4 @@
-"""Which versions an attempt runs with. Imports no torch."""
+"""The package versions that an attempt runs with. Imports no torch."""
 
 import contextlib
 import importlib.metadata
@@ -10,7 +10,7 @@ PACKAGES = ("torch", "torchvision", "accelerate", "deepspeed", "ffcv", "numpy", 
 
 
 def installed_versions() -> dict[str, str]:
-    """Package -> version, of distcls, Python and what decides over a run's numbers and files."""
+    """Package -> version, of distcls, Python and the packages that determine a run's numbers and files."""
     versions = {"distcls": __version__, "python": platform.python_version()}
     for name in PACKAGES:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):  # an extra that is not installed

@@ -1,1 +1,1 @@
-"""What SLURM does with a run: its batch script, and what has to be said after it ended."""
+"""Running under SLURM: batch scripts, `accelerate launch` on each node, and whether an ended job is requeued."""

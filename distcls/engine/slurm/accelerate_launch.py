@@ -1,6 +1,6 @@
-"""`srun python -m distcls.engine.slurm.accelerate_launch SCRIPT ...` is this node's `accelerate launch`.
+"""`srun python -m distcls.engine.slurm.accelerate_launch SCRIPT ...` runs `accelerate launch` on each node.
 
-One task a node; the launcher starts a process for each of the node's GPUs. Where the nodes meet is read from SLURM's
+srun starts one task per node, in which the launcher starts a process per GPU. The rendezvous address comes from SLURM's
 environment, without scontrol, which containers lack.
 """
 
@@ -11,20 +11,20 @@ from collections.abc import Mapping, Sequence
 from distcls.engine.ranks.topology import refuse_components, slurm_meeting_point
 from distcls.errors import UserError
 
-# A signal reaches the launcher alone when SLURM tracks processes by cgroup; by itself it dies of USR2, and after TERM
-# it gives its workers 30 s. With these it passes both on and waits while they save.
+# If SLURM tracks processes by cgroup, a signal reaches only the launcher, which by default dies of USR2 and kills its
+# workers 30 s after TERM. With these it forwards both signals and waits while the workers save.
 ENVIRONMENT = {"PET_SIGNALS_TO_HANDLE": "SIGTERM,SIGINT,SIGUSR2", "PET_SHUTDOWN_TIMEOUT": "120"}
 
 
 def options(said: Mapping[str, str], arguments: Sequence[str]) -> list[str]:
-    """What this node's `accelerate launch` is given.
+    """The command-line arguments of this node's `accelerate launch`.
 
     Args:
-        said: the environment that srun gives a task.
-        arguments: the training script and what it is given.
+        said: the environment that srun provides to a task.
+        arguments: the training script and its arguments.
 
     Raises:
-        UserError: it is a task of a heterogeneous job.
+        UserError: the process is a task of a heterogeneous job.
     """
     refuse_components(said)
     nodes = int(said["SLURM_STEP_NUM_NODES"])
@@ -32,7 +32,7 @@ def options(said: Mapping[str, str], arguments: Sequence[str]) -> list[str]:
     address, port = slurm_meeting_point(said)
     line = ["--num_machines", str(nodes), "--num_processes", str(processes), "--machine_rank", said["SLURM_NODEID"]]
     line += ["--main_process_ip", address, "--main_process_port", str(port)]
-    # The recipe says the precision. A rank that dies ends the job, which is started again as a whole.
+    # The recipe sets the precision. A rank that dies ends the whole job, which is then requeued.
     line += ["--mixed_precision", "no", "--dynamo_backend", "no", "--max_restarts", "0"]
     return [*line, *(["--multi_gpu"] if processes > 1 else []), *arguments]
 
@@ -48,7 +48,7 @@ def main(arguments: Sequence[str]) -> None:
 
     try:
         launch.main()
-    except SignalException as stopped:  # the workers have saved and said so: no traceback
+    except SignalException as stopped:  # the workers have saved and reported it: no traceback
         sys.exit(128 + stopped.sigval)
 
 

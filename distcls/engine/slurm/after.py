@@ -17,7 +17,7 @@ from distcls.recipe.source import read
 
 
 def main(arguments: Sequence[str], environment: Mapping[str, str] = os.environ) -> int:
-    """The exit status: 75 start again; 0 finished, cancelled, or SLURM starts it; 76 or 1 failed."""
+    """The exit status: 75 to requeue; 0 if finished, cancelled, stopped, or requeued by SLURM; 76 or 1 if failed."""
     parser = argparse.ArgumentParser(prog="python -m distcls.engine.slurm.after", description=__doc__)
     parser.add_argument("recipe", type=Path)
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE")

@@ -1,4 +1,4 @@
-"""`launch/slurm/*.sbatch` with everything filled in for one recipe: what `distcls slurm` writes."""
+"""`distcls slurm`: fills in the templates `launch/slurm/*.sbatch` for one recipe."""
 
 import math
 import re
@@ -18,17 +18,18 @@ TEMPLATES: dict[Style, str] = {"srun": "train.sbatch", "accelerate": "train_acce
 
 @dataclass(frozen=True)
 class Request:
-    """What one asks SLURM for.
+    """The resources to request from SLURM, and how to start the ranks.
 
     Attributes:
-        nodes: number of nodes; gpus: GPUs of each, 0 for a run on CPUs.
-        time: SLURM's, e.g. `8:00:00`.
-        cpus: cores for each GPU.
-        mem: memory of each node, e.g. `400G`.
+        nodes: number of nodes.
+        gpus: GPUs per node, 0 for a run on CPUs.
+        time: time limit in SLURM's format, e.g. `8:00:00`.
+        cpus: cores per GPU.
+        mem: memory per node, e.g. `400G`.
         array: task numbers, e.g. `0-3`.
-        container: an image: `FILE.sif` is started by apptainer, everything else by srun's pyxis plug-in.
+        container: an image; apptainer runs `FILE.sif`, srun's pyxis plug-in everything else.
         signal_before: seconds before the time limit at which the run is asked to save.
-        more: further options of sbatch, as they are.
+        more: further options of sbatch, verbatim.
     """
 
     nodes: int
@@ -53,8 +54,11 @@ class Request:
 def seconds_of(time: str) -> float:
     """SLURM's time limit in seconds: minutes[:seconds], hours:minutes:seconds, days-hours[:minutes[:seconds]].
 
+    Returns:
+        Infinity for 0, INFINITE and UNLIMITED.
+
     Raises:
-        UserError: it is none of these.
+        UserError: `time` has none of these formats.
     """
     if time.upper() in ("0", "INFINITE", "UNLIMITED"):
         return math.inf
@@ -70,13 +74,13 @@ def batch_script(request: Request, recipe: Path, overrides: Sequence[str], *, na
     """The text of a batch script.
 
     Args:
-        request: what is asked for.
-        recipe, overrides: as on the command line; `%a` becomes the number of an array's task.
+        request: resources and how to start the ranks.
+        recipe, overrides: as on the command line; the script replaces `%a` by the number of its array task.
         name: of the job.
-        folder: where its log goes.
+        folder: for its log.
 
     Raises:
-        UserError: launch/slurm is not there: distcls was installed without its checkout.
+        UserError: launch/slurm does not exist, because distcls was installed without its checkout.
     """
     template = CHECKOUT / "launch/slurm" / TEMPLATES[request.style]
     if not template.is_file():

@@ -1,4 +1,4 @@
-"""Whether a SLURM job that has ended shall start again, and why. Facts in, a verdict out; imports no torch."""
+"""Decides from recorded facts whether a SLURM job that has ended is requeued, and why. Imports no torch."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from distcls.engine.stopping.outcome import NO_VALID_CHECKPOINT, PREEMPTED
 
-STALLED = 2  # attempts in a row that saved no new step: one may have been preempted too early, two are a circle
+STALLED = 2  # consecutive attempts without a new checkpoint: one may have been preempted too soon, two are a loop
 
 Fate = Literal["free", "cancelled", "requeued", "time limit"]
 
@@ -17,10 +17,10 @@ class SlurmJob:
     """A job as its batch script sees it once its step has ended.
 
     Attributes:
-        number: SLURM_JOB_ID; restarts: SLURM_RESTART_COUNT, 0 in the first attempt.
-        fate: what SLURM has decided by itself: "free" (nothing: it is the script's to decide), "cancelled"
-            (scancel), "requeued" (it will start again: `scontrol requeue`, preemption without grace, a lost node) or
-            "time limit".
+        number: SLURM_JOB_ID.
+        restarts: SLURM_RESTART_COUNT, 0 at first.
+        fate: what SLURM has decided: "free" (nothing, so the script decides), "cancelled" (scancel), "requeued" (it
+            will start again after `scontrol requeue`, preemption without grace time or a node failure) or "time limit".
     """
 
     number: str
@@ -29,10 +29,10 @@ class SlurmJob:
 
     @classmethod
     def parse(cls, number: str, restarts: int, shown: str) -> "SlurmJob":
-        """From one line of `scontrol --oneliner show job`; from nothing where there is no scontrol.
+        """Parse `shown`, a line of `scontrol --oneliner show job`; empty, for "free", if there is no scontrol.
 
-        Measured with SLURM 22.05 while the job was still completing: scancel leaves Reason=None and the count of
-        restarts; who requeues has raised the count already.
+        Measured with SLURM 22.05 while the job was still completing: after scancel, Reason is None and Restarts is
+        unchanged; after a requeue, Restarts has already been incremented.
         """
         said = dict(re.findall(r"(\w+)=(\S*)", shown))
         fate: Fate = "cancelled"
@@ -47,7 +47,7 @@ class SlurmJob:
 
 @dataclass(frozen=True)
 class Verdict:
-    """`requeue` or not, for a `reason` that goes into the log; `status` is what the batch script leaves with."""
+    """Whether to `requeue`, the `reason` for the log, and the `status` with which the batch script exits if not."""
 
     requeue: bool
     reason: str
@@ -61,14 +61,14 @@ class Verdict:
 def judge(
     run: Mapping[str, Any] | None, newest: int | None, job: SlurmJob, *, max_restarts: int, max_crashes: int
 ) -> Verdict:
-    """Requeue what can go on, and nothing that would only go round in a circle.
+    """Requeue a job that can make progress, but not one that would fail or stall again.
 
     Args:
-        run: run.json, or None.
+        run: the content of run.json, or None if there is none.
         newest: the step of the newest checkpoint, None if there is none.
         job: the job that has just ended.
-        max_restarts: how often this job may start again, for whatever reason.
-        max_crashes: how often this job may start again after a crash, although each got further than the one before.
+        max_restarts: how often this job may restart, for any reason.
+        max_crashes: how often this job may restart after a crash, even if it made progress each time.
     """
     if run is not None and run["status"] == "finished":
         return Verdict(False, "the run is finished")
@@ -85,9 +85,9 @@ def judge(
 
 
 def _not_begun(missed: int) -> Verdict:
-    """Args: missed: starts in a row without an attempt in run.json, STALLED where there never was one."""
+    """`missed`: consecutive starts of the job without an attempt in run.json; STALLED if it never had one."""
     what = "the training did not begin, see the error above"
-    if missed < STALLED:  # a node that was not ready is as likely as a mistake
+    if missed < STALLED:  # a node that was not ready is as likely as a mistake in the recipe
         return Verdict(True, f"{what}; it did before, so once more")
     return Verdict(False, f"{what}: it would meet it again", 1)
 

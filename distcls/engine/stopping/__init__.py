@@ -1,1 +1,1 @@
-"""How a run is asked to stop, how its ranks agree to, and what its caller gets."""
+"""Stop requests, the agreement of all ranks on the step to stop at, and the outcome of a run."""

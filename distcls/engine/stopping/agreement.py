@@ -1,7 +1,7 @@
-"""What all ranks must act on at the same step: a stop request on any of them, and numbers that are no longer finite.
+"""Lets all ranks act at the same step on a stop request or a non-finite loss on any of them.
 
-One small reduction a step, never waited for in the step that posts it: its result is read a fixed number of steps
-later, so that every rank acts at the same step and no step waits for the network or for the GPU.
+Each step posts one small all-reduce, whose result is read a fixed number of steps later: every rank acts at the same
+step, and no step waits for the network or the GPU.
 """
 
 from collections import deque
@@ -10,20 +10,20 @@ import torch
 
 from distcls.engine.ranks.reduction import SumOverRanks
 
-LAG = 3  # steps between posting and acting: well under a second of most models, and grace periods last tens of them
+LAG = 3  # steps between posting and acting: well under a second for most models; grace periods last tens of seconds
 
 
 class Agreement:
-    """Post flags every step; `update` learns what the ranks posted LAG steps ago.
+    """Exchanges flags between ranks: `post` every step; `update` reads what all ranks posted LAG steps ago.
 
     Attributes:
-        stop: some rank was asked to stop.
-        broken_at: the first step with a number that was not finite on some rank, or None.
+        stop: whether any rank was asked to stop.
+        broken_at: the first step with a non-finite number on any rank, or None.
 
     Both are the same on all ranks after each `update`.
 
     Args:
-        device: where the losses are.
+        device: of the losses.
         world_size: number of ranks; with one, nothing is sent.
     """
 
@@ -35,15 +35,15 @@ class Agreement:
         self._pending: deque[tuple[int, SumOverRanks]] = deque()
 
     def post(self, step: int, *, stop: bool, number: torch.Tensor) -> None:
-        """Send this rank's flags for `step`. `number`, a loss for example, is a 0-d tensor and is not waited for."""
+        """Send this rank's flags for `step`, without waiting for `number`, a 0-d tensor such as the loss."""
         wish = torch.full((), float(stop), device=self._device)
         flags = torch.stack([wish, (~number.detach().isfinite()).float()])
         self._pending.append((step, SumOverRanks(flags, self._world_size)))
 
     def update(self, *, wait: bool = False) -> None:
-        """Take in what was posted LAG steps ago; with `wait`, or once a stop is known, everything posted so far.
+        """Read what was posted LAG steps ago; with `wait`, or once a stop is known, everything posted so far.
 
-        Waiting is for steps at which every rank halts anyway: a checkpoint must not hold weights from beyond a
+        Use `wait` where every rank halts anyway, such as before a checkpoint, which must not hold weights from after a
         non-finite loss.
         """
         while self._pending and (wait or self.stop or len(self._pending) > LAG):

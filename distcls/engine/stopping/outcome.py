@@ -1,11 +1,11 @@
-"""How a run ended, for whoever started it; batch scripts go by the exit codes. Imports no torch."""
+"""How a run ended, for its caller; batch scripts read the exit codes. Imports no torch."""
 
 from dataclasses import dataclass
 from pathlib import Path
 
-# 0 and 1 mean what they always do.
-PREEMPTED = 75  # EX_TEMPFAIL of sysexits.h: saved, start me again
-NO_VALID_CHECKPOINT = 76  # fail, and do not start again
+# Besides 0 for success and 1 for an error:
+PREEMPTED = 75  # EX_TEMPFAIL in sysexits.h: saved, to be started again
+NO_VALID_CHECKPOINT = 76  # failed, and must not be started again
 
 
 @dataclass(frozen=True)
@@ -19,5 +19,5 @@ class Outcome:
 
     @property
     def exit_code(self) -> int:
-        """Of the process; when preempted, start the same command again to go on."""
+        """The exit status of the process; PREEMPTED means that the same command resumes the run."""
         return PREEMPTED if self.status == "preempted" else 0

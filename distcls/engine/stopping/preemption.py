@@ -1,9 +1,8 @@
-"""Requests to stop: signals, a stop file, the death of the launcher. They set a flag; the training loop saves and
-leaves.
+"""Stop requests: signals, a stop file, the death of the launcher. They set a flag; the training loop saves and exits.
 
-Imports no torch: `install()` runs before torch is imported, so that a signal during those seconds is not lost.
-Nothing is saved inside a handler, where a collective that the main program is in would deadlock. That all ranks act
-on one rank's flag is the training loop's affair.
+Imports no torch: `install()` runs before torch is imported, so that a signal in those seconds is not lost. Handlers do
+not save: the main program may be inside a collective, and saving would deadlock. Making all ranks act on one rank's
+flag is left to the training loop (see agreement.py).
 """
 
 import contextlib
@@ -17,20 +16,20 @@ from types import FrameType
 from typing import Any
 
 SIGNALS = (signal.SIGTERM, signal.SIGUSR2, signal.SIGINT)
-ONE_PRESS_S = 1.0  # a terminal's Ctrl-C reaches a worker twice, once from the terminal and once from its launcher
+ONE_PRESS_S = 1.0  # a worker receives one Ctrl-C twice: from the terminal and from its launcher
 LOOK_EVERY_S = 1.0  # a stat on a network file system may take milliseconds
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
-PARENT = os.getppid()  # as early as can be: the launcher may die while this process starts
+PARENT = os.getppid()  # read as early as possible: the launcher may die while this process starts
 
 
 class StopRequest:
-    """Whether somebody wants this process to stop, and why.
+    """Whether this process was asked to stop, and why.
+
+    Repeated SIGTERM and SIGUSR2 have no further effect. The first SIGINT (Ctrl-C) is a request; another one more than
+    a second later raises KeyboardInterrupt.
 
     Args:
-        stop_file: e.g. `RUN/stop`; that it exists is a request, too. Give it to rank 0 only.
-
-    SIGTERM and SIGUSR2 may come as often as they like. The first SIGINT (Ctrl-C) is a request, another one more than
-    a second later is a KeyboardInterrupt.
+        stop_file: e.g. `RUN/stop`; its existence is a request, too. For rank 0 only.
     """
 
     def __init__(self, stop_file: Path | None = None) -> None:
@@ -42,22 +41,22 @@ class StopRequest:
         self._launched = False
 
     def install(self) -> None:
-        """Put the handlers in (main thread only) and, under a launcher on Linux, make the launcher's death a SIGTERM.
+        """Install the signal handlers (main thread only). Under a launcher on Linux, its death also sends a SIGTERM.
 
-        Without a launcher the parent's death is no request: a run started with nohup outlives its shell. The kernel
-        sends the signal when the *thread* that started this process ends, and the launchers start workers from their
-        main thread.
+        Without a launcher, the parent's death is no request: a run started with nohup outlives its shell. The kernel
+        sends the signal when the *thread* that started this process ends; launchers start workers from their main
+        thread.
         """
         for number in SIGNALS:
             self._previous[number] = signal.signal(number, self._on_signal)
         self._launched = _has_launcher()
         if self._launched:
             _signal_on_parent_death(signal.SIGTERM)
-            if os.getppid() != PARENT:  # it died before the kernel was told: no signal will come
+            if os.getppid() != PARENT:  # it died before the prctl call, so no signal will come
                 self._reason = self._reason or _launcher_died()
 
     def uninstall(self) -> None:
-        """Put the previous handlers back."""
+        """Restore the previous handlers."""
         if self._launched:
             _signal_on_parent_death(0)
         for number, handler in self._previous.items():
@@ -67,7 +66,7 @@ class StopRequest:
 
     @property
     def requested(self) -> str | None:
-        """The reason to stop, e.g. `SIGTERM`, or None; cheap enough to ask at every step."""
+        """The reason to stop, e.g. `SIGTERM`, or None; cheap enough to check at every step."""
         if self._reason is None and self.stop_file is not None and time.monotonic() - self._looked_at >= LOOK_EVERY_S:
             self._looked_at = time.monotonic()
             self._reason = self.by_file
@@ -75,16 +74,16 @@ class StopRequest:
 
     @property
     def by_file(self) -> str | None:
-        """The stop file's request, looked for just now, also where a signal came first; None without one."""
-        with contextlib.suppress(OSError):  # a network file system that does not answer just now
+        """The stop file's request, checked now, even if a signal came first; None without a stop file."""
+        with contextlib.suppress(OSError):  # a network file system that is temporarily unavailable
             if self.stop_file is not None and self.stop_file.exists():
                 return f"stop file {self.stop_file}"
         return None
 
     def done(self) -> None:
-        """Remove the stop file: the request has been followed, and the next attempt shall run."""
+        """Remove the stop file, whose request has been followed, so that the next attempt runs."""
         if self.stop_file is not None:
-            with contextlib.suppress(OSError):  # then the next attempt stops, too
+            with contextlib.suppress(OSError):  # if it stays, the next attempt stops, too
                 self.stop_file.unlink()
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
@@ -99,7 +98,7 @@ class StopRequest:
 
 
 def _has_launcher() -> bool:
-    """torchrun and `accelerate launch` leave their marks in the environment. (srun kills its tasks itself.)"""
+    """Whether torchrun or `accelerate launch` started this process, by its environment; srun kills its tasks itself."""
     return any(name == "LOCAL_RANK" or name.startswith(("ACCELERATE_", "TORCHELASTIC_")) for name in os.environ)
 
 

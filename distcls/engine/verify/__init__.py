@@ -1,1 +1,1 @@
-"""`distcls verify-resume`: runs that are interrupted, held against one that is not."""
+"""`distcls verify-resume`: compares runs that were interrupted with one that was not."""

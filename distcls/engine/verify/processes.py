@@ -1,4 +1,4 @@
-"""A run as processes of this machine, which can be killed, asked to stop and started again."""
+"""Runs an attempt as processes on this machine, which can be killed or asked to stop."""
 
 import json
 import math
@@ -17,7 +17,7 @@ from distcls.engine.stopping.outcome import PREEMPTED
 from distcls.errors import UserError
 
 START = "import sys; from distcls.engine.run import leave, main; leave(main(sys.argv[1:]))"
-# What a launcher or a batch job of the caller left in the environment is not for the processes started here.
+# Variables that the caller's own launcher or batch job may have set, which these processes must not inherit.
 FOREIGN = ("ACCELERATE_", "TORCHELASTIC_", "PET_", "SLURM_", "PMI", "OMPI_")
 TOPOLOGY = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 LOG = "verify.log"
@@ -30,10 +30,10 @@ class Processes:
 
     Args:
         command: RECIPE and KEY=VALUE ...
-        run: the run folder; what the processes print goes to ``verify.log`` in it.
-        number: how many processes.
-        threads: OpenMP threads of each: sums in another order round differently.
-        cpu: hide the GPUs.
+        run: the run folder; the processes' output goes to ``verify.log`` in it.
+        number: of processes.
+        threads: OpenMP threads per process, fixed because another order of summation rounds differently.
+        cpu: whether to hide the GPUs.
     """
 
     def __init__(self, command: Sequence[str], run: Path, number: int, *, threads: int, cpu: bool) -> None:
@@ -69,12 +69,15 @@ class Processes:
         return any(process.poll() is None for process in self._processes)
 
     def wait_for_step(self, step: int, *, saved: bool = False) -> bool:
-        """Whether the run has logged `step`, and one more than the attempts before, while this one was running.
+        """Wait until the run has logged `step`, and this attempt a step of its own.
 
-        So all of them train by then: a signal that finds a process whose handlers are not installed yet ends it.
+        All processes are training by then: a signal would kill a process that has not installed its handlers yet.
 
         Args:
-            saved: there must be a checkpoint too, so that the next attempt has something to go on from.
+            saved: also wait for a checkpoint, so that the next attempt has one to resume from.
+
+        Returns:
+            False if the attempt ended first.
         """
         while self.running:
             begun = last_step(self.run) >= max(step, self._logged + 1)
@@ -84,21 +87,21 @@ class Processes:
         return False
 
     def kill(self, dice: random.Random | None = None) -> None:
-        """kill -9, in a random order where there are dice."""
+        """kill -9 all processes, in random order if `dice` are given, and wait for them."""
         for process in dice.sample(self._processes, len(self._processes)) if dice else self._processes:
             process.kill()
         for process in self._processes:
             process.wait()
 
     def ask_to_stop(self, dice: random.Random) -> None:
-        """SIGUSR2 to one of them: the others must learn of it."""
+        """Send SIGUSR2 to one process; the others must learn of it."""
         dice.choice(self._processes).send_signal(signal.SIGUSR2)
 
     def end(self, *expected: str) -> None:
-        """Wait for all of them; if one of them fails, the others have `GRACE_S` to end, as under a launcher.
+        """Wait for all processes; if one fails, the others are killed after `GRACE_S` seconds, as by a launcher.
 
         Raises:
-            UserError: the run's status is none of `expected`; with the last lines that were printed.
+            UserError: the run's status is none of `expected`; with the last lines of the log.
         """
         deadline = math.inf
         while self.running and time.monotonic() < deadline:
@@ -115,7 +118,7 @@ class Processes:
 
 
 def last_step(run: Path) -> int:
-    """How far the run is, by its own record."""
+    """The last step that the run has logged; 0 if there is none."""
     file = run / "metrics.jsonl"
     lines = file.read_bytes().split(b"\n")[:-1] if file.exists() else []
     return json.loads(lines[-1])["step"] if lines else 0

@@ -1,4 +1,4 @@
-"""Two runs held against each other: samples, learning rates, losses, weights."""
+"""Compares two runs: samples, learning rates, losses, weights."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -13,14 +13,15 @@ from distcls.engine.records.batch_record import read_batches
 from distcls.engine.verify.trials import Trial
 from distcls.tracking.jsonl import read_rows
 
-NORMS = "running_mean"  # a weights file with one of these has a BatchNorm
-# A moved run rounds as the undisturbed ones do, only at other steps: its difference is of the size of theirs.
+NORMS = "running_mean"  # tensors of this name show that the model has BatchNorm
+# A run that changes its number of processes has the rounding errors of the undisturbed runs, only at other steps, so
+# its differences are of the same order of magnitude as theirs.
 LENIENCE = 10
 
 
 @dataclass(frozen=True)
 class Proof:
-    """What was compared, over how many steps, and what came of it. `holds` is None where a difference is no fault."""
+    """What was compared, over how many steps, and the outcome. `holds` is None for a difference that is no fault."""
 
     trial: str
     compared: str
@@ -30,13 +31,16 @@ class Proof:
 
 
 def compare(trial: Trial, reference: Trial, *, exact: bool, bound: float | None = None) -> list[Proof]:
-    """Proofs that `trial` is the run that `reference` is; one that fails where it was not interrupted at all.
+    """Proofs that `trial` is the same run as `reference`; a single failed one if it was never interrupted.
 
-    Samples and learning rates must be equal always. Losses and weights must be where the numbers are `exact`: on a CPU,
-    on equally many processes; elsewhere their largest difference is told.
+    Samples and learning rates must always be equal. For equal numbers of processes, losses and weights must be equal if
+    the numbers are `exact` and their difference is only reported otherwise; for other numbers of processes, losses
+    alone are compared, within `bound`.
 
     Args:
-        bound: what the losses may differ by on other numbers of processes, see `loss_bound`; None: told only.
+        exact: the numbers are reproducible bit for bit, as on a CPU.
+        bound: largest allowed difference of losses for other numbers of processes, see `loss_bound`; with None the
+            difference is only reported.
     """
     if trial.missed:
         return [Proof(trial.story, "interruption", len(_of(trial.run, "train/loss")), trial.missed, False)]
@@ -59,10 +63,11 @@ def compare(trial: Trial, reference: Trial, *, exact: bool, bound: float | None 
 
 
 def loss_bound(references: Sequence[Trial], precision: str) -> float:
-    """What a run that is moved between the numbers of processes of `references`, none disturbed, may differ by.
+    """The largest allowed difference of losses for a run that changes between the numbers of processes of `references`.
 
-    `LENIENCE` times the largest difference between the first of them and another, which is what the order of sums and
-    BatchNorm's micro-batches make of this recipe; at least as many roundings of a loss, for runs that come out equal.
+    `LENIENCE` times the largest difference between the first undisturbed reference and another, which comes from the
+    order of summation and BatchNorm's micro-batches; at least `LENIENCE` times the rounding error of the largest loss,
+    for references that happen to be equal.
     """
     losses = [_of(reference.run, "train/loss") for reference in references]
     apart = max(_gap(losses[0][step], other[step]) for other in losses[1:] for step in losses[0].keys() & other.keys())
@@ -115,7 +120,7 @@ def _series(
 
 
 def _gap(one: float, other: float) -> float:
-    """How far two numbers are apart: NaN is no way from NaN, and infinitely far from a number."""
+    """The absolute difference of two numbers: 0 between NaNs, infinite between NaN and a number."""
     if one == other or (math.isnan(one) and math.isnan(other)):
         return 0.0
     gap = abs(one - other)
@@ -123,7 +128,7 @@ def _gap(one: float, other: float) -> float:
 
 
 def _same_bits(one: Tensor, other: Tensor) -> bool:
-    """Unlike `Tensor.equal`: NaN is NaN, and 0 is not -0."""
+    """Bitwise equality: unlike with `Tensor.equal`, NaN equals NaN, and 0 differs from -0."""
     alike = one.dtype == other.dtype and one.shape == other.shape
     return alike and one.flatten().view(torch.uint8).equal(other.flatten().view(torch.uint8))
 

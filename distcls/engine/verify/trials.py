@@ -1,4 +1,4 @@
-"""A short version of a recipe, trained in peace and trained under attack."""
+"""Trains a short version of a recipe undisturbed, killed, preempted, and on changing numbers of processes."""
 
 import random
 import statistics
@@ -11,12 +11,12 @@ from typing import Any
 from distcls.engine.verify.processes import Processes, run_state
 from distcls.tracking.jsonl import read_rows
 
-KILL_WITHIN_STEPS = 2  # after the step that was drawn: in the middle of a step, of a save, of a row
+KILL_WITHIN_STEPS = 2  # steps' time after the drawn step: may hit the middle of a step, a save or a row
 
 
 @dataclass(frozen=True)
 class Trial:
-    """One run and what was done to it. `missed` says that it was not done, because the run was over first."""
+    """One run and what was done to it. `missed` is set if the run was over before it could be interrupted."""
 
     run: Path
     processes: int
@@ -29,12 +29,13 @@ class Trials:
     """Runs the same short recipe in different ways.
 
     Args:
-        recipe: the file. overrides: KEY=VALUE, the user's and `shortened`'s.
-        folder: where the run folders go.
+        recipe: its file.
+        overrides: KEY=VALUE, the user's and those of `shortened`.
+        folder: for the run folders.
         steps: of each run.
         threads, cpu: see `Processes`.
-        dice: draw the moments.
-        say: told what is being done.
+        dice: draw the moments of interruption.
+        say: receives progress messages.
     """
 
     recipe: Path
@@ -45,7 +46,7 @@ class Trials:
     cpu: bool
     dice: random.Random
     say: Callable[[str], None] = field(default=lambda text: None)
-    _step_s: float = 0.0  # of the undisturbed run, at the median
+    _step_s: float = 0.0  # median of the undisturbed run
 
     def whole(self, processes: int) -> Trial:
         trial = Trial(self.folder / f"whole_{processes}", processes, f"{_many(processes)}, undisturbed")
@@ -58,13 +59,13 @@ class Trials:
         return trial
 
     def killed(self, processes: int, kills: int) -> Trial:
-        """kill -9 at `kills` random moments, each followed by a new start; the last start ends the run."""
+        """kill -9 at `kills` random moments, each followed by a restart; the last one finishes the run."""
         run = self.folder / f"killed_{processes}"
         for kill, moment in enumerate(self._moments(kills), 1):
             with self._start(run, processes) as started:
-                # Killed before its first checkpoint a run begins anew: the last kill at least has one to go on from.
+                # A run that is killed before its first checkpoint starts over, so the last kill waits for one.
                 if not started.wait_for_step(moment, saved=kill == kills):
-                    started.end("finished")  # faster than the killer; anything else is an error
+                    started.end("finished")  # over before the kill; any other status is an error
                     break
                 time.sleep(self.dice.uniform(0, KILL_WITHIN_STEPS * self._step_s))
                 started.kill(self.dice)
@@ -75,7 +76,7 @@ class Trials:
         return self._told(Trial(run, processes, story, self._missed(len(trained_by(run)) > 1)))
 
     def preempted(self, processes: int) -> Trial:
-        """SIGUSR2 to one process at a random step: all save and leave, and the run goes on."""
+        """SIGUSR2 to one process at a random step: all processes save and exit, and the run is resumed."""
         run = self.folder / f"preempted_{processes}"
         (moment,) = self._moments(1)
         self._until(run, processes, moment)
@@ -86,9 +87,9 @@ class Trials:
         return self._told(Trial(run, processes, story, self._missed(len(trained_by(run)) > 1)))
 
     def moved(self, counts: Sequence[int]) -> Trial:
-        """A run that is preempted and goes on with another number of processes, through all of `counts`."""
+        """A run that is repeatedly preempted and resumed with the next number of processes in `counts`."""
         run = self.folder / f"moved_{'_'.join(map(str, counts))}"
-        share = self.steps / len(counts)  # each of them gets to train a part: it stops some steps after it is asked to
+        share = self.steps / len(counts)  # each attempt trains about this many: it stops some steps after the request
         for part, processes in enumerate(counts[:-1]):
             self._until(run, processes, round((part + self.dice.uniform(0.1, 0.5)) * share))
         with self._start(run, counts[-1]) as started:
@@ -107,7 +108,7 @@ class Trials:
         return Processes([str(self.recipe), *self.overrides], run, processes, threads=self.threads, cpu=self.cpu)
 
     def _moments(self, number: int) -> list[int]:
-        """Steps, in order, none so late that the run is over before it is disturbed."""
+        """Random steps in ascending order, early enough for the run to be interrupted before it ends."""
         return sorted(self.dice.sample(range(1, max(number, self.steps - 4) + 1), number))
 
     def _missed(self, done: bool) -> str:
@@ -119,10 +120,10 @@ class Trials:
 
 
 def trained_by(run: Path) -> list[int]:
-    """Numbers of processes of the attempts that trained the run, in order.
+    """The numbers of processes of the attempts that contributed steps to the run, in order.
 
-    One that trained nothing, or only steps that a later attempt took anew, is none of them: a run with a single such
-    attempt was never resumed.
+    An attempt that trained no step, or only steps that a later one repeated, does not count: a run with a single
+    contributing attempt was never resumed.
     """
     attempts = run_state(run)["attempts"]
     numbers = sorted({row["attempt"] for row in read_rows(run) if "train/loss" in row})
@@ -130,12 +131,12 @@ def trained_by(run: Path) -> list[int]:
 
 
 def shortened(resolved: dict[str, Any], steps: int) -> list[str]:
-    """Overrides that make a recipe short, with a row and a record of the batch for every step."""
+    """Overrides that make a recipe short, with a metrics row and a batch record for every step."""
     changes = ["train.epochs=null", f"train.max_steps={steps}", "train.log_every_steps=1"]
     changes += ["tracking.mode=disabled", "tracking.batches=true", "eval.every_epochs=1.0e+6"]
     changes += [f"checkpoint.every_steps={max(1, steps // 6)}", "checkpoint.resume=auto"]
     schedule = resolved["schedule"]
-    if schedule.get("warmup_steps") or schedule.get("warmup_epochs"):  # of the whole run's length it would not fit
+    if schedule.get("warmup_steps") or schedule.get("warmup_epochs"):  # the full run's warm-up would not fit
         changes += ["schedule.warmup_epochs=0.0", f"schedule.warmup_steps={max(1, steps // 4)}"]
     return changes
 

@@ -19,6 +19,6 @@ def test_what_the_user_chose_is_not_commented_on():
 
 
 def test_a_shell_that_exported_the_threads_is_no_launcher():
-    exported = {"OMP_NUM_THREADS": "1"}  # a shell's own environ shows what it was started with, not what it exports
+    exported = {"OMP_NUM_THREADS": "1"}  # a shell's /proc/PID/environ shows what it was started with, not its exports
     assert idle_cores(8, exported, LAUNCHED) is None
     assert idle_cores(8, RANK, LAUNCHED | {"TORCHELASTIC_RUN_ID": "none"}) is None

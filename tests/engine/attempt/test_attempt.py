@@ -1,4 +1,4 @@
-"""What an attempt leaves behind, whatever ends it: in one order, and without hiding the error."""
+"""What an attempt leaves behind, however it ends: closed in a fixed order, without hiding the original error."""
 
 import json
 import os
@@ -15,7 +15,7 @@ from distcls.tracking.console import Console
 
 
 class Watching:
-    """A tracker that notes what run.json says while it is closed."""
+    """A tracker that records the status in run.json at the moment it is closed."""
 
     def __init__(self, folder: RunFolder) -> None:
         self.folder, self.seen = folder, []
@@ -61,7 +61,7 @@ def interrupted_after_the_last_step(attempt: Attempt) -> None:
 
 
 def test_an_error_after_the_last_step_is_no_finished_run(attempt: Attempt) -> None:
-    """The weights of the last step are written after the training: a start that found the run finished would not."""
+    """last.safetensors is written after the last step; an attempt that found the run finished would not write it."""
     with pytest.raises(KeyboardInterrupt), attempt:
         interrupted_after_the_last_step(attempt)
     assert attempt.folder.read()["status"] == "failed"
@@ -69,7 +69,7 @@ def test_an_error_after_the_last_step_is_no_finished_run(attempt: Attempt) -> No
 
 
 class Slow:
-    """A tracker that takes long to close: meanwhile somebody asks to stop."""
+    """A tracker that is slow to close: the stop file is created meanwhile."""
 
     def __init__(self, stop_file: Path) -> None:
         self.stop_file = stop_file
@@ -79,7 +79,7 @@ class Slow:
 
 
 def test_a_stop_file_beside_a_signal_is_what_the_batch_script_hears(attempt: Attempt) -> None:
-    """After a signal alone it would start the run again."""
+    """After a signal alone, the batch script would start the run again."""
     os.kill(os.getpid(), signal.SIGUSR2)
     attempt.folder.stop_file.touch()
     with attempt:

@@ -1,4 +1,4 @@
-"""What a model cannot take, said at the place of the recipe that asks for it; tests/recipe has what is wrong by itself."""
+"""Mistakes that only a built model reveals, reported at their place in the recipe; tests/recipe has the others."""
 
 from pathlib import Path
 
@@ -29,7 +29,7 @@ def refusal(recipe: Path, *overrides: str) -> str:
 
 @pytest.fixture
 def fixed(tiny_recipe: Path) -> Path:
-    """The tiny recipe with a model for images of 16 pixels only."""
+    """The tiny recipe with a model that accepts only images of 16 pixels."""
     text = tiny_recipe.read_text()
     begin, end = text.index("{type: ResNet_CIFAR"), text.index("\n", text.index("{type: ResNet_CIFAR"))
     tiny_recipe.write_text(

@@ -1,4 +1,4 @@
-"""What a part refuses is said at the line of the recipe that holds it."""
+"""Arguments that a part refuses are reported at the line of the recipe that holds them."""
 
 from pathlib import Path
 

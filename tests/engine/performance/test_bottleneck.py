@@ -1,4 +1,4 @@
-"""What bounds a run: the shares of its time, and the advice that goes with them."""
+"""What limits the speed of a run: the shares of its time, and the advice given for them."""
 
 import time
 

@@ -13,9 +13,9 @@ def conv_net():
 
 
 def test_flops_are_those_counted_by_hand():
-    conv = 2 * 3 * 9 * 8 * 36  # two for a multiplication and an addition, 6 x 6 places
+    conv = 2 * 3 * 9 * 8 * 36  # 2 for multiplication and addition; 6 x 6 output pixels
     linear = 2 * 8 * 36 * 5
-    # backward: weights and inputs each cost as much again, but nobody asks for the gradient of the images
+    # backward: the gradients of weights and inputs each cost as much again, but the images need no gradient
     assert training_flops(conv_net(), 8) == 2 * conv + 3 * linear
 
 

@@ -1,4 +1,4 @@
-"""What a row of training says of its window's time."""
+"""What a training row reports about the time of its window."""
 
 import time
 from types import SimpleNamespace

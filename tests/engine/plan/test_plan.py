@@ -1,4 +1,4 @@
-"""`distcls plan`: known counts, the formulas, and that the estimate of activations is what autograd keeps."""
+"""`distcls plan`: known counts, the formulas, and the estimate of activations against what autograd saves."""
 
 import json
 from pathlib import Path
@@ -48,7 +48,7 @@ def test_activations_are_what_autograd_saves_on_a_cpu(tiny_recipe, backbone, ima
         for count in (4, images)
     )
     assert estimate.per_image == (many - few) // (images - 4) > 10_000
-    # Beside the images: fake BatchNorms save some vectors of one element a channel that real ones do not.
+    # The fixed part differs: fake BatchNorms save some vectors of one element per channel that real ones do not.
     assert estimate.of(images) == pytest.approx(many, rel=0.005)
 
 
@@ -60,7 +60,7 @@ def test_the_published_number_of_parameters():
 
 
 def test_memory_and_traffic_of_adamw_in_fp32_over_8_gpus():
-    """Weights 4, gradients 4, two moments 8 bytes a parameter; ZeRO's own copy of its share of the weights 4."""
+    """Bytes per parameter: weights 4, gradients 4, two moments 8; ZeRO's own copy of its share of the weights 4."""
     sizes = Sizes(parameters=10**9, trained=10**9, optimizer=2, ema=False, buffers=0, gathered=10**7)
     held = {}
     for name in ("ddp", "zero1", "zero2", "zero3", "fsdp2"):

@@ -1,4 +1,4 @@
-"""A rank that is killed, stopped, or fails: the other says which, where it was, and leaves in time."""
+"""When a rank is killed, stopped, or fails, the other one says which and where it was, and exits in time."""
 
 import contextlib
 import json
@@ -72,7 +72,7 @@ def test_a_rank_that_is_stopped_is_named_in_a_warning_then_in_the_error(tiny_rec
             assert time.monotonic() < deadline
             time.sleep(0.1)
     finally:
-        os.kill(stopped, signal.SIGKILL)  # the launcher would give it 30 s more
+        os.kill(stopped, signal.SIGKILL)  # the launcher would wait another 30 s for it
     _, output = finish(process)
     warnings = [line for line in output.splitlines() if line.startswith("warning: no step for ")]
     assert f": lost rank 1 on {os.uname().nodename} (process {stopped}): last seen " in warnings[-1]

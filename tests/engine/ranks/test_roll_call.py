@@ -1,4 +1,4 @@
-"""What the ranks say about one that is missing, from their heartbeats alone."""
+"""What the ranks report about a missing rank, from the heartbeats alone."""
 
 import json
 import os
@@ -83,7 +83,7 @@ def test_who_speaks():
 
 @pytest.fixture
 def meanwhile(monkeypatch):
-    """Takes what happens while the roll is called, in the place of time that passes."""
+    """Replaces the clock; returns a function that sets what happens during each sleep of the roll call."""
     clock = [1000.0]
 
     def begin(happens) -> None:
@@ -109,7 +109,7 @@ def hearts(tmp_path: Path) -> list[Heartbeat]:
 
 
 def dated(heart: Heartbeat, seconds: int) -> None:
-    """Lustre dates a file by the clock of the host that writes it, which may be off."""
+    """Shift the file's modification time: Lustre dates a file by the clock of the host that writes it."""
     date = os.stat(heart._file).st_mtime + seconds
     os.utime(heart._file, (date, date))
 
@@ -140,7 +140,7 @@ def test_a_sign_that_is_torn_at_the_last_look_is_the_one_before(hearts, meanwhil
 
 
 def test_a_rank_that_cannot_write_its_sign_is_present_for_itself(hearts, meanwhile):
-    """On a full disk, or where somebody has cleared the folder."""
+    """On a full disk, or after the folder was removed."""
     clear(hearts[0].folder)
     hearts[0].folder.rmdir()
     called = call_roll(hearts[0])
@@ -169,7 +169,7 @@ def test_a_sign_that_was_begun_before_the_last_word_does_not_come_after_it(tmp_p
     def in_the_middle(sign: dict) -> str:
         monkeypatch.undo()
         closing.start()
-        closing.join(0.2)  # as far as it comes
+        closing.join(0.2)  # lets it run until it is blocked
         return json.dumps(sign)
 
     monkeypatch.setattr(heartbeat.json, "dumps", in_the_middle)

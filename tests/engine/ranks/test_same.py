@@ -1,4 +1,4 @@
-"""What must be the same on all ranks, told apart by one sentence."""
+"""What must be equal on all ranks, and the message that names a difference."""
 
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from distcls.errors import UserError
 
 @pytest.fixture
 def two_hosts(monkeypatch):
-    """`gather` as two hosts would see it: what rank 0 on n1 gives, and what rank 1 on n2 would."""
+    """A `gather` over two hosts: rank 0 on n1 with the caller's facts, rank 1 on n2 with `theirs` in addition."""
 
     def answers(**theirs):
         monkeypatch.setattr(collectives, "gather", lambda mine: [("n1", mine[1]), ("n2", {**mine[1], **theirs})])

@@ -29,7 +29,7 @@ def test_ranks_of_torchrun():
     assert launched_ranks({"RANK": "5", "WORLD_SIZE": "8", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "4"}) == (5, 8, 1, 4)
 
 
-SRUN_TASK = {  # of four tasks on two nodes, as SLURM 22.05 sets them
+SRUN_TASK = {  # the last of a step's three tasks on two nodes, in a job of eight, as SLURM 22.05 sets the variables
     "SLURM_JOB_ID": "1501",
     "SLURM_NTASKS": "8",
     "SLURM_PROCID": "2",
@@ -43,7 +43,7 @@ SRUN_TASK = {  # of four tasks on two nodes, as SLURM 22.05 sets them
 
 @pytest.fixture
 def environment(monkeypatch):
-    """What srun's tasks copy into the environment is gone after the test."""
+    """Restores the variables that `launched_ranks` sets under srun."""
     names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
     for name in names:
         monkeypatch.setenv(name, "")
@@ -63,7 +63,7 @@ def test_ranks_of_srun(environment):
 
 
 def test_a_heterogeneous_job_is_refused_by_each_of_its_tasks():
-    """Tasks of one component each: every component would be a run of its own, in the same folder."""
+    """Also when each component has one task: every component would be a run of its own, in the same folder."""
     task = {**SRUN_TASK, "SLURM_HET_SIZE": "2"}
     for one in (task, {**task, "SLURM_STEP_NUM_TASKS": "1"}):
         with pytest.raises(UserError) as refused:
@@ -89,7 +89,7 @@ def test_cores_of_a_rank_under_slurm():
 
 
 def test_a_python_in_a_batch_script_is_alone():
-    """The script itself has a rank and a number of tasks, and no srun has started the others."""
+    """The batch script has SLURM_PROCID and SLURM_NTASKS too, although srun has started no tasks."""
     assert launched_ranks({key: one for key, one in SRUN_TASK.items() if "STEP" not in key}) == (0, 1, 0, 1)
 
 

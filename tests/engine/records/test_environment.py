@@ -1,4 +1,4 @@
-"""What a run folder says of code, machine and command; and what it keeps to itself."""
+"""What a run folder records about code, machine and command; and what it must not reveal."""
 
 import json
 import subprocess

@@ -1,4 +1,4 @@
-"""Whose folder it is, who is in it, and what is said to those who come by mistake."""
+"""Which run a folder belongs to, which process has it, and the messages to everyone who may not use it."""
 
 import copy
 import json
@@ -63,7 +63,7 @@ def run_json(path):
 
 @pytest.fixture
 def used(tmp_path):
-    """A folder with one attempt that was preempted after a checkpoint."""
+    """A run folder with one attempt, which was preempted after a checkpoint."""
     folder = RunFolder(tmp_path / "run")
     begin(folder)
     (folder.checkpoints / "step_00000010").mkdir(parents=True)
@@ -188,7 +188,7 @@ def test_rows_and_accumulation_may_change_and_batchnorm_is_mentioned(used):
 
 
 def test_what_images_are_normalised_with_belongs_to_the_run(used):
-    """A sidecar's mean and deviation may be edited, and change every number. A run from before it was kept goes on."""
+    """Edited mean and std in the sidecar change every number. A run recorded without them may still be resumed."""
     folder, recipe = RunFolder(used), changed()
     begin(folder, recipe, fingerprints={**PRINTS, "data.train (mean, std)": "0.5 0.2"})
     folder.close()
@@ -348,7 +348,7 @@ def test_a_killed_process_leaves_no_lock(tmp_path, holder):
 
 
 def test_it_waits_for_one_that_is_leaving(tmp_path, holder, monkeypatch):
-    """Which leaves while it is waited for."""
+    """The holder exits during the first wait."""
     waited = []
 
     def leaves(seconds):
@@ -377,7 +377,7 @@ def test_without_file_locks_a_live_process_on_this_host_is_still_seen(tmp_path, 
 
 
 def test_without_file_locks_a_process_of_the_number_that_another_had_is_not_taken_for_it(tmp_path, monkeypatch):
-    """In a container every run may be process 1."""
+    """In a container every run may have process id 1."""
     folder = RunFolder(tmp_path / "run")
     begin(folder, {}, fingerprints={})
     folder.close()
@@ -417,7 +417,7 @@ def test_a_folder_that_was_moved_is_the_same_run(used, tmp_path):
 
 
 def test_a_copy_beside_its_original_is_a_run_of_its_own_from_then_on(used, tmp_path):
-    """Both would log into one W&B run."""
+    """With the same run id, both would log to one W&B run."""
     run_id = run_json(used)["run_id"]
     copied = shutil.copytree(used, tmp_path / "copied")
     first, second = next_start(copied), next_start(copied)

@@ -1,4 +1,4 @@
-"""The command that a batch script asks, on run folders as they are left."""
+"""The command that a batch script runs after its step, on run folders as attempts leave them."""
 
 import json
 import subprocess
@@ -14,7 +14,7 @@ CANCELLED = "JobId=7 JobState=COMPLETING Reason=None Restarts=0"
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
-    """A run that SLURM job 7 began, with a checkpoint of step 4."""
+    """A run that SLURM job 7 has started, with a checkpoint at step 4."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("SLURM_JOB_ID", "7")
     (tmp_path / "tiny.yaml").write_text("output_dir: somewhere\n")

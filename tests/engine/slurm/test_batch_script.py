@@ -1,4 +1,4 @@
-"""The batch scripts obey: with programs in the place of SLURM's that say what they were given. tests/slurm has the real ones."""
+"""The batch scripts, with stand-ins for SLURM's programs that print their arguments; tests/slurm uses the real ones."""
 
 import math
 import os
@@ -25,7 +25,7 @@ while :; do sleep 0.1; done
 
 @pytest.fixture
 def cluster(tmp_path: Path) -> Path:
-    """A folder whose bin/ has srun, scontrol, and a Python that answers with $VERDICT."""
+    """A folder whose bin/ has srun, scontrol, and a Python that exits with $VERDICT."""
     programs = {
         "srun": SRUN,
         "scontrol": '#!/bin/sh\necho "scontrol $*"\n',
@@ -72,7 +72,7 @@ def test_it_asks_and_requeues(cluster, script):
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.name)
 def test_of_an_array_it_asks_and_requeues_its_own_task(cluster, script):
-    """The last task of array 7 is job 7, and `scontrol requeue 7` starts all its tasks again, finished ones too."""
+    """The last task of array 7 has job id 7, but `scontrol requeue 7` would restart all tasks, finished ones too."""
     array = {"SLURM_ARRAY_JOB_ID": "7", "SLURM_ARRAY_TASK_ID": "4"}
     output, _ = start(cluster, script, 75, **array).communicate(timeout=HANGS_S)
     assert output.splitlines()[1:] == [after("scontrol --oneliner show job 7_4") + "4", "scontrol requeue 7_4"]
@@ -102,7 +102,7 @@ def test_the_warning_goes_on_to_srun_and_the_end_is_waited_for(cluster):
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < deadline
         time.sleep(0.05)
-    os.kill(process.pid, signal.SIGTERM)  # SLURM's to the tasks as well: the script only outlives it
+    os.kill(process.pid, signal.SIGTERM)  # SLURM sends it to the tasks too; the script must only survive it
     time.sleep(0.2)
     os.kill(process.pid, signal.SIGUSR2)
     output, _ = process.communicate(timeout=HANGS_S)

@@ -1,4 +1,4 @@
-"""Whether a job starts again, word by word. The lines of scontrol are those of a SLURM 22.05, shortened."""
+"""Whether a job is requeued, and the exact messages. The lines of scontrol are those of SLURM 22.05, shortened."""
 
 import pytest
 

@@ -91,7 +91,7 @@ def test_a_file_system_that_does_not_answer_is_no_request_and_no_error(tmp_path,
 
 
 def test_asking_is_cheap(tmp_path, monkeypatch):
-    """The disk is looked at once a second, however often it is asked."""
+    """The stop file is checked at most once a second, however often `requested` is read."""
     now, looks = [5.0], []
     monkeypatch.setattr(preemption.time, "monotonic", lambda: now[0])
     monkeypatch.setattr(Path, "exists", lambda path: looks.append((now[0], path)))
@@ -139,7 +139,7 @@ time.sleep(1000)
 
 
 def after_killing_the_parent(*arguments, **environment):
-    """Start a parent that starts a child, kill -9 the parent; -> its process id and the child's last line."""
+    """Start a parent that starts a child, and kill -9 the parent; returns its process id and the child's last line."""
     parent = subprocess.Popen(
         [sys.executable, "-c", PARENT, *arguments],
         stdout=subprocess.PIPE,

@@ -1,4 +1,4 @@
-"""The processes of `verify-resume`: disturbed when they train, and never waited for when one of them is gone."""
+"""The processes of `verify-resume` are interrupted only once they train, and ended when one of them has exited."""
 
 import pytest
 
@@ -8,7 +8,7 @@ from distcls.errors import UserError
 
 
 def test_a_rank_that_waits_for_one_that_is_gone_is_ended(tmp_path, monkeypatch):
-    """A launcher would do it; a group that never formed has no time-out of ours yet."""
+    """As a launcher would do: before the process group has formed, no watchdog ends them."""
     monkeypatch.setattr(module, "START", "import os, time; time.sleep(1000 * int(os.environ['RANK'])); os._exit(1)")
     monkeypatch.setattr(module, "GRACE_S", 0.1)
     with Processes([], tmp_path, 2, threads=1, cpu=True) as processes:
@@ -18,7 +18,7 @@ def test_a_rank_that_waits_for_one_that_is_gone_is_ended(tmp_path, monkeypatch):
 
 
 def test_an_attempt_is_disturbed_after_a_step_of_its_own(tmp_path, monkeypatch):
-    """Before it, its signal handlers may not be installed yet."""
+    """Before that step, its signal handlers may not be installed yet."""
     file = tmp_path / "metrics.jsonl"
     file.write_text('{"step": 5}\n')
     monkeypatch.setattr(module, "START", "pass")

@@ -1,4 +1,4 @@
-"""What counts as the same run, on made-up run folders; a difference must be found and named."""
+"""What counts as the same run, on synthetic run folders; every difference must be found and named."""
 
 import json
 import math

@@ -1,4 +1,4 @@
-"""What was done to a run, by its own record: an interruption that came too late is none."""
+"""Whether a run was interrupted, judged by its own records: an interruption that came too late does not count."""
 
 import json
 import random
@@ -11,7 +11,7 @@ from distcls.engine.verify.trials import Trials, trained_by
 from distcls.tracking.jsonl import MetricsLog
 
 STEPS = 8
-# A run that is over at once: its rows, its record, and nobody had the time to disturb it.
+# A run that writes its rows and its record and ends at once, before it can be interrupted.
 FAST = """
 import json, pathlib, sys
 run = pathlib.Path(sys.argv[-1].removeprefix("output_dir="))
@@ -40,7 +40,7 @@ def test_a_run_that_is_over_first_was_not_interrupted(tmp_path, monkeypatch, dis
 
 
 def made_run(folder, attempts):
-    """`attempts`: (number of processes, the checkpoint's step that it went on from or None, its last step)."""
+    """`attempts`: (number of processes, step of the checkpoint that it resumed from or None, last step) of each."""
     for number, (_, start, last) in enumerate(attempts, 1):
         log = MetricsLog(folder, number)
         if start is not None:
@@ -57,7 +57,7 @@ def made_run(folder, attempts):
     ("attempts", "expected"),
     [
         ([(1, None, 4), (2, 2, 6), (1, 6, 8)], [1, 2, 1]),
-        ([(1, None, 3), (1, None, 8)], [1]),  # killed before its first checkpoint: nothing was resumed
+        ([(1, None, 3), (1, None, 8)], [1]),  # killed before its first checkpoint: started over
         ([(1, None, 8), (2, 8, 8)], [1]),  # preempted at its last step: nothing was left to train
     ],
 )
