@@ -19,7 +19,7 @@ def missing(recipe: Recipe, strategy: str) -> list[str]:
     if init is not None and not Path(init.checkpoint).exists():
         lines.append(f"model.init.checkpoint: {init.checkpoint}: no such file")
     if strategy.startswith("zero") and importlib.util.find_spec("deepspeed") is None:
-        lines.append(f"{strategy} needs DeepSpeed: pip install deepspeed transformers")
+        lines.append(f"{strategy} needs DeepSpeed: pip install deepspeed")
     if recipe.tracking.mode == "online":
         try:
             wanted_mode("online")

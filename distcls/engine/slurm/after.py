@@ -5,6 +5,7 @@ that was killed or cancelled could not. Takes a fraction of a second: SLURM's Ki
 """
 
 import argparse
+import contextlib
 import os
 import sys
 from collections.abc import Mapping, Sequence
@@ -12,7 +13,7 @@ from pathlib import Path
 
 from distcls.engine.records.run_folder import RunFolder
 from distcls.engine.slurm.verdict import SlurmJob, Verdict, judge
-from distcls.errors import UserError
+from distcls.errors import UserError, os_error_text
 from distcls.recipe.source import read
 
 
@@ -34,9 +35,12 @@ def main(arguments: Sequence[str], environment: Mapping[str, str] = os.environ) 
         run = folder.read()
         verdict = judge(run, folder.newest_step(), job, max_restarts=given.max_restarts, max_crashes=given.max_crashes)
         if run is not None:
-            _note(folder, run["status"], job)
+            with contextlib.suppress(OSError):  # a full disk does not keep the job from starting again
+                _note(folder, run["status"], job)
     except UserError as error:
         verdict = Verdict(False, f"it is not started again: {error}", 1)
+    except OSError as error:
+        verdict = Verdict(False, f"it is not started again: {os_error_text(error)}", 1)
     what = "requeue: " if verdict.requeue else ""
     print(f"slurm job {job.number}, restart {job.restarts}: {what}{verdict.reason}", file=sys.stderr, flush=True)
     return verdict.exit_code

@@ -70,6 +70,21 @@ def test_a_damaged_run_json_is_not_started_again(folder, capsys):
     )
 
 
+def test_a_note_that_cannot_be_written_does_not_keep_the_job_from_starting_again(folder):
+    (folder.path / ".run.json.tmp").mkdir()  # the file that run.json is written to first
+    assert after() == 75
+    assert folder.read()["status"] == "running"
+
+
+def test_a_run_folder_that_cannot_be_read(folder, capsys):
+    (folder.path / "run.json").unlink()
+    (folder.path / "run.json").mkdir()
+    assert after() == 1
+    assert capsys.readouterr().err == (
+        "slurm job 7, restart 0: it is not started again: run/run.json: Is a directory\n"
+    )
+
+
 def test_a_recipe_that_cannot_be_read(folder, capsys):
     (folder.path.parent / "tiny.yaml").unlink()
     assert after() == 1
