@@ -1,5 +1,6 @@
 """Lists and verifies the checkpoints of a run folder, for the `distcls checkpoint` commands."""
 
+import contextlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -92,4 +93,8 @@ def _look(path: Path) -> Found:
 
 
 def _size(path: Path) -> int:
-    return sum(file.stat().st_size for file in path.glob("*"))
+    total = 0
+    for file in path.glob("*"):
+        with contextlib.suppress(FileNotFoundError):  # a live run prunes it at this moment
+            total += file.stat().st_size
+    return total

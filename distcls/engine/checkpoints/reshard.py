@@ -91,15 +91,16 @@ def _index(file: Path) -> list[_Place]:
     """
     try:
         with open(file, "rb") as opened:
-            header = json.loads(opened.read(int.from_bytes(opened.read(8), "little")))
-    except (ValueError, FileNotFoundError) as error:
+            length = min(int.from_bytes(opened.read(8), "little"), file.stat().st_size)
+            header = json.loads(opened.read(length))
+        return [_place(key, entry["shape"]) for key, entry in header.items() if key != "__metadata__"]
+    except (ValueError, KeyError, TypeError, AttributeError, FileNotFoundError) as error:
         raise Damaged(f"{file.name} is not what was written: it has no header") from error
-    found = []
-    for key, entry in header.items():
-        if key != "__metadata__":
-            name, at, start = key.rpartition("@")
-            found.append(_Place(key, name if at else key, int(start) if at else 0, math.prod(entry["shape"])))
-    return found
+
+
+def _place(key: str, shape: list[int]) -> _Place:
+    name, at, start = key.rpartition("@")
+    return _Place(key, name if at else key, int(start) if at else 0, math.prod(shape))
 
 
 def _overlaps(place: _Place, runs: Mapping[str, Run]) -> bool:

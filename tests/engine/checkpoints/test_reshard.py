@@ -79,3 +79,16 @@ def test_a_hole_is_damage(tensors, tmp_path):
     with pytest.raises(CheckpointError) as caught:
         store.load_runs(path, ["model"], cut(1, "whole")[0])
     assert str(caught.value).startswith(f"checkpoint {path} cannot be loaded: its files hold only a part of ")
+
+
+@pytest.mark.parametrize("header", [b"\xff" * 8, b"\2" + bytes(7) + b"[]", b"\x08" + bytes(7) + b'{"a": 1}', b"\3"])
+def test_a_damaged_header_is_damage(header, tensors, tmp_path):
+    store, path = save(tmp_path, cut(2, "rows"), tensors)
+    damaged = min(path.glob("model*"))
+    with open(damaged, "r+b") as file:
+        file.write(header)
+    with pytest.raises(CheckpointError) as caught:
+        store.load_runs(path, ["model"], cut(1, "whole")[0])
+    assert str(caught.value) == (
+        f"checkpoint {path} cannot be loaded: {damaged.name} is not what was written: it has no header"
+    )
