@@ -33,7 +33,7 @@ class MadeUp:
     def name_of(self, index: int) -> str:
         return f"image {index}"
 
-    def largest(self) -> int:
+    def pixels_of(self, index: int) -> int:
         return self._shape[1] * self._shape[2]
 
     def fingerprint(self) -> str:

@@ -76,7 +76,7 @@ class Noise:
     def name_of(self, index: int) -> str:
         return f"image {index}"
 
-    def largest(self) -> int:
+    def pixels_of(self, index: int) -> int:
         return 64
 
     def fingerprint(self) -> str:
