@@ -57,7 +57,7 @@ class ConvNeXtBlock(nn.Module):
             the same, the shapes of the weights are not.
         drop_path_rate: probability to skip the branch of an image in training.
         layer_scale_init_value: above 0 scales the branch by a learned factor per channel.
-        use_grn: normalise the responses (version 2).
+        use_grn: global response normalisation (version 2).
         with_cp: compute the activations again in backward instead of keeping them.
     """
 
@@ -91,7 +91,7 @@ class ConvNeXtBlock(nn.Module):
         self.drop_path = DropPath(drop_path_rate)
 
     def _inner(self, x: Tensor) -> Tensor:
-        """1x1 up, activation, 1x1 down, of whichever layout the layers take."""
+        """1x1 up, activation, 1x1 down, in the layout that the layers take."""
         x = self.act(self.pointwise_conv1(x))
         if self.grn is not None:
             x = self.grn(x) if self.linear_pw_conv else self.grn(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)

@@ -30,7 +30,7 @@ class Block(NamedTuple):
 
 
 def small(widths: tuple[int, ...], mid_channels: tuple[int, ...]) -> tuple[Block, ...]:
-    """The small network: `widths` of its five resolutions and lengths, `mid_channels` of its eleven blocks."""
+    """The small network: `widths` of its five groups of equally wide blocks, `mid_channels` of its eleven blocks."""
     c1, c2, c3, c4, c5 = widths
     m = mid_channels
     return (

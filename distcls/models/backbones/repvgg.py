@@ -1,4 +1,4 @@
-"""RepVGG: a plain stack of 3x3 convolutions that trains as if it had shortcuts."""
+"""RepVGG: a plain stack of 3x3 convolutions, trained with parallel branches that are later folded into them."""
 
 from functools import partial
 from typing import Any, ClassVar, Literal
@@ -145,7 +145,7 @@ class RepVGG(StagedBackbone):
         check_per_stage(type(self), len(self.stage_blocks), per_stage)
         self.in_channels = in_channels
         self.deploy = deploy
-        # a recipe's keys are texts
+        # keys in a recipe are strings
         groups = {int(number): count for number, count in (settings["group_layer_map"] or {}).items()}
         block = partial(
             RepVGGBlock,
@@ -190,7 +190,7 @@ class RepVGG(StagedBackbone):
         init_layers(self, CONVOLUTIONAL)
 
     def switch_to_deploy(self) -> None:
-        """Fold every block's branches into one convolution, in place: the same maps in eval mode, in less time.
+        """Fold every block's branches into one convolution, in place: faster, with the same output in eval mode.
 
         Raises:
             UserError: norm_cfg is not BatchNorm.

@@ -143,6 +143,6 @@ def _identity_kernel(conv: nn.Conv2d) -> Tensor:
 
 
 def _folded(kernel: Tensor, norm: Any) -> tuple[Tensor, Tensor]:
-    """Weight and bias of the convolution that does what `kernel` and then `norm` in eval mode do."""
+    """Weight and bias of the convolution equivalent to `kernel` followed by `norm` in eval mode."""
     scale = norm.weight.double() / (norm.running_var.double() + norm.eps).sqrt()
     return kernel * scale[:, None, None, None], norm.bias.double() - norm.running_mean.double() * scale

@@ -1,4 +1,4 @@
-"""ShuffleNetV2: half of the channels pass by each block, then the halves are interleaved."""
+"""ShuffleNetV2: half of the channels bypass each block, then the halves are interleaved."""
 
 from functools import partial
 from typing import Any, ClassVar

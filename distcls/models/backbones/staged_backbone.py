@@ -1,4 +1,4 @@
-"""StagedBackbone: a backbone that is a stem and a row of stages, of which some give their maps and some are frozen."""
+"""StagedBackbone: a stem and a sequence of stages, of which some are outputs and some may be frozen."""
 
 from typing import Self
 
@@ -54,7 +54,7 @@ class StagedBackbone(FreezableBackbone):
         return tuple(maps)
 
     def output(self, x: Tensor, stage: int) -> Tensor:
-        """The map that a stage ends with -> what is returned for it: here the map."""
+        """The last map of a stage -> the stage's output: here the map itself."""
         return x
 
     def frozen_parts(self) -> list[nn.Module | nn.Parameter]:

@@ -107,7 +107,7 @@ class VisionTransformer(FreezableBackbone):
         out_type: "cls_token" (N, C); "featmap" (N, C, h, w) of the patches; "avg_featmap" (N, C), their mean,
             normalised; "raw" (N, L, C), all tokens.
         with_cls_token: put a class token before the patches.
-        frozen_stages: above 0, the embeddings and so many layers are not trained; with all of them, nor the last norm.
+        frozen_stages: above 0, the embeddings and this many layers are not trained; if all layers, nor the last norm.
         interpolate_mode: how position embeddings are resized.
         layer_scale_init_value: see TransformerEncoderLayer.
         patch_cfg: further arguments of PatchEmbed.
@@ -115,7 +115,7 @@ class VisionTransformer(FreezableBackbone):
         pre_norm: normalise the embedded tokens, and embed them without a bias (CLIP).
         with_cp: compute the layers' activations again in backward instead of keeping them.
         position_embedding: "sincos2d" is computed, not trained, see sincos_2d; 0 for the class token.
-        linear_init: see init_linear_layers; "mmpretrain" draws the feed-forward networks' alone, the rest is torch's.
+        linear_init: see init_linear_layers; "mmpretrain" initialises only the feed-forward networks, the rest as torch.
             With "xavier_uniform" the patches' projection has LeCun's variance, as in the first ViT's code.
 
     Raises:
@@ -242,7 +242,7 @@ class VisionTransformer(FreezableBackbone):
         fit_pos_embed(state_dict, name, self.pos_embed, grid, self.interpolate_mode, self.num_extra_tokens)
 
     def init_weights(self) -> None:
-        """As `linear_init` says; layers that are not named here keep torch's own initialisation."""
+        """Initialise as `linear_init` says; layers not named here keep torch's own initialisation."""
         for ffn in (module for module in self.modules() if isinstance(module, FFN)):
             for linear in (layer for layer in ffn.modules() if isinstance(layer, nn.Linear)):
                 nn.init.xavier_uniform_(linear.weight)
