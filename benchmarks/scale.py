@@ -121,7 +121,7 @@ def disjoint(samples, ranks, batch):
 
 
 def quality(samples, batch, classes, **blocks):
-    """Shuffling quality on data sorted by class: statistics of class counts per batch; full shuffle without `blocks`."""
+    """Statistics of class counts per batch, on data sorted by class; without `blocks`, of a full shuffle."""
     steps = samples // batch
     order = GlobalOrder(samples, batch, 1, blocks=BlockOrder(samples, batch, 1, **blocks) if blocks else None)
     of_class = np.arange(samples) * classes // samples

@@ -50,7 +50,7 @@ class Costs:
     resident: float
 
     def bound(self, rate: Rate, workers: int) -> str:
-        """Describe the bottleneck of distcls' loader at `rate`."""
+        """Describe what limits distcls' loader at `rate`."""
         busy = rate.images_per_second * rate.cpu_seconds
         if busy < 0.7 * workers and self.resident < 0.9:
             mib = rate.images_per_second * self.stored_bytes / 2**20

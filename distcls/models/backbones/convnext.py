@@ -47,7 +47,7 @@ class GRN(nn.Module):
 
 
 class ConvNeXtBlock(nn.Module):
-    """(N, C, H, W) -> (N, C, H, W): 7x7 depthwise, norm, 1x1 up, activation, 1x1 down, beside a shortcut.
+    """(N, C, H, W) -> (N, C, H, W): 7x7 depthwise, norm, 1x1 up, activation, 1x1 down, with a shortcut.
 
     Args:
         in_channels: C.
@@ -222,7 +222,7 @@ class ConvNeXt(StagedBackbone):
         three blocks of the long third stage are one depth.
 
         Args:
-            param_name: in the classifier; one without `prefix` is the head's and lies deepest.
+            param_name: of the classifier; without `prefix` it is the head's, which has the largest depth.
         """
         last = 12 if self.depths[-2] > 9 else 6
         if not param_name.startswith((f"{prefix}downsample_layers.", f"{prefix}stages.")):

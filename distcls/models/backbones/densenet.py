@@ -99,8 +99,8 @@ class DenseNet(StagedBackbone):
         memory_efficient: compute the layers' inner maps again in backward instead of keeping them.
         norm_cfg, act_cfg: blocks for build_norm_layer and build_activation_layer.
         out_indices: stages whose maps are returned; negative ones count from the end.
-        frozen_stages: how many stages, counted from the first and with their transitions, are not trained, nor is the
-            stem; 0 freezes nothing.
+        frozen_stages: the stem and this many stages, counted from the first and with their transitions, are not
+            trained; 0 freezes nothing.
 
     Raises:
         UserError: an unknown arch, or out_indices or frozen_stages name stages that are not there.

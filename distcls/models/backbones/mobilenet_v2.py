@@ -59,7 +59,7 @@ class MobileNetV2(StagedBackbone):
     Args:
         widen_factor: of all widths, which are then moved to multiples of 8.
         out_indices: stages whose maps are returned.
-        frozen_stages: how many stages, counted from the first, are not trained, nor is conv1; 0 freezes conv1 alone, -1
+        frozen_stages: conv1 and this many stages, counted from the first, are not trained; 0 freezes conv1 only, -1
             nothing.
         conv_cfg, norm_cfg, act_cfg: blocks for every ConvModule.
         norm_eval: BatchNorm keeps its running averages in training too.

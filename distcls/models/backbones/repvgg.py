@@ -69,8 +69,8 @@ class RepVGG(StagedBackbone):
         base_channels: width of stage 0 at width_factor 1; it doubles with every stage.
         out_indices: stages whose maps are returned.
         strides, dilations: of each stage.
-        frozen_stages: how many stages, counted from the first, are not trained, nor is the stem; 0 freezes the stem
-            alone, -1 nothing.
+        frozen_stages: the stem and this many stages, counted from the first, are not trained; 0 freezes the stem only,
+            -1 nothing.
         conv_cfg, norm_cfg, act_cfg: blocks for build_conv_layer, build_norm_layer and build_activation_layer.
         with_cp: compute the blocks' activations again in backward instead of keeping them.
         deploy: build the deployed form at once, for weights that were saved after `switch_to_deploy`.

@@ -153,7 +153,7 @@ class ResLayer(nn.Sequential):
         num_blocks: how many.
         avg_down: the shortcut averages over stride x stride before its convolution, instead of striding in it.
         drop_path_rate: one per block.
-        kwargs: go on to every block.
+        kwargs: passed to every block.
     """
 
     def __init__(

@@ -18,8 +18,8 @@ class StagedBackbone(FreezableBackbone):
     Args:
         num_stages: how many there are.
         out_indices: stages whose maps are returned; negative ones count from the last.
-        frozen_stages: how many stages, counted from the first, are not trained, nor is the stem; 0 freezes the stem
-            alone, -1 nothing.
+        frozen_stages: the stem and this many stages, counted from the first, are not trained; 0 freezes the stem only,
+            -1 nothing.
         norm_eval: BatchNorm keeps its running averages in training too.
 
     Raises:

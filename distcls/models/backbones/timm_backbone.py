@@ -116,7 +116,7 @@ class TimmBackbone(BaseModule):
         """(depth of a parameter, number of depths), for layer-wise learning rates, as timm groups its layers.
 
         Args:
-            param_name: in the classifier; one without `prefix` is the head's and lies deepest.
+            param_name: of the classifier; without `prefix` it is the head's, which has the largest depth.
         """
         deepest = max(self._depths.values()) + 1
         return self._depths.get(param_name.removeprefix(f"{prefix}timm_model."), deepest), deepest + 1

@@ -32,7 +32,7 @@ from distcls.registry import BACKBONES
 
 
 class TransformerEncoderLayer(nn.Module):
-    """Tokens (N, L, C) -> (N, L, C): attention and feed-forward network, each after its norm and beside a shortcut.
+    """Tokens (N, L, C) -> (N, L, C): attention and feed-forward network, each with a norm before it and a shortcut.
 
     Args:
         embed_dims: C.
@@ -268,7 +268,7 @@ class VisionTransformer(FreezableBackbone):
         """(depth of a parameter, number of depths), for layer-wise learning rates: embeddings 0, layer i at i + 1.
 
         Args:
-            param_name: in the classifier; one without `prefix` is the head's and lies deepest.
+            param_name: of the classifier; without `prefix` it is the head's, which has the largest depth.
         """
         deepest = self.num_layers + 1
         name = param_name.removeprefix(prefix)

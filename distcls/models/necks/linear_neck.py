@@ -13,7 +13,7 @@ from distcls.registry import NECKS
 
 @NECKS.register
 class LinearNeck(BaseModule):
-    """(N, in_channels, ...) -> (N, out_channels); a tuple -> its last entry's, in a tuple. Follows MMPretrain 1.2.
+    """(N, in_channels, ...) -> (N, out_channels); a tuple's last entry -> a tuple of one. Follows MMPretrain 1.2.
 
     Args:
         in_channels: width of the features.

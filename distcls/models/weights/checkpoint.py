@@ -25,7 +25,7 @@ class Checkpoint:
     Attributes:
         tensors: by name, without the prefixes of wrappers.
         notes: remarks for the report.
-        prefix: prefix that was removed from the names besides.
+        prefix: a further prefix that was removed from the names.
     """
 
     path: Path
