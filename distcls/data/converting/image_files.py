@@ -201,7 +201,7 @@ def octets(name: str) -> bytes:
 
 
 def shortened(text: str) -> str:
-    """The text for messages: quoted, cut to 80 characters."""
+    """The text for messages: quoted, truncated to 80 characters."""
     return repr(text if len(text) < 80 else f"{text[:77]}...")
 
 

@@ -23,7 +23,7 @@ from distcls.registry import BACKBONES
 
 
 class Run(NamedTuple):
-    """Equal blocks in a row, a row of table 1 of the paper; only the first of them has the stride.
+    """A sequence of equal blocks, one row of table 1 of the paper; only the first block has the stride.
 
     edge: EdgeResiduals, else InvertedResiduals, which may have an SELayer.
     """
@@ -114,7 +114,7 @@ class EfficientNet(StagedBackbone):
         with_cp: compute the blocks' activations again in backward instead of keeping them.
 
     Raises:
-        UserError: an unknown arch, or out_indices or frozen_stages name stages that are not there.
+        UserError: an unknown arch, or out_indices or frozen_stages name stages that do not exist.
     """
 
     #: arch -> factors for widths and depths; the resolutions that belong to them are b0 224, b1 240, b2 260, b3 300,

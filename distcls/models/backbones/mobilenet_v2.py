@@ -57,7 +57,7 @@ class MobileNetV2(StagedBackbone):
     7 is conv2, (N, 1280 * max(1, widen_factor), H / 32, W / 32).
 
     Args:
-        widen_factor: of all widths, which are then moved to multiples of 8.
+        widen_factor: of all widths, which are then rounded to multiples of 8.
         out_indices: stages whose maps are returned.
         frozen_stages: conv1 and this many stages, counted from the first, are not trained; 0 freezes conv1 only, -1
             nothing.
@@ -66,7 +66,7 @@ class MobileNetV2(StagedBackbone):
         with_cp: compute the blocks' activations again in backward instead of keeping them.
 
     Raises:
-        UserError: out_indices or frozen_stages name stages that are not there.
+        UserError: out_indices or frozen_stages name stages that do not exist.
     """
 
     #: (expand_ratio, channels, blocks, stride) of each layer; table 2 of the paper

@@ -66,7 +66,7 @@ class MobileNetV3(StagedBackbone):
         with_cp: compute the blocks' activations again in backward instead of keeping them.
 
     Raises:
-        UserError: an unknown arch, or out_indices or frozen_stages name layers that are not there.
+        UserError: an unknown arch, or out_indices or frozen_stages name layers that do not exist.
     """
 
     arch_settings: ClassVar[dict[str, tuple[Block, ...]]] = {

@@ -32,7 +32,7 @@ def arch_b(*width_factor: float, group_layer_map: dict[int, int] | None = None, 
 
 
 class MTSPPF(nn.Module):
-    """(N, in, H, W) -> (N, out, H, W): max pooling over growing windows, side by side; the neck of YOLOX-PAI's RepVGG.
+    """(N, in, H, W) -> (N, out, H, W): concatenated max poolings of growing windows; the neck of YOLOX-PAI's RepVGG.
 
     https://arxiv.org/abs/2208.13040; names as MMPretrain's MTSPPF.
     """
@@ -73,9 +73,9 @@ class RepVGG(StagedBackbone):
             -1 nothing.
         conv_cfg, norm_cfg, act_cfg: blocks for build_conv_layer, build_norm_layer and build_activation_layer.
         with_cp: compute the blocks' activations again in backward instead of keeping them.
-        deploy: build the deployed form at once, for weights that were saved after `switch_to_deploy`.
+        deploy: build the deployed form directly, for weights that were saved after `switch_to_deploy`.
         norm_eval: BatchNorm keeps its running averages in training too.
-        add_ppf: an MTSPPF behind the last stage.
+        add_ppf: add an MTSPPF after the last stage.
 
     Raises:
         UserError: an unknown arch, or strides, dilations, out_indices or frozen_stages that do not fit its stages.

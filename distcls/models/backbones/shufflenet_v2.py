@@ -23,7 +23,7 @@ from distcls.registry import BACKBONES
 class ShuffleBlock(nn.Module):
     """(N, in, H, W) -> (N, out, H / stride, W / stride); figure 3 (c) of the paper for stride 1, (d) for stride 2.
 
-    With stride 1 in and out are equal, and half of the channels goes through `branch2`; with stride 2 both branches see
+    With stride 1, in and out are equal and half of the channels go through `branch2`; with stride 2 both branches take
     all of them.
 
     Args:
@@ -79,7 +79,7 @@ class ShuffleNetV2(StagedBackbone):
         with_cp: compute the blocks' activations again in backward instead of keeping them.
 
     Raises:
-        UserError: an unknown widen_factor, or out_indices or frozen_stages name stages that are not there.
+        UserError: an unknown widen_factor, or out_indices or frozen_stages name stages that do not exist.
     """
 
     #: widen_factor -> widths of the stages; table 5 of the paper

@@ -16,14 +16,14 @@ class StagedBackbone(FreezableBackbone):
     A subclass names its layers in `stem_layers` and `stage_layers` and ends its constructor with `freeze_stages()`.
 
     Args:
-        num_stages: how many there are.
+        num_stages: number of stages.
         out_indices: stages whose maps are returned; negative ones count from the last.
         frozen_stages: the stem and this many stages, counted from the first, are not trained; 0 freezes the stem only,
             -1 nothing.
         norm_eval: BatchNorm keeps its running averages in training too.
 
     Raises:
-        UserError: out_indices or frozen_stages name stages that are not there.
+        UserError: out_indices or frozen_stages name stages that do not exist.
     """
 
     def __init__(

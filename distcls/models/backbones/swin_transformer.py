@@ -115,7 +115,7 @@ class SwinBlockSequence(nn.Module):
         self.out_channels = embed_dims if self.downsample is None else self.downsample.out_channels
 
     def forward(self, x: Tensor, grid: Grid) -> Tensor:
-        """The blocks alone: the backbone decides what it returns before or after the merging."""
+        """Run only the blocks: the backbone does the merging, and returns the map before or after it."""
         for block in self.blocks:
             x = block(x, grid)
         return x
@@ -251,7 +251,7 @@ class SwinTransformer(FreezableBackbone):
             fit_pos_embed(state_dict, name, self.absolute_pos_embed, grid, self.interpolate_mode, 0)
 
     def init_weights(self) -> None:
-        """Position parameters as MMPretrain's, linear layers as `linear_init` says; the rest keeps torch's own."""
+        """Position parameters as in MMPretrain, linear layers by `linear_init`; the rest keeps torch's default."""
         if self.absolute_pos_embed is not None:
             nn.init.trunc_normal_(self.absolute_pos_embed, std=0.02)
         for module in self.modules():

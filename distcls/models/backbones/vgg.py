@@ -32,7 +32,7 @@ class VGG(StagedBackbone):
     without neck follows.
 
     Args:
-        depth: layers with weights, the classifier's three among them.
+        depth: layers with weights, including the classifier's three.
         num_classes: 0 or less leaves the classifier out.
         num_stages: how many of the five stages to build.
         dilations: of each stage.
@@ -45,7 +45,7 @@ class VGG(StagedBackbone):
 
     Raises:
         UserError: an unknown depth, stages, dilations, out_indices and frozen_stages that do not fit together, or a
-            classifier behind fewer than five stages; in forward, images that the classifier cannot take.
+            classifier after fewer than five stages; in forward, images that the classifier cannot take.
     """
 
     arch_settings: ClassVar[dict[int, tuple[int, ...]]] = {

@@ -89,8 +89,8 @@ def _size(embed_dims: int, num_layers: int, num_heads: int, feedforward_channels
 class VisionTransformer(FreezableBackbone):
     """ViT. Dosovitskiy et al., "An Image is Worth 16x16 Words", 2020, https://arxiv.org/abs/2010.11929.
 
-    Images (N, 3, H, W) -> a tuple with the output of every layer in out_indices, of the form that `out_type` says.
-    Arguments and state_dict names are MMPretrain 1.2's. Any H and W will do: the position embedding is resized to them.
+    Images (N, 3, H, W) -> a tuple with the output of every layer in out_indices, in the form given by `out_type`.
+    Arguments and state_dict names are MMPretrain 1.2's. H and W are free: the position embedding is resized to them.
 
     Args:
         arch: a size by name ("small" is MMPretrain's own, 768 wide with 8 layers; the usual ViT-S is "deit-small"), or
@@ -119,7 +119,7 @@ class VisionTransformer(FreezableBackbone):
             With "xavier_uniform" the patches' projection has LeCun's variance, as in the first ViT's code.
 
     Raises:
-        UserError: an unknown arch, a class token asked for that is not there, layers out of range.
+        UserError: an unknown arch, an out_type that needs a missing class token, layers out of range.
     """
 
     arch_zoo: ClassVar[dict[str, dict[str, int]]] = {
@@ -206,7 +206,7 @@ class VisionTransformer(FreezableBackbone):
         self.freeze_stages()
 
     def extra_tokens(self) -> list[nn.Parameter]:
-        """The tokens (1, 1, C) that stand before those of the patches."""
+        """The tokens (1, 1, C) placed before those of the patches."""
         return [] if self.cls_token is None else [self.cls_token]
 
     def forward(self, x: Tensor) -> tuple[Any, ...]:
@@ -226,7 +226,7 @@ class VisionTransformer(FreezableBackbone):
         return tuple(outputs)
 
     def output(self, x: Tensor, grid: tuple[int, int]) -> Any:
-        """All tokens (N, L, C) -> what `out_type` says."""
+        """All tokens (N, L, C) -> the output in the form given by `out_type`."""
         if self.out_type == "raw":
             return x
         if self.out_type == "cls_token":

@@ -31,7 +31,7 @@ class Windows:
     def __init__(self, kernel_size: Pair, stride: Pair, dilation: Pair, padding: Padding) -> None:
         self.kernel_size, self.stride, self.dilation = kernel_size, stride, dilation
         self.adaptive = padding if isinstance(padding, str) else None
-        #: what the layer itself pads
+        #: padding done by the layer itself
         self.padding: Pair = (0, 0) if isinstance(padding, str) else pair(padding)
 
     def missing(self, size: tuple[int, ...]) -> Pair:

@@ -69,7 +69,7 @@ class Report:
 
 
 def some(items: Sequence[str]) -> str:
-    """The first few, with dots if there are more."""
+    """The first few items, followed by dots if there are more."""
     return ", ".join(items[:SHOWN]) + (", ..." if len(items) > SHOWN else "")
 
 
