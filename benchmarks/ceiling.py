@@ -1,13 +1,13 @@
-"""What bounds a trainer: ResNet-50 on one batch that never leaves the GPU, by way of launching, and its time by kernel.
+"""Upper bound for a trainer: ResNet-50 on one batch resident on the GPU, by launch mode, with the time per kernel.
 
     python benchmarks/ceiling.py [--resolutions 224 160] [--batch 512] [--modes plain eager graphs compile ...]
                                  [--no-profile]
 
-plain: the layers one by one. eager: BatchNorm fused with what follows it (distcls/models/common/batch_norm). graphs:
-the same in two CUDA graphs, as train.cuda_graphs has it. compile: torch.compile of the plain layers. The others are
-graphs with one thing changed, to be held against graphs of the same call: MODES says what. fp16 with a GradScaler,
-fused SGD, channels-last. Writes its rows, as they come, to --out. On a CPU in fp32, plain layers only, to see that it
-runs: --batch 2 --resolutions 32 --depth 18 --steps 1.
+plain: the layers one by one. eager: BatchNorm fused with the layers after it (distcls/models/common/batch_norm).
+graphs: the same in two CUDA graphs, as with train.cuda_graphs. compile: torch.compile of the plain layers. The other
+modes are graphs with one change each (see MODES), to be compared with graphs of the same call. fp16 with a GradScaler,
+fused SGD, channels-last. Rows are written to --out as they are measured. On a CPU it runs in fp32 with plain layers,
+as a smoke test: --batch 2 --resolutions 32 --depth 18 --steps 1.
 """
 
 import argparse
@@ -33,7 +33,7 @@ HALF = torch.float16 if DEVICE == "cuda" else torch.float32
 
 @dataclass(frozen=True)
 class Mode:
-    """How a step is launched; `wide_stem` gives the first convolution a fourth channel of zeros."""
+    """How a step is launched; `wide_stem` gives the first convolution a fourth input channel of zeros."""
 
     fused: bool = True
     graphs: bool = True
@@ -47,13 +47,13 @@ MODES = {
     "eager": Mode(graphs=False),
     "graphs": Mode(),
     "compile": Mode(fused=False, graphs=False, compiled=True),
-    "warps4": Mode(tuning=Tuning(warps=4, parts_of_two=528)),  # the sums as they were timed last
+    "warps4": Mode(tuning=Tuning(warps=4, parts_of_two=528)),  # the sums' configuration at the last measurement
     "read-ahead": Mode(tuning=Tuning(stages=3)),
     "descending": Mode(tuning=Tuning(descending=True)),
     "wide-stem": Mode(wide_stem=True),
     "all": Mode(wide_stem=True, tuning=Tuning(stages=3, descending=True)),
 }
-#: beginning of a kernel's name, or a part of it -> its kind
+#: part of a kernel's name -> its kind
 KINDS = {
     "triton_poi": "inductor, pointwise",
     "triton_red": "inductor, reductions",
@@ -66,7 +66,7 @@ KINDS |= {"moments": "BatchNorm, statistics", "normalisation": "BatchNorm, stati
 
 
 class WideConv2d(nn.Conv2d):
-    """Of images with channels of zeros beyond its own, on which its weights have no part: cuDNN wants four."""
+    """Accepts images padded with zero channels, as cuDNN prefers four, and pads its weights to match."""
 
     def forward(self, x: Tensor) -> Tensor:
         weight = nn.functional.pad(self.weight, (0, 0, 0, 0, 0, x.shape[1] - self.in_channels))
@@ -74,7 +74,7 @@ class WideConv2d(nn.Conv2d):
 
 
 def training_step(mode: Mode, resolution: int, batch: int, depth: int = 50) -> Callable[[Tensor, Tensor], Tensor]:
-    """(images (N, 3, R, R), target (N,)) -> the loss, after which the weights are updated; images as `resident`'s."""
+    """A step: (images, target), as of `resident` -> the loss; it also updates the weights."""
     torch._dynamo.reset()
     torch.manual_seed(0)
     fused.on_device = lambda x: mode.fused and x.is_cuda
@@ -110,7 +110,7 @@ def training_step(mode: Mode, resolution: int, batch: int, depth: int = 50) -> C
 
 
 def resident(mode: Mode, resolution: int, batch: int) -> tuple[Tensor, Tensor]:
-    """One batch as the loader gives it."""
+    """One batch in the loader's format: images (N, 3, R, R), with four channels for `wide_stem`, and target (N,)."""
     torch.manual_seed(1)
     images = torch.randn(batch, 3, resolution, resolution, device=DEVICE, dtype=HALF)
     if mode.wide_stem:
@@ -124,7 +124,7 @@ def synchronize() -> None:
 
 
 def rate(step: Callable[[], Tensor], batch: int, steps: int) -> dict[str, float]:
-    """Images per second, the median of four windows; and the interpreter's milliseconds of a step."""
+    """Images per second and the interpreter's milliseconds per step, medians of four windows."""
     windows, launched = [], []
     for window in range(5):
         synchronize()
@@ -139,7 +139,7 @@ def rate(step: Callable[[], Tensor], batch: int, steps: int) -> dict[str, float]
 
 
 def profile(step: Callable[[], Tensor]) -> dict[str, int]:
-    """Microseconds of a step by kind of kernel."""
+    """Microseconds per step by kind of kernel."""
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as seen:
         for _ in range(3):
             step()
@@ -183,7 +183,7 @@ def main() -> None:
             report = {"machine": machine, "options": {**vars(options), "out": str(options.out)}, "rows": rows}
             options.out.write_text(json.dumps(report, indent=1) + "\n")
             del step, batch
-            gc.collect()  # a graph holds its memory, which the next mode needs
+            gc.collect()  # free the graph's memory for the next mode
             if DEVICE == "cuda":
                 torch.cuda.empty_cache()
 

@@ -1,13 +1,13 @@
-"""Our loader beside the stock FFCV Loader on a CPU, on the same files in one run; gpu_data.py is the GPU's part.
+"""distcls' loader compared with the stock FFCV Loader on a CPU, on the same files; for GPUs see gpu_data.py.
 
     python benchmarks/data.py [--pairs 5] [--seconds 4] [--workers 2] [--jpegs 2048] [--markdown]
 
 All deliver normalised float32 batches (the same normalisation code); the stock Loader augments with FFCV's own
-transforms. `ours` decodes a JPEG's window alone where that is compiled (jpeg_window.py), `whole` is ours without it,
-`area` and `bicubic` ours with other filters. They run in turns, each in a process of its own; the table gives medians
-over the rounds, and the median of the rounds' ratios to stock. `first_batch_seconds` counts from before the imports of
-distcls or ffcv, torch's not among them, to the first batch of a process after others, which left compiled code behind.
-Writes benchmarks/results/data.json; --markdown prints the table of docs/data.md from it and measures nothing.
+transforms. `ours` decodes only the window of a JPEG if that decoder is compiled (jpeg_window.py), `whole` is ours
+without it, `area` and `bicubic` are ours with other filters. They take turns, each in its own process; the table gives
+medians over the rounds, and the median ratio to stock. `first_batch_seconds` counts from before the imports of distcls
+or ffcv, but after torch's, to the first batch, with compiled code already cached. Writes benchmarks/results/data.json;
+--markdown only prints the table of docs/data.md from it.
 """
 
 import argparse
@@ -96,7 +96,7 @@ def stock(path: Path, resolution: int, batch: int, workers: int) -> Iterator[int
 
 
 def measure(which: str, path: Path, resolution: int, batch: int, workers: int, seconds: float) -> dict[str, float]:
-    """Runs in a process of its own. Counting starts after ten more batches."""
+    """Measure in this process, which must be fresh. The rate counts after the first eleven batches."""
     start, started = time.perf_counter(), time.process_time()
     shape = (path, resolution, batch, workers)
     batches = stock(*shape) if which == "stock" else ours(which, *shape)
@@ -193,7 +193,7 @@ def _machine(workers: int) -> dict[str, object]:
 
     packages = {package: version(package) for package in ("ffcv", "numba", "numpy", "torch")}
     cpu = names[0] if names else platform.machine()
-    load = os.getloadavg()[2]  # of the 15 minutes before: what else the machine had to do
+    load = os.getloadavg()[2]  # over the last 15 minutes, to show what else the machine was doing
     machine = {"cpu": cpu, "cores": os.cpu_count(), "load": load, "workers": workers}
     return {**machine, "jpeg": window_decoder().name, **packages}
 

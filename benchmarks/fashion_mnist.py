@@ -1,22 +1,23 @@
-"""Accuracy and seconds of the Fashion-MNIST recipes over several seeds: whole runs, started as a user starts them.
+"""Accuracy and time of the Fashion-MNIST recipes over several seeds: complete runs, started as a user starts them.
 
     python benchmarks/fashion_mnist.py [RECIPE[+KEY=VALUE...] ...] [--seeds 0 1 2] [--limit-seconds 540]
         [--source FOLDER] [--runs runs/benchmark] [--no-warm-up] [-o benchmarks/results/fashion_mnist.json]
 
-Runs seed by seed, each in a folder of its own below --runs; what is finished there is not run again. When the time is
-up the run at work is sent SIGTERM, saves and leaves; the same command goes on with it. After each run all results are
-written to the file and printed: validation top-1 of the last epoch by the recipe's own protocol (of the average of the
-weights where there is one), each seed's, mean and standard deviation; and the seconds from the command to its end,
-imports, evaluation and the files of weights included, tracking left out. Before the first run one of a few steps fills
-the caches. --source: the four .gz files of Fashion-MNIST, converted to data/ if its files are not there.
+Seeds run one after another, each in its own folder below --runs; finished runs there are skipped. At the time limit the
+current run is sent SIGTERM, saves and exits; the same command resumes it. After each run all results are printed and
+written to the output file: validation top-1 of the last epoch under the recipe's own protocol (of the averaged weights
+if there are any), per seed, with mean and standard deviation; and the seconds from start to exit of the command,
+including imports, evaluation and writing of weights, with tracking disabled. A warm-up run of a few steps fills the
+caches first. --source: folder with the four .gz files of Fashion-MNIST, converted to data/ unless that is done.
 
-One H100, ten minutes a command and thirty in all, runs/ kept between commands: the shortest first,
+On one H100, with ten minutes per command and thirty in total, keeping runs/ between commands, start with the shortest:
 
     1. python benchmarks/fashion_mnist.py fashion_mnist_fast fashion_mnist_fast+train.epochs=8 fashion_mnist_r18
     2. python benchmarks/fashion_mnist.py fashion_mnist_best          and again, until its three seeds are done
 
-then `distcls recipe record runs/benchmark/fashion_mnist_r18_seed*` (and _best_, _fast_) and the recipes' headers. If a
-run of r18 takes longer than 150 s, do seeds 0 and 1 of it and give best all that is left. On a CPU, to try it:
+Then run `distcls recipe record runs/benchmark/fashion_mnist_r18_seed*` (and _best_, _fast_), and update the recipes'
+headers. If a run of r18 takes longer than 150 s, do only its seeds 0 and 1 and give best the remaining time. To try it
+on a CPU:
 
     python benchmarks/fashion_mnist.py fashion_mnist_quick+train.epochs=0.1 --seeds 0 1
 """
@@ -36,16 +37,16 @@ from distcls.engine.records.run_folder import RunFolder
 
 ROOT = Path(__file__).parents[1]
 RECIPES = ("fashion_mnist_fast", "fashion_mnist_r18", "fashion_mnist_best")
-TO_SAVE = 60  # seconds for a run that was told to stop
-USELESS = 20  # seconds: no run is begun for so few
+TO_SAVE = 60  # seconds that a run gets to save and exit
+USELESS = 20  # seconds: with less time left no run is started
 WARM_UP = ["train.epochs=null", "train.max_steps=8", "schedule.warmup_epochs=0", "checkpoint.resume=never"]
 
 
 @dataclass(frozen=True)
 class Case:
-    """A recipe with changes, as it stands on the command line: ``fashion_mnist_fast+train.epochs=8``.
+    """A recipe with overrides, as written on the command line: ``fashion_mnist_fast+train.epochs=8``.
 
-    The recipe is one of recipes/ by its name, or a file.
+    The recipe is a name in recipes/, or a .yaml file.
     """
 
     written: str
@@ -74,7 +75,7 @@ def status(folder: Path) -> str | None:
 
 
 def run(case: Case, folder: Path, seed: int, deadline: float) -> None:
-    """One attempt, until `deadline` at most. What it took goes to a file beside the run's folder."""
+    """One attempt, until `deadline` at most. Its duration is appended to a file next to the run's folder."""
     began = time.monotonic()
     process = subprocess.Popen(case.command(folder, f"train.seed={seed}"), cwd=ROOT)
     try:
@@ -82,7 +83,7 @@ def run(case: Case, folder: Path, seed: int, deadline: float) -> None:
     except subprocess.TimeoutExpired:
         process.send_signal(signal.SIGTERM)
         code = process.wait(TO_SAVE)
-    if code not in (0, 75, -signal.SIGTERM):  # the last: it was told to stop before it could listen
+    if code not in (0, 75, -signal.SIGTERM):  # the last: stopped before its signal handler was installed
         sys.exit(f"{case.written}, seed {seed}: status {code}")
     file = whole_seconds(folder)
     spent = json.loads(file.read_text()) if file.exists() else []
@@ -91,12 +92,12 @@ def run(case: Case, folder: Path, seed: int, deadline: float) -> None:
 
 
 def whole_seconds(folder: Path) -> Path:
-    """The file with the seconds of each attempt."""
+    """The file with the duration of each attempt in seconds."""
     return folder.parent / f"{folder.name}.whole_seconds.json"
 
 
 def results(case: Case, runs: Path, seeds: list[int]) -> dict:
-    """What the finished runs of a case reached and took."""
+    """Accuracy and time of a case's finished runs."""
     done = [folder for seed in seeds if status(folder := case.folder(runs, seed)) == "finished"]
     if not done:
         return {"case": case.written, "runs": []}
@@ -120,7 +121,7 @@ def line(result: dict) -> str:
 
 
 def spread(values: list[float], unit: str) -> str:
-    """Mean and standard deviation; runs that were cut have no time of their own."""
+    """Mean and standard deviation; "cut" without values, as interrupted runs have no meaningful time."""
     if not values:
         return "cut"
     more = f" +- {statistics.stdev(values):.2f}" if len(values) > 1 else ""
@@ -128,7 +129,7 @@ def spread(values: list[float], unit: str) -> str:
 
 
 def report(cases: list[Case], options: argparse.Namespace) -> None:
-    """Write and print what all cases have reached so far."""
+    """Write and print the results of all cases so far."""
     found = [results(case, options.runs, options.seeds) for case in cases]
     options.output.parent.mkdir(parents=True, exist_ok=True)
     command = " ".join(["python benchmarks/fashion_mnist.py", *sys.argv[1:]])
@@ -138,7 +139,7 @@ def report(cases: list[Case], options: argparse.Namespace) -> None:
 
 
 def convert(source: Path) -> None:
-    """data/fashion_mnist_{train,val}.beton, those that are not there."""
+    """Write data/fashion_mnist_{train,val}.beton, unless they exist."""
     for split in ("train", "val"):
         beton = ROOT / f"data/fashion_mnist_{split}.beton"
         if not beton.exists():

@@ -1,10 +1,10 @@
-"""The loader on a GPU: alone, and feeding ResNet-50 in fp16 by CUDA graphs, as a share of what a resident batch gives.
+"""The loader on a GPU, alone and feeding ResNet-50 (fp16, CUDA graphs), relative to training on a resident batch.
 
     python benchmarks/gpu_data.py [--workers 16] [--batch 512] [--seconds 10] [--resolutions 224 160] [--decode-share 0]
         [--interpolation bilinear] [--cases raw jpeg] [--no-training]
 
-Makes its own .beton files (raw 256x341, JPEG 375x500 q90) in a temporary folder. Prints a table and writes its rows, as
-they come, to --out. On a CPU, to see that it runs: --batch 4 --images 16 --seconds 0 --resolutions 32 --depth 18.
+Writes its own .beton files (raw 256x341, JPEG 375x500 q90) to a temporary folder. Rows are printed and written to --out
+as they are measured. Smoke test on a CPU: --batch 4 --images 16 --seconds 0 --resolutions 32 --depth 18.
 """
 
 import argparse
@@ -51,7 +51,7 @@ def batches(path: Path, resolution: int, options: argparse.Namespace) -> Iterato
 
 
 def rate(work: Callable[[], int], seconds: float) -> dict[str, float]:
-    """Images per second and CPU cores in use, after ten rounds of warm-up; the GPU has finished when time is taken."""
+    """Images per second and CPU cores in use, after ten rounds of warm-up; synchronises before reading the clock."""
     for _ in range(10 if seconds else 1):
         work()
     synchronize()
@@ -108,13 +108,13 @@ def main() -> None:
                     )
             if options.training:
                 feed(files, resolution, options, report)
-                gc.collect()  # a graph holds its memory
+                gc.collect()  # free the graph's memory
 
 
 def feed(
     files: dict[str, Path], resolution: int, options: argparse.Namespace, report: Callable[[str, dict], None]
 ) -> None:
-    """Train on what the loader gives, beside a batch that stays on the GPU."""
+    """Compare training on the loader's batches with training on a batch that stays on the GPU."""
     graphs = MODES["graphs"]
     step = training_step(graphs, resolution, options.batch, options.depth)
     images, target = resident(graphs, resolution, options.batch)
@@ -133,7 +133,7 @@ def feed(
                 return len(batch.images)
 
             result = rate(fed, options.seconds)
-        beside = rate(stay, options.seconds)  # again, beside it: clocks drift
+        beside = rate(stay, options.seconds)  # measured again next to it, because GPU clocks drift
         result["share_of_resident"] = result["images_per_second"] / beside["images_per_second"]
         report(f"{name}: training @{resolution}", result)
 

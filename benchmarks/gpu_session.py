@@ -1,13 +1,13 @@
-"""Everything to measure on one GPU, in phases of under ten minutes each, the most important first.
+"""All measurements on one GPU, in phases of less than ten minutes each, the most important first.
 
     python benchmarks/gpu_session.py [tests ceiling train strategies data start fashion] [--limit 570] [--out DIR]
         [--small]
     python benchmarks/gpu_session.py --summary
 
-Without names all phases run, one after the other. Every script writes its rows to DIR (benchmarks/results/session) as
-they come, so a phase that is cut, by --limit or from outside, keeps what it has; what it printed is in <phase>.log. At
-the end, and with --summary alone, the figures stand beside their goals. --small runs each phase in a size for CPUs, to
-see that nothing in it is broken.
+Without names all phases run, one after another. Every script writes its rows to DIR (benchmarks/results/session) as
+they are measured, so an interrupted phase, by --limit or otherwise, keeps its results; its output is in <phase>.log. At
+the end, or with --summary only, the figures are printed next to their goals. --small runs each phase at a size for
+CPUs, as a smoke test.
 """
 
 import argparse
@@ -51,7 +51,7 @@ SHORT = ["--images", "12", "--steps", "40", "--warm-up", "20", "--precision", "f
 ON_JPEGS = ["--seconds", "6", "--workers", "4", "--cases", "jpeg", "--resolutions", "224"]
 PYTEST = ["-m", "pytest", "-p", "no:cacheprovider"]
 
-#: phase -> the commands on a GPU, and small ones for a CPU; of `name: script` the rows go to name.json
+#: phase -> commands for a GPU, small ones for a CPU; rows of `name: script` go to name.json
 PHASES: dict[str, tuple[list[list[str]], list[list[str]]]] = {
     "tests": ([[*PYTEST, *GPU_TESTS]], []),
     "ceiling": (
@@ -85,7 +85,7 @@ PHASES: dict[str, tuple[list[list[str]], list[list[str]]]] = {
 
 
 def run_phase(name: str, commands: list[list[str]], out: Path, limit: float) -> bool:
-    """One command after the other, until `limit` seconds are over. Whether all of them ended well."""
+    """Run the commands one after another for at most `limit` seconds. Returns whether all succeeded."""
     end, well = time.monotonic() + limit, True
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(HERE.parent), os.environ.get("PYTHONPATH", "")])}
     log = out / f"{name}.log"
@@ -109,7 +109,7 @@ def run_phase(name: str, commands: list[list[str]], out: Path, limit: float) -> 
 
 
 def ended(child: subprocess.Popen, seconds: float) -> int:
-    """Its status; after `seconds` it is ended, with all that it has started."""
+    """Wait for the child and return its status; after `seconds`, end it and all its processes."""
     try:
         return child.wait(max(0.0, seconds))
     except subprocess.TimeoutExpired:
@@ -122,7 +122,7 @@ def ended(child: subprocess.Popen, seconds: float) -> int:
 
 
 def summary(out: Path) -> Iterator[tuple[str, str, str]]:
-    """(what, measured, goal), of the rows that are there."""
+    """(what, measured, goal) for all rows that exist."""
 
     def rows(name: str) -> dict[str, dict]:
         file = out / f"{name}.json"

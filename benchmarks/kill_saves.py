@@ -1,12 +1,12 @@
-"""kill -9 at random moments of checkpoints that are written beside a loop, and what is left afterwards.
+"""Kills a process with kill -9 at random moments while it saves checkpoints in the background, and checks what is left.
 
     python benchmarks/kill_saves.py [--kills 250] [--folder DIR] [--seed 0]
 
 A child does what the trainer does: it copies a small state (3 tensors, 48 kB) to CPU memory, starts the save in a
 thread, goes on changing the state, and acknowledges each checkpoint once it is committed. The parent kills it at a
-random moment and looks: the newest checkpoint must be whole, hold the state of exactly its step, and not be older than
-the last acknowledged one; the next child goes on from there, in the same folder. Real fsyncs on the file system of
---folder (default: a temporary one). Writes benchmarks/results/kill_saves.json; status 1 if anything was lost.
+random moment and checks: the newest checkpoint must be intact, hold the state of exactly its step, and not be older
+than the last acknowledged one; the next child continues from there, in the same folder. Real fsyncs on the file system
+of --folder (default: a temporary one). Writes benchmarks/results/kill_saves.json; status 1 if anything was lost.
 """
 
 import argparse
@@ -36,10 +36,10 @@ def state_at(step: int) -> dict[str, dict[str, torch.Tensor]]:
 
 def train_for_ever(folder: Path, first: int, acknowledge: int) -> None:
     store, background, files, pending = CheckpointStore(folder), Background(), state_at(first), first
-    for step in range(first, first + 100_000):  # begins with the step that is there: a replacement, too
+    for step in range(first, first + 100_000):  # saves the existing step again first, to test replacing it
         for stem, share in state_at(step).items():
             for name, tensor in share.items():
-                files[stem][name].copy_(tensor)  # in place, while the save before may still be under way
+                files[stem][name].copy_(tensor)  # in place, while the previous save may still be running
         if background.done:
             background.collect()
             os.write(acknowledge, pending.to_bytes(8, "little"))
@@ -72,7 +72,7 @@ def main() -> int:
                 finally:
                     os._exit(1)
             os.close(writer)
-            select.select([reader], [], [], 30)  # it works: the first acknowledgement
+            select.select([reader], [], [], 30)  # wait for the first acknowledgement: the child is saving
             time.sleep(dice.uniform(0, 0.05))
             os.kill(pid, signal.SIGKILL)
             assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == -signal.SIGKILL

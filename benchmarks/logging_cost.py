@@ -1,12 +1,12 @@
-"""What logging adds to a training step: at most 0.5% of it at `train.log_every_steps: 50`.
+"""Cost of logging per training step; the goal is at most 0.5% of a step at `train.log_every_steps: 50`.
 
     python benchmarks/logging_cost.py [--step-ms 40] [--rounds 40] [--no-wandb] [--out FILE]
 
-Times what a step pays for its logging, on whatever device there is: the marks of where time goes, adding to the
-window's sums, and once in 50 steps closing the window and writing its row to metrics.jsonl and to real wandb (offline,
-so that its service runs beside). A logged step's gradient norm is measured apart, on a ResNet-50's gradients; on a CPU,
-where a step of that takes seconds, it is not part of the share. That is of a step of `--step-ms` milliseconds:
-ResNet-50 at 224 with 256 images takes 40 ms on an H100 (docs/performance.md).
+Times what a step spends on logging, on the available device: phase marks, adding to the window's sums, and every 50
+steps closing the window and writing its row to metrics.jsonl and to real wandb (offline, with its service running). The
+gradient norm of a logged step is measured separately, on a ResNet-50's gradients; on a CPU, where a ResNet-50 step
+takes seconds, it is not included in the share. The share is relative to a step of `--step-ms` milliseconds: ResNet-50
+at 224 with 256 images takes 40 ms on an H100 (docs/performance.md).
 """
 
 import argparse
@@ -34,7 +34,7 @@ SETTINGS = Settings(8, 8, "bf16", True, 1, 1024, 1.0, 1000, torch.cuda.is_availa
 
 
 def job(device: torch.device, trackers: Trackers, console: Console) -> SimpleNamespace:
-    """What Rows takes from a job."""
+    """A stand-in for a job with what Rows needs."""
 
     def log(row):
         trackers.log(row)
@@ -59,7 +59,7 @@ def job(device: torch.device, trackers: Trackers, console: Console) -> SimpleNam
 
 
 def cost_of_steps(device: torch.device, rounds: int, wandb: bool) -> list[float]:
-    """Milliseconds of logging per step, one figure for each window of EVERY steps."""
+    """Milliseconds of logging per step, one value for each window of EVERY steps."""
     found = []
     with tempfile.TemporaryDirectory() as folder, open(Path(folder, "console.txt"), "w") as terminal:
         console = Console(file=terminal)
@@ -85,7 +85,7 @@ def cost_of_steps(device: torch.device, rounds: int, wandb: bool) -> list[float]
             found.append(1000 * (time.perf_counter() - began) / EVERY)
         rows.write(all_now=True)
         trackers.finish("finished")
-    return found[rounds // 10 :]  # the first ones warm up
+    return found[rounds // 10 :]  # the first tenth is warm-up
 
 
 def cost_of_norm(device: torch.device) -> float:

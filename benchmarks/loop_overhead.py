@@ -1,14 +1,14 @@
-"""What the trainer's loop costs beyond a bare PyTorch loop with the same model and the same batches, on a CPU.
+"""Overhead of the trainer's loop over a bare PyTorch loop with the same model and batches, on a CPU.
 
     python benchmarks/loop_overhead.py [--rounds 20] [--steps 25] [--batch 128]
 
-Both run in one process, in turns. A round is `steps` steps of the trainer (engine/trainer.py as a run calls it: rates,
-seeds, metrics, agreement, heartbeat, a row at the round's end) and as many of the bare loop (next batch, forward,
-backward, step, zero_grad), with the Fashion-MNIST recipe's model (ResNet_CIFAR, 28 x 28 pixels) and batches of one
-loader. Every other round begins with the other one. The figure is the median over rounds of trainer / bare - 1. The
-process's CPU time is kept beside wall time, since it does not count what other processes take. Checkpoints and
-evaluations are outside of it. A small --batch shows the loop's own milliseconds, which do not depend on it. Writes one
-entry for each batch size into benchmarks/results/loop_overhead.json.
+Both alternate in one process. A round is `steps` steps of the trainer (engine/trainer.py as a run calls it: learning
+rates, seeds, metrics, agreement between ranks, heartbeat, a row at the end of the round) and as many of the bare loop
+(next batch, forward, backward, step, zero_grad), with the Fashion-MNIST recipe's model (ResNet_CIFAR, 28 x 28 pixels)
+and batches of the same loader. The order alternates between rounds. The result is the median over rounds of
+trainer / bare - 1, for wall time and for the process's CPU time, which other processes do not affect. Checkpoints and
+evaluations are excluded. A small --batch shows the loop's own milliseconds, which do not depend on it. Writes one entry
+per batch size to benchmarks/results/loop_overhead.json.
 """
 
 import argparse
@@ -53,11 +53,11 @@ tracking: {{mode: disabled}}
 
 
 class Measured(Exception):
-    """Everything was measured: leave the session."""
+    """Raised to leave the session once everything is measured."""
 
 
 def measure(job, snapshots, progress, window, options: argparse.Namespace) -> list[dict[str, float]]:
-    """Rounds of both loops, on the job that a session has built."""
+    """Milliseconds per step of both loops in each round, on the job that a session has built."""
     # The bare loop's own model and optimizer, from the same weights.
     bare_model = copy.deepcopy(job.classifier)
     bare_optimizer = torch.optim.SGD(bare_model.parameters(), lr=0.01, momentum=0.9, nesterov=True, weight_decay=5e-4)

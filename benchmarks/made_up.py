@@ -1,4 +1,4 @@
-"""Images for benchmarks, made on the spot."""
+"""Synthetic images for benchmarks."""
 
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
@@ -8,7 +8,7 @@ from PIL import Image
 
 
 class MadeUp:
-    """Images with about the spectrum of photographs (amplitude ~ frequency**-1.5): their JPEGs have the usual sizes."""
+    """Noise with about the spectrum of photographs (amplitude ~ frequency**-1.5), so that JPEG sizes are realistic."""
 
     multi_label = False
 
@@ -40,7 +40,7 @@ class MadeUp:
         return "made up"
 
     def save_jpegs(self, folder: Path) -> None:
-        """The images as files of quality 90, a folder for each class."""
+        """Write the images as JPEGs of quality 90, in one folder per class."""
         for name in self.class_names:
             (folder / name).mkdir(parents=True)
         with ProcessPoolExecutor() as pool:

@@ -1,15 +1,15 @@
-"""The loops that the trainer is held against, each in a process of its own, so that all begin alike.
+"""Reference loops for the trainer, each run in its own process, so that all start under equal conditions.
 
     python benchmarks/plain_loops.py resident [--resolution 224] [--batch 512] [--steps 200] [--warm-up 60] [--depth 50]
         [--precision fp16] [--mode eager | graphs | compile]
     python benchmarks/plain_loops.py ffcv --data FILE.beton ...
     python benchmarks/plain_loops.py dataloader --data FOLDER ...
 
-resident: the trainer's classifier and optimizer on one batch that never leaves the device, the ceiling of any trainer.
-ffcv: the loop that users of ffcv-imagenet come from (https://github.com/libffcv/ffcv-imagenet): FFCV's Loader decodes
-on the CPU, torchvision's ResNet runs eagerly; without BlurPool, which theirs has, and normalised by torch, because
-FFCV's NormalizeImage wants CuPy on a GPU. dataloader: the same with torch's DataLoader on a folder of JPEGs, as
-torchvision's references/classification trains. Prints the images per second, the median of windows of 20 steps.
+resident: the trainer's classifier and optimizer on one batch that stays on the device, the upper bound of any trainer.
+ffcv: a loop in the style of ffcv-imagenet (https://github.com/libffcv/ffcv-imagenet): FFCV's Loader decodes on the CPU,
+torchvision's ResNet runs eagerly; without its BlurPool, and normalised by torch, because FFCV's NormalizeImage needs
+CuPy on a GPU. dataloader: the same with torch's DataLoader on a folder of JPEGs, as in torchvision's
+references/classification. Prints images per second, the median over windows of 20 steps.
 """
 
 import argparse
@@ -33,7 +33,7 @@ Batch = tuple[torch.Tensor, torch.Tensor]
 
 
 def rate(step: Callable[[], None], options: argparse.Namespace) -> float:
-    """Images per second of training, the median of the windows after the warm-up."""
+    """Training throughput in images per second, the median of the windows after the warm-up."""
     windows, began = [], time.perf_counter()
     for done in range(1, options.steps + 1):
         step()
@@ -52,7 +52,7 @@ def training(
     batches: Iterator[Batch],
     precision: str,
 ) -> Callable[[], None]:
-    """One step of the loop that everybody writes."""
+    """One step of a usual training loop: AMP, backward, optimizer step."""
     half = HALF.get(precision)
     scaler = torch.amp.GradScaler(DEVICE.type, enabled=precision == "fp16")
 
@@ -94,7 +94,7 @@ def resident(options: argparse.Namespace) -> float:
 
 
 def torchvisions(batches: Iterator[Batch], options: argparse.Namespace) -> float:
-    """The rate of torchvision's ResNet on these batches, eagerly."""
+    """Throughput of torchvision's ResNet on these batches in eager mode."""
     model = getattr(torchvision.models, f"resnet{options.depth}")()
     model.to(device=DEVICE, memory_format=torch.channels_last).train()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, weight_decay=5e-5)

@@ -1,12 +1,12 @@
-"""How long a run takes to go on at 1% and at 99% of an epoch of one million samples, beside a start from nothing.
+"""Time to resume at 1% and at 99% of an epoch of one million samples, compared with a new run.
 
     python benchmarks/resume_time.py [--repeats 5] [--shard 100000] [--folder DIR]
 
-Ten copies of a .beton of 100,000 images of 8 x 8 pixels (distcls's own writer) make an epoch of 1,000 steps of 1,000
-samples. One run trains it through, with a checkpoint every 10 steps; folders with the one at step 10, or 990, are
-then gone on with, and killed at their first row, in turns with a new run. Measured: from the command to the row of the
-first step (with python's and torch's imports, and the weights), and from the end of loading the checkpoint to that row.
-Writes benchmarks/results/resume_time.json.
+Ten copies of a .beton of 100,000 images of 8 x 8 pixels (written by distcls) make an epoch of 1,000 steps of 1,000
+samples. One run trains the whole epoch, with a checkpoint every 10 steps. Then a new run, a resume at step 10 and one
+at step 990 take turns, each killed at its first row. Measured: from the command to the row of the first step (including
+imports of Python and torch, and the weights), and from the end of loading the checkpoint to that row. Writes
+benchmarks/results/resume_time.json.
 """
 
 import argparse
@@ -60,7 +60,7 @@ tracking: {{mode: disabled}}
 
 
 class Noise:
-    """Images of 8 x 8 pixels."""
+    """Random images of 8 x 8 pixels."""
 
     def __init__(self, number: int) -> None:
         self.class_names = [str(label) for label in range(10)]
@@ -90,7 +90,7 @@ def start(recipe: Path, run: Path, **options: object) -> subprocess.Popen:
 
 
 def measure(recipe: Path, source: Path, run: Path, step: int) -> dict[str, float]:
-    """Go on from `step` of the run in `source`, or begin anew; killed at its first row."""
+    """Resume from `step` of the run in `source`, or start a new run if it is 0; killed at its first row."""
     if step:
         shutil.copytree(source / "checkpoints" / f"step_{step:08d}", run / "checkpoints" / f"step_{step:08d}")
         state = json.loads((source / "run.json").read_text())

@@ -1,9 +1,9 @@
-"""What an index and an epoch's order cost where samples and ranks are many, and how well blocks are shuffled.
+"""Memory and time of index and sampling order for many samples and ranks, and shuffling quality of blocks.
 
     python benchmarks/scale.py [--samples 100000000 1000000000] [--ranks 1024] [--only-memory]
 
-Every figure is taken in a process of its own, of one rank: private memory (RssAnon) and its peak, before and after.
-Writes benchmarks/results/scale.json and prints the tables of docs/data.md.
+Costs are measured in a fresh process for one rank: the increase in private memory (RssAnon), and the peak. Writes
+benchmarks/results/scale.json and prints the tables of docs/data.md.
 """
 
 import argparse
@@ -27,20 +27,20 @@ BLOCKS = {"block_size": 16, "window": 8}
 
 
 def memory(what="RssAnon"):
-    """Bytes of this process."""
+    """Memory of this process in bytes: a field of /proc/self/status."""
     lines = dict(line.split(":") for line in Path("/proc/self/status").read_text().splitlines() if ":" in line)
     return int(lines[what].split()[0]) * 1024
 
 
 def apart(function, *arguments):
-    """function(*arguments) in a fresh process, with what it adds to private memory in the end and at its peak."""
+    """Run function(*arguments) in a fresh process and measure its seconds and memory, final and at the peak."""
     with multiprocessing.get_context("spawn").Pool(1) as pool:
         return pool.apply(measured, (function, arguments))
 
 
 def measured(function, arguments):
     private, resident = memory(), memory("VmRSS")
-    Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
+    Path("/proc/self/clear_refs").write_text("5")  # resets the peak (VmHWM)
     start = time.perf_counter()
     kept, found = function(*arguments)
     seconds = time.perf_counter() - start
@@ -50,7 +50,7 @@ def measured(function, arguments):
 
 
 def synthetic(path, samples):
-    """A .beton of images of one pixel, with its sidecar."""
+    """Write a .beton of one-pixel images, with its sidecar."""
     kind = np.dtype([("", file_format._IMAGE), ("", "<i8")], align=True)
     records = np.zeros(samples, kind)
     records_at = file_format._HEADER.itemsize + 2 * file_format._FIELD.itemsize
@@ -86,7 +86,7 @@ def synthetic(path, samples):
 
 
 def opened(path, sampler):
-    """A data set, and an epoch's order of it as one of 8 ranks begins it."""
+    """Open a data set and compute the first batch's part of one of 8 ranks, which builds the order."""
     dataset = BetonDataset(path)
     blocks = BlockOrder(len(dataset), 1024, 1, **BLOCKS) if sampler == "block_shuffle" else None
     balance = dataset.samples["label"] if sampler == "balanced" else None
@@ -97,7 +97,7 @@ def opened(path, sampler):
 
 
 def first_batch(samples, ranks, batch, blocks):
-    """One rank's part of a step in the middle of an epoch, where a resumed run may begin, and of the one after it."""
+    """Time one rank's part of a step in mid-epoch, where a resumed run may start, and of the step after it."""
     order = GlobalOrder(samples, batch, 1, blocks=BlockOrder(samples, batch, 1, **BLOCKS) if blocks else None)
     found = {}
     for name, step in (("begin", order.steps_per_epoch // 2), ("step", order.steps_per_epoch // 2 + 1)):
@@ -108,7 +108,7 @@ def first_batch(samples, ranks, batch, blocks):
 
 
 def disjoint(samples, ranks, batch):
-    """All ranks' parts of some steps are the global batch, and no sample is in two."""
+    """Check for some steps that the ranks' parts are disjoint and together form the global batch."""
     order = GlobalOrder(samples, batch, 1, blocks=BlockOrder(samples, batch, 1, **BLOCKS))
     for step in (0, order.steps_per_epoch // 3, order.steps_per_epoch - 1):
         parts = [order.part(step, rank, ranks).indices for rank in range(ranks)]
@@ -121,7 +121,7 @@ def disjoint(samples, ranks, batch):
 
 
 def quality(samples, batch, classes, **blocks):
-    """Of classes that lie one after the other: counts per class and batch, against those of a full shuffle."""
+    """Statistics of class counts per batch, on data sorted by class; without `blocks`, of a full shuffle."""
     steps = samples // batch
     order = GlobalOrder(samples, batch, 1, blocks=BlockOrder(samples, batch, 1, **blocks) if blocks else None)
     of_class = np.arange(samples) * classes // samples
@@ -166,7 +166,7 @@ def main():
 
 
 def memory_table(result):
-    """Per million samples."""
+    """Print memory per million samples."""
     print("| sampler | private memory | at its peak, with the file's pages that are mapped |\n|---|---:|---:|")
     for sampler, row in result["memory"].items():
         kept, peak = (row[key] / row["samples"] for key in ("bytes", "peak"))

@@ -1,21 +1,21 @@
-"""Where a short run's seconds go: from the command to its first step, and from there to its end; caches warm.
+"""Time of a short run from the command to its first step and from there to its end, with warm caches.
 
     python benchmarks/start.py [--recipe RECIPE] [--repeats 5] [--cases "python" "accelerate launch" ...] [--out FILE]
 
-A recipe trains one step of its batch on images made on the spot: fashion_mnist_fast on a GPU, fashion_mnist_quick
-without one. It is started in each of these ways, in turns, after a round that fills the caches:
+A recipe trains for one step on synthetic images: fashion_mnist_fast on a GPU, fashion_mnist_quick without one. After a
+round that fills the caches, it is started in each of these ways in turn:
 
-    torch                  python importing torch: no run can start sooner
+    torch                  python importing torch, a lower bound for every run
     python                 python launch/train.py
-    accelerate-launch      the launcher alone, as its own command
-    accelerate launch      the same by way of `accelerate`, which imports all of its commands first
+    accelerate-launch      the launcher as its own command
+    accelerate launch      the same through `accelerate`, which imports all of its commands first
     python, W&B offline    python launch/train.py with tracking.mode=offline
     distcls --help, distcls recipe check, distcls report
 
-Of a run the parts are told apart by what it writes: `recipe.yaml` of the run folder (all checks are done, and the
-process group is there), the event `evaluation` (everything is built), the training row (the step is done), the
-evaluation's row, the event `finished` (weights and checkpoint are on disk); what is left draws the report and leaves.
-Wall seconds depend on what else the machine does, CPU seconds (of all processes) hardly. Medians.
+The phases of a run are separated by what it writes: `recipe.yaml` in the run folder (checks are done, the process group
+exists), the event `evaluation` (everything is built), the training row (the step is done), the evaluation's row, and
+the event `finished` (weights and checkpoint are on disk); the rest is drawing the report and exiting. Results are
+medians of wall seconds, which depend on other load, and of CPU seconds over all processes, which hardly do.
 """
 
 import argparse
@@ -54,7 +54,7 @@ OTHERS = ("torch", "distcls --help", "distcls recipe check", "distcls report")
 
 
 def spend(command: Sequence[str | Path]) -> dict[str, float]:
-    """Run it. Its wall seconds, and the CPU seconds of all its processes."""
+    """Run a command. Returns its wall seconds and the CPU seconds of all its processes."""
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])}
     before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
     done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
@@ -66,7 +66,7 @@ def spend(command: Sequence[str | Path]) -> dict[str, float]:
 
 
 def run(command: list[str], recipe: Path, changes: list[str], folder: Path) -> dict[str, float]:
-    """A run from nothing, and the parts that its files tell."""
+    """Time a new run and its phases, taken from the files that it writes."""
     shutil.rmtree(folder, ignore_errors=True)
     began = time.time()
     spent = spend([*command, recipe, *changes, f"output_dir={folder}"])
@@ -109,7 +109,7 @@ def main() -> None:
     parser.add_argument("--cases", nargs="+", choices=[*RUNS, *OTHERS], default=[*RUNS, *OTHERS])
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results/start.json")
     options = parser.parse_args()
-    # a run goes first: `distcls report` draws it
+    # a run first, because `distcls report` needs one
     cases = list(dict.fromkeys(["python", *options.cases]))
     taken: dict[str, list[dict[str, float]]] = {case: [] for case in cases}
     with tempfile.TemporaryDirectory() as name:

@@ -1,10 +1,10 @@
-"""Every strategy and precision on this machine's one device, by launch/train.py: does it train, and to which loss?
+"""Trains with every strategy and precision on this machine's single device, with launch/train.py, and reports losses.
 
     python benchmarks/strategies.py [--cases "fsdp2 fp16" ...] [--steps 40]
 
-A small ResNet-18 on made-up JPEGs. The losses are to be held against the first row's: one seed, one order of batches.
-Then `distcls verify-resume`: runs that are killed and preempted, against one that was not. Writes its rows, as they
-come, to --out.
+A ResNet-18 on small synthetic JPEGs. Compare the losses with the first row's: seed and order of batches are the same.
+Then `distcls verify-resume` compares killed and preempted runs with an undisturbed one. Rows are written to --out as
+they are measured.
 """
 
 import argparse
@@ -70,7 +70,7 @@ COMMAND = "from distcls.cli.main import main; main()"
 
 
 def run(command: list, limit: float) -> tuple[int, str]:
-    """Its status and output; -9 where it took longer than `limit` seconds."""
+    """Run a command. Returns its status, -9 if it took longer than `limit` seconds, and its output."""
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])}
     try:
         done = subprocess.run(

@@ -1,13 +1,13 @@
-"""The whole trainer, launch/train.py on .beton files, beside loops that do less: in turns, each in its own process.
+"""The complete trainer, launch/train.py on .beton files, compared with reference loops, each in its own process.
 
     python benchmarks/train.py [--resolutions 224 160] [--steps 200] [--batch 512] [--precision fp16] [--cases raw jpeg]
         [--mode eager | graphs | compile] [--beside ffcv dataloader] [--rounds 1] [--evaluation] [--ema]
 
-The trainer runs with everything on: loading, augmentation, logging every 20 steps, checkpoints and, with --ema, a
-moving average of the weights. Its figure is the median of its own rows after --warm-up steps. Beside it, always, the
-same classifier, optimizer, precision and mode on one batch that never leaves the device, the ceiling of any trainer;
-and those of --beside (plain_loops.py). With several rounds each figure is the median of them, and ratios are of one
-round. Writes its rows, as they come, to --out. On a CPU a small model:
+The trainer runs with all features: loading, augmentation, logging every 20 steps, checkpoints and, with --ema, a moving
+average of the weights. Its throughput is the median of its own rows after --warm-up steps. It is always compared with
+the same classifier, optimizer, precision and mode on one batch that stays on the device, the upper bound of any
+trainer, and with the loops of --beside (plain_loops.py). With several rounds, figures are medians over the rounds, and
+ratios are taken within a round. Rows are written to --out as they are measured. A small model, for a CPU:
 
     python benchmarks/train.py --depth 18 --resolutions 64 --batch 32 --images 640 --steps 100 --warm-up 20 --rounds 5
         --precision fp32 --mode eager --beside dataloader
@@ -35,7 +35,7 @@ HERE = Path(__file__).resolve().parent
 IMAGES = {"raw": (256, 341, "raw"), "jpeg": (375, 500, "jpg")}
 PEERS = {"ffcv": ("ffcv-imagenet style, jpeg", "jpeg.beton"), "dataloader": ("torch DataLoader, jpeg", "jpegs")}
 FAR = 100_000.0  # epochs: no evaluation
-#: what launch/train.py sets for itself, for the others, too: OpenMP's threads sleep while they wait
+#: launch/train.py makes waiting OpenMP threads sleep; for a fair comparison the reference loops do so, too
 ALIKE = {"OMP_WAIT_POLICY": "PASSIVE", **os.environ, "PYTHONPATH": os.pathsep.join([str(HERE.parent), *sys.path])}
 RECIPE = """\
 model:
@@ -91,7 +91,7 @@ def trainer(
 
 
 def plain(loop: str, resolution: int, options: argparse.Namespace, data: Path | None = None) -> dict[str, float]:
-    """The rate of a loop of plain_loops.py."""
+    """Throughput of a loop of plain_loops.py."""
     kept = ("batch", "steps", "warm_up", "depth", "precision", "mode")
     said = [f"--{name.replace('_', '-')}={getattr(options, name)}" for name in kept]
     command = [sys.executable, HERE / "plain_loops.py", loop, f"--resolution={resolution}", *said]
@@ -102,7 +102,7 @@ def plain(loop: str, resolution: int, options: argparse.Namespace, data: Path | 
 
 
 def one_round(folder: Path, resolution: int, options: argparse.Namespace) -> Iterator[tuple[str, dict[str, float]]]:
-    """(name, figures) of each loop at this resolution, one after the other."""
+    """(name, figures) of each loop at this resolution, measured one after another."""
     rates = {"resident": plain("resident", resolution, options)}
     yield f"resident batch @{resolution}", rates["resident"]
     for loop in options.beside:

@@ -1,4 +1,4 @@
-"""`distcls checkpoint ...`: what a run has saved."""
+"""`distcls checkpoint ...`: list, verify, export and convert checkpoints."""
 
 from pathlib import Path
 from typing import Annotated
@@ -25,7 +25,7 @@ def list_checkpoints(run: Annotated[Path, typer.Argument(metavar="RUN", help="Ru
     table.add_column("best")
     table.add_column("state")
     everything = inventory(run)
-    best = next((found for found in everything if found.manifest.get("best")), None)  # each was the best when written
+    best = next((found for found in everything if found.manifest.get("best")), None)  # older ones were once the best
     for found in everything:
         head = found.manifest
         table.add_row(
@@ -51,7 +51,7 @@ def verify(source: Source) -> None:
     for path in checkpoints_of(source):
         harm = harm_of(path)
         if harm is not None and not path.exists():
-            continue  # a live run has pruned it meanwhile
+            continue  # pruned meanwhile by a running run
         print(f"{path.name}: {harm or 'every byte is what was written'}")
         damaged += [path.name] if harm else []
     if damaged:
@@ -90,7 +90,7 @@ def convert(
     from distcls.engine.checkpoints.convert import convert as write
 
     whole = _newest_whole(source)
-    if (output / whole.name).exists():  # this one, an earlier conversion, or another run's
+    if (output / whole.name).exists():  # the source itself, an earlier conversion, or another run's checkpoint
         raise UserError(f"-o {output}: {whole.name} is in it already: give another folder")
     print(f"{write(whole, output, world_size)}: for {world_size} process{'es' if world_size > 1 else ''}")
 

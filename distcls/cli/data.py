@@ -1,4 +1,4 @@
-"""`distcls data ...`: write and describe .beton files."""
+"""`distcls data ...`: write, check and inspect .beton files."""
 
 from pathlib import Path
 from typing import Annotated

@@ -1,4 +1,4 @@
-"""`distcls data browse`: look at what a recipe trains on."""
+"""`distcls data browse`: draws the images that a recipe trains on."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -37,7 +37,7 @@ def browse(
     checked, source, _ = checked_recipe(recipe, overrides or [])
     data, batch = checked.data, checked.train.global_batch_size
     dataset = open_datasets(checked, source).train
-    # The first part of the global batch, as a rank would see it that has no more than is shown.
+    # Load only the first part of the global batch, as one of so many ranks that its share just covers what is shown.
     size = next(size for size in range(1, batch + 1) if batch % size == 0 and _enough(size, images, batch))
 
     def loader(transforms: Sequence[Any], mixes: Sequence[Any]) -> TrainLoader:
@@ -73,5 +73,5 @@ def browse(
 
 
 def _enough(size: int, images: int, batch: int) -> bool:
-    """Whether a micro-batch of `size` holds what is to be shown, in pairs as mixing needs them."""
+    """Whether a micro-batch of `size` covers the images to show, and is even, because mixing pairs images."""
     return size == batch or (size >= images and size % 2 == 0)

@@ -1,4 +1,4 @@
-"""`distcls data check`: every image of a .beton, or of two."""
+"""`distcls data check`: checks every image of one or two .beton files."""
 
 import os
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""`distcls data convert`: images on disk become .beton files."""
+"""`distcls data convert`: converts images on disk to .beton files."""
 
 import re
 import warnings
@@ -85,7 +85,7 @@ def convert(
     if shards is not None and shard_size is not None:
         raise UserError("--shards and --shard-size: expected one of them")
     size = None if shard_size is None else bytes_of(shard_size)
-    # Of images that are merely large, and of what is in them beside the pixels.
+    # Pillow warns of images that are merely large, and of their metadata.
     warnings.filterwarnings("ignore", module=r"PIL\.")
     origin = printable(source.resolve())
     if val_share is None:

@@ -1,4 +1,4 @@
-"""`distcls data describe`: a sidecar for a .beton that has none."""
+"""`distcls data describe`: writes the sidecar of a .beton that has none."""
 
 import os
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""`distcls eval`: how often a trained model is right, on any data set with its classes."""
+"""`distcls eval`: evaluates a trained model on any data set with its classes."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -7,7 +7,7 @@ import typer
 
 from distcls.cli.predict import Run
 
-SHOWN = 40  # classes in the table; of more those with the lowest F1
+SHOWN = 40  # classes in the table; if there are more, those with the lowest F1
 
 
 def evaluate(
@@ -31,7 +31,7 @@ def evaluate(
     from distcls.engine.records.durable_file import replace_file
     from distcls.engine.trained_model import TrainedModel
 
-    if output is not None:  # found out now and not after the evaluation
+    if output is not None:  # fails now rather than after the evaluation
         output.mkdir(parents=True, exist_ok=True)
     overrides = [word for word in data or () if is_recipe(run) and "=" in word]
     trained = TrainedModel(run, overrides)

@@ -59,7 +59,7 @@ def main() -> None:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(1)
-    except OSError as error:  # a folder that is not there, a full disk, no leave to write
+    except OSError as error:  # a missing folder, a full disk, no write permission
         if error.strerror is None:
             raise
         print(f"error: {os_error_text(error)}", file=sys.stderr)

@@ -1,4 +1,4 @@
-"""`distcls models [PATTERN]`: the backbones that a recipe can name, ours and those of timm and torchvision."""
+"""`distcls models [PATTERN]`: lists the backbones that a recipe can name: distcls', timm's and torchvision's."""
 
 import fnmatch
 import importlib.util
@@ -11,7 +11,7 @@ import typer
 from distcls.errors import UserError
 from distcls.registry import did_you_mean
 
-#: How a recipe names a model, its library's folder of models, and what stands before each of them in its source.
+#: Library -> block of a recipe, folder of the models' source, and pattern that finds their names in it.
 LIBRARIES = {
     "distcls": ("{{type: {name}}}", "distcls/models/backbones", r"@BACKBONES\.register\nclass (\w+)"),
     "timm": ("{{type: TimmBackbone, model_name: {name}}}", "timm/models", r"@register_model\ndef (\w+)"),
@@ -38,7 +38,7 @@ def models(
         raise UserError(f"--library: got {library!r}, expected {', '.join(LIBRARIES)}")
     wanted = pattern.lower() if any(sign in pattern for sign in "*?[") else f"*{pattern.lower()}*"
     named = [(source, name) for source in LIBRARIES if library in (None, source) for name in names(source)]
-    family = pattern.lower().rstrip("0123456789")  # resnet50 is our ResNet with depth 50
+    family = pattern.lower().rstrip("0123456789")  # resnet50 is distcls' ResNet with depth 50
     found = [
         (source, name)
         for source, name in named
@@ -51,7 +51,7 @@ def models(
 
 
 def names(library: str) -> list[str]:
-    """Read from the source: importing torch and all models only to list them would take seconds."""
+    """Names of a library's models, read from its source, because importing torch and all models takes seconds."""
     _, folder, pattern = LIBRARIES[library]
     spec = importlib.util.find_spec(library)
     if spec is None or spec.origin is None:

@@ -1,4 +1,4 @@
-"""`distcls plan`: what a recipe needs on so many GPUs; needs none itself."""
+"""`distcls plan`: memory, traffic and steps of a recipe on a given number of GPUs; runs without any."""
 
 import json
 from pathlib import Path
@@ -27,7 +27,7 @@ def plan(
     from distcls.engine.checks.plugins import checked_recipe
 
     checked, source, _ = checked_recipe(recipe, overrides or [])
-    # Here, for it imports torch: a file that cannot be read is told before.
+    # Imported late because it imports torch: an unreadable recipe is reported before.
     from distcls.engine.plan.plan import make_plan
 
     made = make_plan(checked, source, gpus=gpus * nodes, memory_gib=memory)

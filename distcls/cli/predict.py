@@ -1,4 +1,4 @@
-"""`distcls predict`: what a trained model sees in images."""
+"""`distcls predict`: classifies image files with a trained model."""
 
 import csv
 import sys
@@ -30,7 +30,7 @@ def predict(
     from distcls.data.errors import DataError
     from distcls.engine.trained_model import TrainedModel
 
-    if output is not None:  # found out now and not after a million images
+    if output is not None:  # fails now rather than after a million images
         output.parent.mkdir(parents=True, exist_ok=True)
     trained = TrainedModel(run)
     for text in trained.report.warnings if trained.report else ():

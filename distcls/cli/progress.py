@@ -1,4 +1,4 @@
-"""How a long command says how far it is."""
+"""Progress display of long commands."""
 
 import sys
 from collections.abc import Callable, Iterator
@@ -7,7 +7,15 @@ from contextlib import contextmanager
 
 @contextmanager
 def progress_bar(total: int, title: str) -> Iterator[Callable[[int], None]]:
-    """A bar on a terminal, else a line for every tenth."""
+    """A progress bar on a terminal, otherwise a line for every 10%, both on stderr.
+
+    Args:
+        total: number of items.
+        title: shown in front.
+
+    Yields:
+        A function to call with the number of items done.
+    """
     if sys.stderr.isatty():
         from rich.console import Console
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn

@@ -1,4 +1,4 @@
-"""`distcls recipe ...`: look at recipes before a GPU is touched."""
+"""`distcls recipe ...`: check and show recipes, without a GPU."""
 
 import json
 from pathlib import Path

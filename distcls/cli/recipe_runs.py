@@ -1,4 +1,4 @@
-"""`distcls recipe record` and `check-run`: what a recipe reached, and whether a run is on that course."""
+"""`distcls recipe record` and `check-run`: record a recipe's results, and compare a run with them."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated

@@ -1,4 +1,4 @@
-"""`distcls report`: one or several runs as one HTML file."""
+"""`distcls report`: writes one or several runs as one HTML file."""
 
 import time
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""`distcls slurm RECIPE ...`: a batch script for a recipe, checked, written, shown and, if wished, submitted."""
+"""`distcls slurm RECIPE ...`: checks a recipe, writes and prints a batch script for it and optionally submits it."""
 
 import re
 import subprocess
@@ -77,7 +77,7 @@ def slurm(
             folder = next(parent for parent in folder.parents if "%a" not in str(parent))
         else:
             changes.append(f"output_dir={folder}/task_%a")
-    # sbatch does not make the folder of its log: the job would fail without a word.
+    # sbatch does not create the folder of its log: without it the job would fail silently.
     folder.mkdir(parents=True, exist_ok=True)
     script = folder / "slurm.sbatch"
     text = batch_script(request, recipe, changes, name=name, folder=folder)
@@ -96,7 +96,11 @@ def slurm(
 
 
 def _checked(recipe: Path, changes: list[str], request: "Request") -> tuple[str, Path]:
-    """The recipe's name and output folder, `%a` in it as it is; all its mistakes are raised."""
+    """Check the recipe; return its name and its output folder, in which `%a` is not replaced.
+
+    Raises:
+        UserError: the recipe, an override or --array is invalid, or the recipe does not fit the number of processes.
+    """
     from distcls.engine.checks.fit_ranks import check_ranks
     from distcls.engine.checks.plugins import checked_recipe
 

@@ -1,4 +1,4 @@
-"""`distcls track ...`: a run's numbers and W&B."""
+"""`distcls track ...`: uploads runs to W&B."""
 
 import importlib.util
 import os
@@ -40,7 +40,7 @@ def sync(
             continue
         lock = RunLock(run)
         try:
-            lock.take(0)  # a run that works uploads by itself
+            lock.take(0)  # a run that is training uploads by itself
             if rebuild:
                 old = [file.parent for file in (run / "wandb").glob("*run-*/*.wandb")]
                 reopened(run, anew=True)
@@ -80,16 +80,20 @@ def workspace(
 
 
 def require_server() -> None:
-    """Find out within seconds that W&B is out of reach."""
+    """Fail within seconds if W&B cannot be reached.
+
+    Raises:
+        UserError: it cannot.
+    """
     from distcls.tracking.wandb_access import out_of_reach
 
-    os.environ.setdefault("WANDB_SILENT", "true")  # wandb's own lines come when it looks for a key
+    os.environ.setdefault("WANDB_SILENT", "true")  # wandb prints messages of its own when it looks for a key
     if why := out_of_reach():
         raise UserError(f"W&B cannot be reached: {why}. Run `wandb login`, or set WANDB_API_KEY and WANDB_BASE_URL")
 
 
 def reopened(run: Path, anew: bool = False) -> None:
-    """Go on with a run on W&B, so that it gets the rows that it lacks, and close it as it ended."""
+    """Resume a run on W&B, which uploads its missing rows, and finish it with its status; `anew` as a new W&B run."""
     from distcls.tracking.labels import run_labels
     from distcls.tracking.wandb import WandbTracker
 
@@ -98,7 +102,7 @@ def reopened(run: Path, anew: bool = False) -> None:
     run_id = f"{state['run_id']}-{secrets.token_hex(2)}" if anew else state["run_id"]
     recipe, environments = state["recipe"], run / "environment.json"
     first = next(iter(json_of(environments).values())) if environments.exists() else {}
-    code = recipe["tracking"].get("code", True)  # the key is younger than some runs
+    code = recipe["tracking"].get("code", True)  # runs of older versions lack this key
     labels = run_labels(recipe["name"], recipe["tracking"], first.get("slurm", {}))
     tracker = WandbTracker(run, run_id, mode="online", required=True, anew=anew, config=recipe, code=code, **labels)
     tracker.finish(status, state["attempts"][-1].get("message"))

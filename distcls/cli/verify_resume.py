@@ -1,4 +1,4 @@
-"""`distcls verify-resume`: kill a run, and see that it is the same run."""
+"""`distcls verify-resume`: checks that a killed and resumed run equals an undisturbed one."""
 
 import random
 import sys
@@ -43,7 +43,7 @@ def verify_resume(
     resolved = prepare(recipe, changes, counts[0]).recipe.resolved()
     changes += shortened(resolved, steps)
     for count in counts:
-        prepare(recipe, changes, count)  # every mistake now, and not after the first run
+        prepare(recipe, changes, count)  # report every mistake now rather than after the first run
     seed = random.randrange(2**32) if seed is None else seed
 
     def say(text: str) -> None:
@@ -68,10 +68,10 @@ def verify_resume(
 
 
 def verdict(proofs: list, steps: int) -> str:
-    """The last line of a run of `steps` whose proofs hold.
+    """The final line of output if all proofs of runs of `steps` hold.
 
     Raises:
-        UserError: one does not, or there was nothing to prove.
+        UserError: a comparison failed, or a run ended before it could be interrupted.
     """
     missed = [proof.trial for proof in proofs if proof.compared == "interruption"]
     failed = [proof for proof in proofs if proof.holds is False and proof.compared != "interruption"]

@@ -1,4 +1,4 @@
-"""Which parts of a model are not trained, by the names of their parameters."""
+"""Freezing parts of a model, selected by module or parameter name."""
 
 from collections.abc import Iterable, Sequence
 from fnmatch import fnmatchcase
@@ -9,17 +9,17 @@ from distcls.registry import did_you_mean
 
 
 def freeze(model: ImageClassifier, patterns: Sequence[str]) -> list[str]:
-    """Take the parameters that a pattern names out of training, and keep the modules that it names in eval mode.
+    """Exclude the parameters that match a pattern from training, and keep matching modules in eval mode.
 
     A pattern is the name of a module or a parameter, with `*` and `?`: ``backbone.layer1``, ``backbone.layers.?.attn``,
-    ``*.bias``. A module stands for all that is in it: its BatchNorm keeps its running averages as well, and its dropout
+    ``*.bias``. A module stands for everything in it: its BatchNorm also keeps its running statistics, and its dropout
     is off.
 
     Returns:
-        The names of the parameters that are frozen now.
+        The names of the frozen parameters.
 
     Raises:
-        UserError: a pattern names nothing.
+        UserError: a pattern matches nothing.
     """
     modules, parameters = dict(model.named_modules()), dict(model.named_parameters())
     kept: list[str] = []

@@ -1,1 +1,1 @@
-"""A data set on disk: FFCV's file, the sidecar beside it, the names of its shards."""
+"""A data set on disk: FFCV's file format, the JSON sidecar next to the file, the names of its shards."""

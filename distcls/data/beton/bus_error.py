@@ -1,8 +1,8 @@
-"""A mapped file whose bytes are gone: truncated in place by someone, or the disk does not deliver them.
+"""Surviving SIGBUS: a mapped file was truncated in place, or its disk fails to deliver a page.
 
-The kernel answers a read of such a page with SIGBUS, which ends a process without a word. Here a handler puts a page of
-zeros in the place of the one that is missing, and counts; whoever reads the file looks at the count before it uses what
-it read. The handler is compiled, since one of Python's would run only after the read, which never returns.
+The kernel answers a read of such a page with SIGBUS, which kills the process without a message. The handler installed
+here maps a page of zeros in its place and counts it; readers check the count before they use what they read. The
+handler is compiled, because a Python handler would run only after the faulting read, which never returns.
 """
 
 import ctypes
@@ -15,9 +15,9 @@ import numpy as np
 
 from distcls.data.compiled import addresses
 
-STATE = "distcls_bus_error_state"  # as the handler calls it
-MOST = 8192  # mapped files at once; what is beyond is not guarded
-# The page size and the handler that was there before; then of each file its first address, its end and its lost pages.
+STATE = "distcls_bus_error_state"  # symbol by which the handler finds the state
+MOST = 8192  # mapped files guarded at once; further ones are not guarded
+# The page size and the previous handler; then per file: start address, end address, number of lost pages.
 _STATE = np.zeros(2 + 3 * MOST, np.uint64)
 _FILES = _STATE[2:].reshape(MOST, 3)
 _STATE[0] = mmap.PAGESIZE
@@ -39,7 +39,11 @@ _guarding = False
 
 
 def guard(file: np.memmap) -> int:
-    """From now on reads of `file` always return. Its number, for `lost_pages`; -1 where it is not guarded."""
+    """Make reads of `file` return even if its bytes are gone.
+
+    Returns:
+        The file's number for `lost_pages`; -1 if too many files are mapped to guard this one.
+    """
     global _guarding
     if not _guarding:
         handler = addresses("distcls.data.beton.bus_handler")["on_bus_error"]
@@ -59,7 +63,7 @@ def guard(file: np.memmap) -> int:
 
 
 def lost_pages(number: int) -> int:
-    """How many pages of a guarded file could not be read so far."""
+    """Number of pages of a guarded file that could not be read so far; 0 for -1."""
     return int(_FILES[number, 2]) if number >= 0 else 0
 
 

@@ -1,4 +1,4 @@
-"""The compiled handler of bus_error.py."""
+"""The compiled SIGBUS handler of bus_error.py."""
 
 # numba's types inside compiled functions are not Python's.
 # mypy: ignore-errors
@@ -23,7 +23,7 @@ _READ, _BUS = mmap.PROT_READ, int(signal.SIGBUS)
 
 @intrinsic
 def _state(typing_context):
-    """bus_error's state, by its name: its address is another one in each process."""
+    """The state of bus_error.py, by symbol name, because its address differs between processes."""
 
     def generate(context, builder, signature, arguments):
         known = builder.module.globals.get(STATE)
@@ -42,7 +42,7 @@ def _on_bus_error(number, info, context):
             page = address // state[0] * state[0]
             _mmap(page, state[0], np.int32(_READ), np.int32(_ZEROS), np.int32(-1), np.int64(0))
             return
-    _signal(np.int32(_BUS), state[1])  # none of ours: the read is tried again, and meets the handler from before
+    _signal(np.int32(_BUS), state[1])  # not a guarded file: the read is retried under the previous handler
 
 
 C_FUNCTIONS = {"on_bus_error": (types.void(types.int32, types.CPointer(types.uint64), types.voidptr), _on_bus_error)}

@@ -1,7 +1,8 @@
-"""FFCV's file format, read into one compact table of samples (24 bytes each) after every pointer was checked.
+"""Reader of FFCV's file format: every pointer is checked, then kept in a compact sample table (24 bytes per sample).
 
 Layout of a .beton (little endian; ffcv/types.py): header, field descriptors, one metadata record per sample, pages of
-data, and at the end the allocation table (sample, pointer, size) that the header points at. The header is written last.
+data, and at the end the allocation table (sample, pointer, size), whose offset the header gives. The header is written
+last.
 """
 
 from pathlib import Path
@@ -12,7 +13,7 @@ from distcls.data.errors import DataError
 
 JPEG, RAW = 0, 1
 
-# One sample: where its bytes are in this process's memory, and how to read them.
+# One sample: the address of its bytes in this process's memory, and how to decode them.
 SAMPLE = np.dtype(
     [("address", "<u8"), ("size", "<u4"), ("height", "<u2"), ("width", "<u2"), ("label", "<i4"), ("mode", "u1")],
     align=True,
@@ -26,11 +27,11 @@ _HEADER = np.dtype(
 _FIELD = np.dtype([("type", "u1"), ("name", "u1", (16,)), ("arguments", "u1", (1024,))], align=True)
 _IMAGE = np.dtype([("mode", "u1"), ("width", "<u2"), ("height", "<u2"), ("data_ptr", "<u8")])
 _ALLOCATION = np.dtype([("sample", "<u8"), ("ptr", "<u8"), ("size", "<u8")])
-# By type number; those of bytes, arrays, JSON and tensors (3..6) are not read.
+# By FFCV's type number; bytes, arrays, JSON and tensors (3..6) are not supported.
 _FIELD_TYPES = {0: np.dtype("<f8"), 1: np.dtype("<i8"), 2: _IMAGE}
 _INT, _RGB_IMAGE = 1, 2
 _CHUNK = 1 << 16
-# The most that a JPEG of one colour has is 256, grey and with a Huffman table of its own: two bits for 8 x 8 pixels.
+# A uniformly grey JPEG with an optimised Huffman table has the most, 256: two bits for 8 x 8 pixels.
 _MOST_PIXELS_PER_BYTE = 1024
 
 _AGAIN = "Write it again with `distcls data convert`."
@@ -40,11 +41,11 @@ def read_samples(path: Path) -> tuple[np.memmap, np.ndarray]:
     """Map a .beton and check its structure.
 
     Returns:
-        The mapped bytes, which must live as long as the table is used, and the table: (N,) of `SAMPLE`. Labels are not
-        checked.
+        The mapped bytes, which must be kept alive while the table is in use, and the table: (N,) of `SAMPLE`. Labels
+        are not checked; those outside [0, 2**31) become -1.
 
     Raises:
-        DataError: the file is missing, empty, foreign, unfinished or truncated, or a sample points outside of its data.
+        DataError: the file is missing, empty, not a .beton, unfinished or truncated, or a sample points outside it.
     """
     size = _file_size(path)
     file = np.memmap(path, np.uint8, "r")
@@ -69,7 +70,7 @@ def read_samples(path: Path) -> tuple[np.memmap, np.ndarray]:
     table = np.zeros(samples, SAMPLE)
     pixels, labels = (records[f"f{types.index(kind)}"] for kind in (_RGB_IMAGE, _INT))
     _fill_sizes(path, table, pixels["data_ptr"], file[table_at:].view(_ALLOCATION))
-    # In chunks: what is computed on the way would else be several times the table.
+    # In chunks, because the temporaries would otherwise take several times the table's memory.
     for first in range(0, samples, _CHUNK):
         part = slice(first, first + _CHUNK)
         _fill(path, table[part], pixels[part], labels[part], first, table_at)
@@ -78,12 +79,12 @@ def read_samples(path: Path) -> tuple[np.memmap, np.ndarray]:
 
 
 def _fill(path: Path, table: np.ndarray, pixels: np.ndarray, labels: np.ndarray, first: int, end: int) -> None:
-    """Rows of the table, whose sizes are known, from samples `first` on; addresses count from the file's beginning."""
+    """Check and fill rows from sample `first` on; their sizes are already set, addresses count from the file start."""
     sizes, pointers = table["size"].astype(np.uint64), pixels["data_ptr"]
     raw_bytes = pixels["height"].astype(np.uint64) * pixels["width"] * np.uint64(3)
     wrong = (pointers > end) | (pointers + sizes > end) | (pixels["mode"] > RAW) | (raw_bytes == 0)
     wrong |= (pixels["mode"] == RAW) & (sizes != raw_bytes)
-    # Sizes that are damage: memory is set aside for as many pixels, up to 12 GB.
+    # Implausible dimensions: decoding would allocate memory for that many pixels, up to 12 GB.
     wrong |= raw_bytes > sizes * np.uint64(3 * _MOST_PIXELS_PER_BYTE)
     if wrong.any():
         bad = int(np.flatnonzero(wrong)[0])
@@ -98,7 +99,7 @@ def _fill(path: Path, table: np.ndarray, pixels: np.ndarray, labels: np.ndarray,
 
 
 def read_words(path: Path, file: np.ndarray) -> np.ndarray:
-    """All int fields of a file that `read_samples` has mapped and checked: (N, fields) int64."""
+    """All int fields of a file already mapped and checked by `read_samples`: (N, fields) int64."""
     header = file[: _HEADER.itemsize].view(_HEADER)[0]
     records, types = _metadata(path, file, int(header["fields"]), int(header["samples"]))
     return np.stack([records[f"f{number}"] for number, kind in enumerate(types) if kind == _INT], 1)
@@ -118,7 +119,7 @@ def _file_size(path: Path) -> int:
 
 
 def _metadata(path: Path, file: np.ndarray, fields: int, samples: int) -> tuple[np.ndarray, list[int]]:
-    """The per-sample records, with columns f0, f1, ..., and the types of these."""
+    """The per-sample records, with columns f0, f1, ..., and the FFCV type number of each column."""
     start = _HEADER.itemsize + fields * _FIELD.itemsize
     types = [int(kind) for kind in file[_HEADER.itemsize : start].view(_FIELD)["type"]] if len(file) >= start else []
     if _RGB_IMAGE not in types or _INT not in types or any(kind not in _FIELD_TYPES for kind in types):
@@ -137,7 +138,7 @@ def _metadata(path: Path, file: np.ndarray, fields: int, samples: int) -> tuple[
 
 
 def _fill_sizes(path: Path, table: np.ndarray, pointers: np.ndarray, allocations: np.ndarray) -> None:
-    """Bytes of every sample's image, from the allocation whose pointer is the sample's."""
+    """Set each sample's size in bytes from the allocation whose pointer is that of its image."""
     for first in range(0, len(allocations), _CHUNK):
         known = allocations[first : first + _CHUNK]
         known = known[known["sample"] < len(pointers)]

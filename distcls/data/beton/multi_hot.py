@@ -1,7 +1,7 @@
-"""Several labels per image in a .beton: one bit per class, in FFCV int fields of 64 bits each.
+"""Multi-label targets in a .beton: one bit per class, packed into FFCV int fields of 64 bits.
 
-FFCV's array field would lay each image's labels beside its pixels, scattered over the whole file. Int fields are in the
-records at its beginning: read at once, and covered whole by the fingerprint.
+FFCV's array field would store each image's labels next to its pixels, scattered over the file. Int fields lie in the
+metadata records at its beginning: they are read at once and entirely covered by the fingerprint.
 """
 
 import numpy as np
@@ -11,7 +11,7 @@ MOST_CLASSES = 254 * _BITS  # a .beton has at most 255 fields, and one is the im
 
 
 def words_for(classes: int) -> int:
-    """Int fields that hold `classes` bits."""
+    """Number of int fields that hold `classes` bits."""
     return -(-classes // _BITS)
 
 

@@ -1,4 +1,4 @@
-"""What the files of a sharded data set are called: train-00003-of-00008.beton, as TFDS and WebDataset have it."""
+"""File names of sharded data sets: train-00003-of-00008.beton, as in TFDS and WebDataset."""
 
 import glob
 import re
@@ -15,16 +15,16 @@ def shard_paths(out: Path, shards: int) -> list[Path]:
 
 
 def shard_of(path: Path) -> tuple[str, int, int] | None:
-    """Stem, number and count; None where the name is no shard's."""
+    """Stem, shard number and shard count; None if the name is not that of a shard."""
     found = _SHARD.fullmatch(path.name)
     return (found[1], int(found[2]), int(found[3])) if found else None
 
 
 def expanded(path: str | Path) -> list[Path]:
-    """The files that a name means: itself, or with * or ? all that match, sorted.
+    """The files that a path names: itself, or for a pattern with * or ? all matching .beton files, sorted.
 
     Raises:
-        DataError: none matches, they are shards of which one is missing, or shards and other files.
+        DataError: no file matches, a shard is missing, or shards of several data sets or other files match as well.
     """
     if not set("*?") & set(str(path)) or Path(path).exists():
         return [Path(path)]

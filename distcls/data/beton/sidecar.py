@@ -1,4 +1,4 @@
-"""The JSON file beside a .beton: what the format itself cannot say: class names, statistics, how it was written."""
+"""The JSON sidecar of a .beton, for what the format cannot store: class names, statistics, how it was written."""
 
 import hashlib
 import json
@@ -30,9 +30,9 @@ class Sizes(BaseModel):
 class Sidecar(BaseModel):
     """Contents of OUT.json.
 
-    `mean` and `std` are per RGB channel over all pixels (each image with the same weight) on the scale 0..1, as
-    torchvision's and timm's constants; with `multi_label` an image counts in `class_counts` for each of its classes;
-    `fingerprint` is `fingerprint_of` the .beton it belongs to, `sha256` that of all its bytes, where it is known.
+    `mean` and `std` are per RGB channel over all pixels (each image with the same weight) on the scale 0..1, like
+    torchvision's and timm's constants. With `multi_label`, an image counts in `class_counts` for each of its classes.
+    `fingerprint` is `fingerprint_of` the .beton; `sha256` is the hash of all its bytes, if known.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
@@ -66,10 +66,10 @@ def sidecar_path(beton: Path) -> Path:
 
 
 def fingerprint_of(file: np.ndarray, data_at: int) -> str:
-    """A fingerprint of a mapped .beton that reads some megabytes of a file of any size.
+    """A fingerprint of a mapped .beton that needs to read only a small part of the file.
 
-    SHA-256 over the size, everything before the first image (header, every sample's label, size and pointer), 256
-    blocks of 4 KiB spread evenly over the images, and the last 4 KiB.
+    SHA-256 over the file size, everything before the first image (header and all metadata records: label, height, width
+    and pointer of every sample) and 256 blocks of 4 KiB spread evenly from the first image to the end of the file.
 
     Args:
         file: the file's bytes.
@@ -86,7 +86,8 @@ def fingerprint_of(file: np.ndarray, data_at: int) -> str:
 def deviation(mean: np.ndarray, square: np.ndarray) -> list[float]:
     """Standard deviations from means and mean squares on the scale 0..1.
 
-    One grey level at least: images of one colour are divided by it, and rounding could make their variance negative.
+    At least one grey level (1/255), because images are divided by it: in a data set of one colour it would be 0, or
+    NaN where rounding makes the variance negative.
     """
     return np.sqrt(np.maximum(square - mean**2, 1 / 255**2)).tolist()
 

@@ -1,1 +1,1 @@
-"""From folders, lists and torchvision's sets to .beton files: `distcls data convert`."""
+"""Conversion of folders, lists and torchvision data sets to .beton files: `distcls data convert`."""

@@ -1,4 +1,4 @@
-"""Lists as MMPretrain's ann_file: on each line the path of an image and the number of its class."""
+"""Lists in the format of MMPretrain's ann_file: each line holds the path of an image and its class number."""
 
 from pathlib import Path
 
@@ -7,18 +7,21 @@ from distcls.data.converting.image_files import ImageFiles, shortened
 from distcls.data.errors import DataError
 from distcls.data.text_file import lines_of
 
-_MOST_CLASSES = 1_000_000  # each up to the largest number gets a name: beyond, it is an identifier or a slip
-_MOST_DIGITS = 100  # Python refuses to read thousands
+_MOST_CLASSES = 1_000_000  # every number up to the largest gets a name; a larger one is an identifier or a typo
+_MOST_DIGITS = 100  # int() refuses strings of thousands of digits
 
 
 class AnnotationSource(ImageFiles):
-    """``sub/1.jpg 17`` a line, with spaces or a tab between; paths may hold spaces.
+    """A list with lines like ``sub/1.jpg 17``, separated by spaces or a tab; paths may contain spaces.
 
     Args:
         path: the list.
-        image_root: folder that its paths are relative to; the list's own if None.
-        classes: a text file of the classes, one a line, in the order of their numbers; if None, the numbers are their
+        image_root: folder to which its paths are relative; None: the list's own folder.
+        classes: a text file with one class name per line, in the order of the class numbers; None: the numbers are the
             names.
+
+    Raises:
+        DataError: a line is malformed, there are no images, or a class number is too large.
     """
 
     listed = True
@@ -51,14 +54,14 @@ class AnnotationSource(ImageFiles):
             )
 
     def fingerprint(self, indices: list[int] | None = None) -> str:
-        """Over names, sizes and labels."""
+        """Hash of file names, sizes and labels."""
         return super().fingerprint(list(range(len(self))) if indices is None else indices)
 
 
 def _names(lines: list[str]) -> list[str]:
-    """Of Awesome-Backbones' annotations.txt, where each name is followed by its number: the names.
+    """The class names, without the number that follows each name in Awesome-Backbones' annotations.txt.
 
-    Not of ``class 0, class 1, ...``: without their numbers these are one name.
+    Names such as ``class 0, class 1, ...`` are kept: without their numbers they would be the same.
     """
     numbered = all(line.endswith(f" {number}") for number, line in enumerate(lines))
     names = [line.rpartition(" ")[0] for line in lines]

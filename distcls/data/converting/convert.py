@@ -1,4 +1,4 @@
-"""Images on disk -> OUT.beton and OUT.json."""
+"""Converts images to one OUT.beton with its sidecar OUT.json."""
 
 import contextlib
 import hashlib
@@ -26,7 +26,7 @@ from distcls.data.errors import DataError
 
 ON_ERROR = ("stop", "skip")
 _LARGE_PAGE = 1 << 28
-_READERS, _TOGETHER = 8, 256  # threads that wait for files' headers, and how many each takes at once
+_READERS, _TOGETHER = 8, 256  # threads that read file headers (I/O bound), and files per task
 
 
 def convert(
@@ -40,16 +40,16 @@ def convert(
     progress: Callable[[int], None] = lambda done: None,
     **encoding: Any,
 ) -> Sidecar:
-    """Write `out` and its sidecar; until both are whole neither name exists (or keeps what it held).
+    """Write `out` and its sidecar; neither appears, or replaces an existing file, before both are complete.
 
     Args:
         source: the images.
         out: the .beton to write.
-        workers: processes; default: the cores this process may use.
-        on_error: at an image that cannot be read, or not be stored, stop, or skip it; those skipped are listed in
+        workers: processes; default: the cores available to this process.
+        on_error: what to do with an image that cannot be read or stored: "stop", or "skip" and list it in
             OUT.report.json.
-        origin: where the source lies, for the sidecar.
-        placement: what part of the source this is, for the sidecar.
+        origin: path of the source, recorded in the sidecar.
+        placement: which part of the source this is, recorded in the sidecar.
         progress: called now and then with the number of images done.
         encoding: how images are stored: arguments of Encoding.
 
@@ -57,8 +57,8 @@ def convert(
         The sidecar.
 
     Raises:
-        DataError: an image is unreadable (the text names it), `out` cannot be written, or is being written by another
-            process; in the sidecar's place lies something else.
+        DataError: an image cannot be read (the message names it), `out` cannot be written or is being written by
+            another process, or another JSON file is in the sidecar's place.
     """
     from distcls.data.converting.writer import BetonWriter, Recorder
 
@@ -91,7 +91,7 @@ def convert(
                 skipped = [{"image": source.name_of(index), "error": text} for index, text in writer.skipped]
                 report = {"source": origin, "images": len(source), "written": sidecar.samples, "skipped": skipped}
                 replace(report_path(out), json.dumps(report, indent=1) + "\n")
-            # A crash between the two leaves a sidecar that does not fit the .beton, which the reader notices.
+            # A crash between the two leaves a sidecar that does not match the .beton, which the reader detects.
             replace(sidecar_path(out), sidecar.model_dump_json(indent=1) + "\n")
             path.rename(out)
     except OSError as error:
@@ -105,7 +105,11 @@ def report_path(out: Path) -> Path:
 
 
 def check_target(out: Path, on_error: str) -> None:
-    """What can be known before the work begins; and makes the folder."""
+    """Check what can be checked before the conversion starts, and create the output folder.
+
+    Raises:
+        DataError: not a .beton name, a folder, a folder that cannot be created, or an unknown `on_error`.
+    """
     if out.suffix != ".beton":
         raise DataError(f"{out}: expected a name that ends in .beton")
     if on_error not in ON_ERROR:
@@ -119,7 +123,7 @@ def check_target(out: Path, on_error: str) -> None:
 
 
 def refuse_foreign(sidecar: Path) -> None:
-    """A JSON file of the same name, such as a data set's annotations, must not be lost to a sidecar."""
+    """Refuse to overwrite a JSON file of the same name that is not a sidecar, such as a data set's annotations."""
     if not sidecar.exists():
         return
     content = None
@@ -133,10 +137,10 @@ def refuse_foreign(sidecar: Path) -> None:
 
 
 def _page_size(source: Source, max_resolution: int | None, skip: bool) -> int:
-    """Bytes of the file's pages: a power of two that holds the largest image; 2 MiB at least, as FFCV has them.
+    """Page size in bytes: a power of two that holds the largest image, at least FFCV's default of 2 MiB.
 
-    Where max_resolution alone would make them large, and the file with them, the images are asked. The header has 32
-    bits for it: of an image that is larger still the writer says so.
+    If the bound from max_resolution would give large pages, and with them a large file, the images' actual sizes are
+    read. The header stores the page size in 32 bits; the writer reports an image that is larger than a page.
     """
     most = (max_resolution or 1 << 16) ** 2
     pixels = most if 3 * most <= _LARGE_PAGE else min(_largest(source, skip), most)
@@ -144,7 +148,7 @@ def _page_size(source: Source, max_resolution: int | None, skip: bool) -> int:
 
 
 def _largest(source: Source, skip: bool) -> int:
-    """Pixels of the largest image; with `skip` of those whose size can be read."""
+    """Pixels of the largest image; with `skip`, images whose size cannot be read are ignored."""
 
     def largest_of(first: int) -> int:
         largest = 1
@@ -162,8 +166,10 @@ def _largest(source: Source, skip: bool) -> int:
 
 @contextlib.contextmanager
 def _headers_alone() -> Iterator[None]:
-    """Meanwhile Pillow decodes no image that is converted: torchvision's sets convert each as they open it, and to
-    decode a whole set for the sizes in its files' headers takes hours."""
+    """Disable Pillow's Image.convert, and with it decoding, while image sizes are read.
+
+    torchvision's data sets call it on every image they open; decoding a whole set for its sizes would take hours.
+    """
     decoding = Image.Image.convert
     Image.Image.convert = lambda image, *_, **__: image  # type: ignore[method-assign]
     try:
@@ -175,7 +181,7 @@ def _headers_alone() -> Iterator[None]:
 def _describe(
     beton: Path, source: Source, moments: np.ndarray, *, origin: str, write: dict[str, int | float | str | None]
 ) -> Sidecar:
-    """Read what was written: this also checks it."""
+    """Build the sidecar by reading the written file back, which also checks it."""
     file, table = read_samples(beton)
     classes = len(source.class_names)
     if source.multi_label:
@@ -206,7 +212,7 @@ def _describe(
 
 
 def versions() -> dict[str, str]:
-    """Of what makes the bytes of a .beton, and of distcls."""
+    """Versions of distcls and of the packages that determine the bytes of a .beton."""
     return {package: version(package) for package in ("distcls", "ffcv", "pillow", "opencv-python") if _has(package)}
 
 

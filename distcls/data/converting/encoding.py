@@ -1,4 +1,4 @@
-"""How images are stored in a .beton: as FFCV's RGBImageField has it."""
+"""How images are stored in a .beton: the options of FFCV's RGBImageField."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -8,22 +8,22 @@ import numpy as np
 from distcls.data.converting.sources import Source
 from distcls.data.errors import DataError
 
-SAMPLED = 200  # images whose stored size is measured for an estimate
+SAMPLED = 200  # images encoded to estimate the stored size
 WRITE_MODES = ("raw", "jpg", "proportion", "smart")
-_LONGEST_SIDE, _LONGEST_SIDE_OF_A_JPEG = (1 << 16) - 1, 65500  # of a .beton; JPEG_MAX_DIMENSION of libjpeg
+_LONGEST_SIDE, _LONGEST_SIDE_OF_A_JPEG = (1 << 16) - 1, 65500  # limit of .beton; libjpeg's JPEG_MAX_DIMENSION
 
 
 @dataclass(frozen=True)
 class Encoding:
-    """What FFCV asks for.
+    """Storage options, as FFCV's RGBImageField takes them.
 
     Args:
-        write_mode: raw pixels, jpg, a random proportion as jpg, or smart: jpg from `smart_threshold` bytes of pixels
-            on. None: raw for a source of small images, else jpg.
-        max_resolution: larger images are shrunk to this longer side in pixels.
+        write_mode: raw (pixels); jpg; proportion (a random share as JPEG); smart (JPEG for images of more than
+            `smart_threshold` bytes of pixels). None: raw for a source of small images, else jpg.
+        max_resolution: larger images are shrunk so that their longer side has this many pixels.
         quality: of JPEG, 1..100.
-        compress_probability: for write mode proportion.
-        smart_threshold: for write mode smart.
+        compress_probability: share of images stored as JPEG, for write mode proportion.
+        smart_threshold: bytes, for write mode smart.
 
     Raises:
         DataError: one of them is out of range.
@@ -61,7 +61,7 @@ class Encoding:
         )
 
     def described(self, source: Source) -> dict[str, int | float | str | None]:
-        """For the sidecar."""
+        """The options as recorded in the sidecar."""
         mode = self.mode(source)
         return {
             "mode": mode,
@@ -72,7 +72,7 @@ class Encoding:
         }
 
     def bytes_per_image(self, source: Source) -> float:
-        """Mean over SAMPLED images, spread evenly over the source; those that cannot be read are passed over."""
+        """Mean stored size of SAMPLED images spread evenly over the source; unreadable ones are left out."""
         field = self.field(source)
         record, sizes = np.zeros(1, field.metadata_type), []
 
@@ -85,17 +85,18 @@ class Encoding:
                 image, _ = source[index]
             except DataError:
                 continue
-            np.random.seed(index)  # which are compressed, with write mode proportion
+            np.random.seed(index)  # decides what is compressed in write mode proportion
             field.encode(record, image, allocate)
         return float(np.mean(sizes)) if sizes else 1.0
 
 
 def refuse_sides(field: Any, name: str, height: int, width: int) -> None:
-    """Of an image what a .beton cannot hold, or what FFCV's rule for max_resolution, rounding down, shrinks to none.
+    """Refuse an image too large for a .beton, or whose shorter side FFCV's max_resolution would round down to 0.
 
     Args:
         field: an ffcv.fields.RGBImageField.
-        name: of the image.
+        name: of the image, for the message.
+        height, width: of the image in pixels.
 
     Raises:
         DataError: it cannot be stored.

@@ -1,4 +1,4 @@
-"""A share of a folder's or a list's images held out for validation, where nobody has sorted them into two."""
+"""A validation split for a folder or list of images that comes without one."""
 
 import hashlib
 
@@ -13,14 +13,15 @@ PARTS = ("train", "val")
 
 
 def part_of(source: Source, part: str | None, val_share: float) -> Subset:
-    """The images of `part`: of each class `val_share` is ``val``, at least one where there are two, the rest ``train``.
+    """The images of `part`: a `val_share` of each class is ``val``, the rest ``train``.
 
-    Which ones they are follows from the hashes of their paths, relative to the source: the same ones every time, and
-    when images come or go nearly all of the others stay where they are. Several labels an image: as if of one class. An
-    image that a list names more than once is in one part alone.
+    Every class with two or more images has at least one in each part. The split depends only on hashes of the images'
+    paths relative to the source, so it is reproducible, and adding or removing images moves few of the others.
+    Multi-label images are split as if all were of one class. An image that a list names several times is in one part
+    only.
 
     Raises:
-        DataError: not a source of files, another `part`, or a share that leaves nothing for one of them.
+        DataError: `source` is not one of files, `part` is unknown, or the share is out of range or leaves `part` empty.
     """
     if not isinstance(source, ImageFiles):
         raise DataError("--val-share: is for a folder or a list of images; sets with parts of their own have --split")
@@ -36,7 +37,7 @@ def part_of(source: Source, part: str | None, val_share: float) -> Subset:
         indices.sort(key=lambda index: hashlib.sha256(octets(source.files[index][0])).digest())
         most = len(indices) - 1
         chosen[indices[: min(max(round(val_share * len(indices)), 1), most)]] = True
-    # A list may name an image several times, with other labels too: it is in one part all the same.
+    # A list may name an image several times, even with different labels: keep it in one part.
     held = {source.files[index][0] for index in np.flatnonzero(chosen)}
     chosen = np.array([file in held for file, _ in source.files])
     numbers = np.flatnonzero(chosen if part == "val" else ~chosen)

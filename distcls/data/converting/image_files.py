@@ -1,4 +1,4 @@
-"""Images as single files, with their labels from the folders that they lie in, or from a list."""
+"""Sources of image files, labelled by the folder they are in or by a list."""
 
 import csv
 import hashlib
@@ -22,11 +22,11 @@ IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".g
 
 
 class ImageFiles:
-    """A Source of files below `root`; a subclass fills `class_names` and `files`, pairs of a path and a label."""
+    """A Source of files below `root`; subclasses fill `class_names` and `files`, pairs of (path, label)."""
 
     small = False
     multi_label = False
-    listed = False  # by a list, which may mean another folder
+    listed = False  # from a list, whose paths may be relative to another folder
     class_names: list[str]
 
     def __init__(self, root: Path) -> None:
@@ -47,7 +47,7 @@ class ImageFiles:
             if not path.exists():
                 from_ = f": the list's paths start from {self.root}, or from --image-root" if self.listed else ""
                 raise DataError(f"{name}: no such file{from_}")
-            if not path.is_file():  # a pipe would be waited for
+            if not path.is_file():  # opening a pipe would block
                 raise ValueError("is not a regular file")
             with Image.open(path) as image:
                 yield image
@@ -63,12 +63,12 @@ class ImageFiles:
         return printable(self.root / self.files[index][0])
 
     def pixels_of(self, index: int) -> int:
-        """Reads the file's header, which also finds what is no image before the long work begins."""
+        """Reads only the file header, which also detects files that are not images before the conversion starts."""
         with self._open(index) as image:
             return image.width * image.height
 
     def fingerprint(self, indices: list[int] | None = None) -> str:
-        """Over names and sizes; of some of them also over their labels."""
+        """Hash of file names and sizes, and with `indices` also of the labels."""
         digest = hashlib.sha256()
         for file, _ in self.files if indices is None else [self.files[index] for index in indices]:
             digest.update(octets(f"{file}\0{_bytes(self.root / file)}\n"))
@@ -78,7 +78,7 @@ class ImageFiles:
 
 
 def images_below(folder: Path) -> list[Path]:
-    """The image files at any depth, in no order. Links to folders are followed, but not to one that holds the link.
+    """The image files at any depth, in no particular order. Links to folders are followed, except to a parent folder.
 
     Raises:
         DataError: a folder cannot be read.
@@ -118,13 +118,16 @@ class FolderSource(ImageFiles):
 
 
 class CsvSource(ImageFiles):
-    """A list with a header. ``path,labels``: any number of labels, separated by semicolons. ``path,label``: just one.
+    """A CSV list with the header ``path,labels`` (any number of labels, separated by semicolons) or ``path,label``.
 
     Args:
         path: the list.
-        image_root: folder that its paths are relative to; the list's own if None.
-        classes: a text file of the classes, one a line and in their order, so that several lists agree; if None, they
-            are those of the list, sorted.
+        image_root: folder to which its paths are relative; None: the list's own folder.
+        classes: a text file with one class name per line, in order, so that several lists agree; None: the names in the
+            list, sorted.
+
+    Raises:
+        DataError: the list is malformed, holds no images or labels, or names an unknown class.
     """
 
     listed = True
@@ -151,7 +154,7 @@ class CsvSource(ImageFiles):
         self._list = path.read_bytes() + "\n".join(self.class_names).encode()
 
     def _read(self, path: Path) -> list[tuple[int, str, list[str]]]:
-        """Line, path and labels of each image."""
+        """Line number, path and labels of each image."""
         table = csv.reader(io.StringIO(text_of(path), newline=""))
         header = [name.strip() for name in next(table, [])]
         if header not in (["path", "labels"], ["path", "label"]):
@@ -172,13 +175,13 @@ class CsvSource(ImageFiles):
         return rows
 
     def fingerprint(self, indices: list[int] | None = None) -> str:
-        """Over names, sizes and labels."""
+        """Hash of file names, sizes and labels."""
         content = super().fingerprint(indices)
         return content if indices is not None else hashlib.sha256(self._list + content.encode()).hexdigest()
 
 
 def _rgb(image: Image.Image) -> np.ndarray:
-    """(height, width, 3) uint8. Of 16 bits a channel the upper 8: Pillow would clip them, to a white image."""
+    """(height, width, 3) uint8. Keeps the upper 8 of 16-bit channels, which Pillow would clip to a white image."""
     if image.mode not in ("F", "I") and not image.mode.startswith("I;16"):
         return np.asarray(image.convert("RGB"))
     values = np.asarray(image)
@@ -188,22 +191,22 @@ def _rgb(image: Image.Image) -> np.ndarray:
 
 
 def printable(name: str | Path) -> str:
-    """As it is, or with \\xe4 for a byte that is not UTF-8: file names may hold any."""
+    """The name for messages: bytes that are not UTF-8, which file names may contain, become escapes like \\xe4."""
     return octets(str(name)).decode(errors="backslashreplace")
 
 
 def octets(name: str) -> bytes:
-    """As the file system has them."""
+    """The bytes of a file name as stored in the file system."""
     return name.encode(errors="surrogateescape")
 
 
 def shortened(text: str) -> str:
-    """In quotes, for messages."""
+    """The text for messages: quoted, truncated to 80 characters."""
     return repr(text if len(text) < 80 else f"{text[:77]}...")
 
 
 def _bytes(path: Path) -> int | None:
-    """None where there is no file: then it is one of those that cannot be read."""
+    """File size; None if the file does not exist, which is reported when it is read."""
     return path.stat().st_size if path.exists() else None
 
 

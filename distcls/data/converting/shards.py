@@ -1,4 +1,4 @@
-"""A data set as several .beton files: their names, writing them one by one, and going on after an interruption."""
+"""Converts a data set to several .beton files, one by one, and continues after an interruption."""
 
 import hashlib
 import json
@@ -34,17 +34,17 @@ def convert_shards(
 ) -> list[Sidecar]:
     """Write `source` to OUT-00000-of-00008.beton and so on, in equal, contiguous parts.
 
-    Shards that are there already are verified and kept, so that a conversion which was killed is started again.
+    Existing shards are verified and kept, so an interrupted conversion continues when it is started again.
 
     Args:
-        source, workers, on_error, origin, progress, encoding: as `convert`; what is skipped is also listed in
-            OUT.report.json, over all shards.
+        source, workers, on_error, origin, progress, encoding: as in `convert`; OUT.report.json lists the skipped images
+            of all shards.
         out: OUT.beton.
-        shards: how many.
-        shuffle: put the images in a random order, the same each time.
+        shards: number of files.
+        shuffle: write the images in a random order, the same each time.
 
     Raises:
-        DataError: as `convert`; or a shard that is there is damaged, or of another conversion.
+        DataError: as in `convert`; or an existing shard is damaged or belongs to another conversion.
     """
     check_target(out, on_error)
     if not 0 < shards <= len(source):
@@ -54,7 +54,7 @@ def convert_shards(
     order = permutation(len(source), 0, 0) if shuffle else np.arange(len(source))
     placement = {"shards": shards} | ({"shuffle_seed": 0} if shuffle else {})
     done, sidecars = 0, []
-    with temporary(out):  # for its lock
+    with temporary(out):  # only for its lock
         for number, (path, indices) in enumerate(zip(paths, np.array_split(order, shards), strict=True)):
             part = Subset(source, indices)
             mine = {"shard": number, **placement}
@@ -85,12 +85,12 @@ def convert_shards(
 
 
 def shards_for(source: Source, shard_bytes: int, **encoding: Any) -> int:
-    """How many shards of about that size, from the bytes of 200 images."""
+    """Number of shards of about `shard_bytes` each, estimated from the stored size of up to 200 images."""
     return max(1, min(len(source), round(len(source) * Encoding(**encoding).bytes_per_image(source) / shard_bytes)))
 
 
 def _refuse_others(out: Path, paths: list[Path]) -> None:
-    """Shards of another conversion beside these, which a pattern such as train-*.beton would name, too."""
+    """Refuse shards of another conversion in the folder: a pattern such as train-*.beton would match them, too."""
     for other in sorted(out.parent.glob(f"{out.stem}-*-of-*.beton")):
         if other not in paths and shard_of(other):
             raise DataError(
@@ -100,7 +100,11 @@ def _refuse_others(out: Path, paths: list[Path]) -> None:
 
 
 def _verified(path: Path, part: Subset, write: dict[str, int | float | str | None]) -> Sidecar:
-    """The sidecar of a shard that is there: of the same images, options and versions, and with the bytes it had."""
+    """The sidecar of an existing shard, once its images, options, versions and bytes are verified.
+
+    Raises:
+        DataError: the shard was written from other images or with other options, or its bytes have changed.
+    """
     file, table = read_samples(path)
     sidecar = read_sidecar(path)
     made_by = {name: number for name, number in versions().items() if name != "distcls"}

@@ -1,4 +1,4 @@
-"""Where images come from before they are a .beton: folders, lists, Fashion-MNIST's files, torchvision's sets."""
+"""Sources of images to convert: folders, lists, (Fashion-)MNIST's idx files, torchvision data sets."""
 
 import gzip
 import hashlib
@@ -19,31 +19,31 @@ from distcls.registry import did_you_mean
 _DIGITS = [str(digit) for digit in range(10)]
 _FASHION = ["T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"]
 KINDS = ("folder", "csv", "list", "fashion-mnist", "mnist", "torchvision")
-# What the folders of a split are called.
+# Names that the folder of a split may have.
 _SPLITS = {"train": ("train", "training"), "val": ("val", "valid", "validation"), "test": ("test", "testing")}
 
 
 class Source(Protocol):
-    """Images (H, W, 3) uint8 RGB with labels, by number; read from several processes at once."""
+    """Images (H, W, 3) uint8 RGB with labels, by index; read from several processes at once."""
 
     class_names: list[str]
-    small: bool  # Images so small that JPEG would cost more than it saves.
-    multi_label: bool  # Labels are (C,) of 0 and 1, not one number.
+    small: bool  # Images are so small that JPEG costs more than it saves.
+    multi_label: bool  # Labels are (C,) of 0 and 1 instead of class numbers.
 
     def __len__(self) -> int: ...
 
     def __getitem__(self, index: int) -> tuple[np.ndarray, Any]: ...
 
     def name_of(self, index: int) -> str:
-        """For messages: the file of an image, or the set and number."""
+        """For messages: the file of an image, or its data set and index."""
         ...
 
     def pixels_of(self, index: int) -> int:
-        """Height x width of an image, which need not be decoded for that."""
+        """Height x width of an image, if possible without decoding it."""
         ...
 
     def fingerprint(self, indices: list[int] | None = None) -> str:
-        """Changes when the source, or these of its images, do."""
+        """A hash that changes when the source changes, or with `indices` when those images do."""
         ...
 
 
@@ -55,17 +55,17 @@ def open_source(
     image_root: Path | None = None,
     classes: Path | None = None,
 ) -> Source:
-    """Find out what `path` is, or take `kind`'s word for it.
+    """Open `path` as a source of the given kind, or detect the kind.
 
     Args:
-        path: the folder, or a list.
+        path: a folder or a list.
         kind: one of KINDS, or auto.
         split: ``train``, ``val`` or ``test``.
         dataset: name of a class of torchvision.datasets.
-        image_root, classes: of a list, see CsvSource.
+        image_root, classes: for a list, see CsvSource.
 
     Raises:
-        DataError: nothing there that can be read.
+        DataError: `path` cannot be read as that kind, or an option does not apply to it.
     """
     if not path.exists():
         raise DataError(f"{path}: no such file or folder, expected the images to convert, or a list of them")
@@ -106,7 +106,7 @@ def open_source(
 
 
 def _refuse_unknown(split: str | None) -> None:
-    """Of a set whose splits are training and the rest: a slip would be the rest."""
+    """For sets split only into training and the rest: a misspelt split would silently mean the rest."""
     if split not in (None, *_SPLITS):
         raise DataError(f"--split: got {split!r}, expected one of {', '.join(_SPLITS)}")
 
@@ -122,13 +122,13 @@ def _recognise(path: Path, dataset: str | None) -> tuple[str, str | None]:
         if (path / folder).is_dir():
             return "torchvision", name
     if list(path.glob("*-images-idx3-ubyte*")):
-        # MNIST's files have the same names.
+        # MNIST's and Fashion-MNIST's files have the same names.
         return ("fashion-mnist" if "fashion" in str(path.resolve()).lower() else "mnist"), None
     return "folder", None
 
 
 def _folder_of(path: Path, split: str | None) -> Path:
-    """Where the classes' folders are: the images of train and val must not become one set, or two classes."""
+    """The folder that contains the class folders. Folders named train and val must not be mixed or become classes."""
     if split is not None:
         for name in _SPLITS.get(split, (split,)):
             if (path / name).is_dir():
@@ -193,7 +193,7 @@ def _one_of(root: Path, name: str) -> Path:
 
 
 def _read_idx(path: Path) -> np.ndarray:
-    """An idx file of bytes: two zero bytes, type 8, rank, big-endian sizes, data (yann.lecun.com/exdb/mnist)."""
+    """Read an idx file of uint8: two zero bytes, type 8, rank, big-endian sizes, data (yann.lecun.com/exdb/mnist)."""
     try:
         data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
     except (OSError, EOFError) as error:
@@ -211,7 +211,7 @@ def _read_idx(path: Path) -> np.ndarray:
 
 
 class TorchvisionSource:
-    """A classification set of torchvision.datasets that is on disk already."""
+    """A classification data set of torchvision.datasets that is already on disk."""
 
     multi_label = False
 
@@ -230,11 +230,11 @@ class TorchvisionSource:
             choice = {"train": split == "train"}
         if "split" in arguments:
             choice = {"split": split}
-        if "download" in arguments:  # some would by default
+        if "download" in arguments:  # some sets download by default
             choice["download"] = False
         try:
             self._set = maker(str(root), **choice)
-        except Exception as error:  # what is missing, or damaged, each of them finds out in its own way
+        except Exception as error:  # each set reports missing or damaged files in its own way
             text = str(error).strip().partition("\n")[0] or type(error).__name__
             raise DataError(f"{root}: torchvision's {dataset} cannot read its {split} split there: {text}") from error
         self._name = f"torchvision {dataset} {split}"
@@ -273,7 +273,7 @@ class TorchvisionSource:
         return f"{self._name}: image {index}"
 
     def pixels_of(self, index: int) -> int:
-        """Small images of these sets are all of one size."""
+        """For a set of small images the size of the first, since all are of one size."""
         if self.small:
             return self._first[0] * self._first[1]
         with self._reading(index):
@@ -281,7 +281,7 @@ class TorchvisionSource:
             return image.width * image.height
 
     def fingerprint(self, indices: list[int] | None = None) -> str:
-        """Over its name, length and first and last image; of some of them also over their numbers."""
+        """Hash of the set's name, length, and first and last image; with `indices` also of these."""
         digest = hashlib.sha256(f"{self._name} {len(self)}".encode())
         if indices is not None:
             digest.update(np.array(indices, "<i8").tobytes())

@@ -1,4 +1,4 @@
-"""A part of a source, or all of it in another order."""
+"""A part of a source, or the whole in another order."""
 
 from typing import Any
 
@@ -8,10 +8,10 @@ from distcls.data.converting.sources import Source
 
 
 class Subset:
-    """A Source of those images of `source` that `indices` (n,) names, in that order."""
+    """The images `indices` (n,) of `source`, in that order, as a Source."""
 
     def __init__(self, source: Source, indices: np.ndarray) -> None:
-        if isinstance(source, Subset):  # of what that is a part of
+        if isinstance(source, Subset):  # refer to the underlying source directly
             indices = np.array(source._indices)[indices]
             source = source.source
         self.source: Source = source

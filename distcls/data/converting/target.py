@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all, and one writer at a time."""
+"""Atomic writing of output files, by one process at a time."""
 
 import errno
 import fcntl
@@ -10,15 +10,15 @@ from pathlib import Path
 
 from distcls.data.errors import DataError
 
-_PATIENCE = 2.0  # seconds in which the processes of a conversion that was just killed are gone
+_PATIENCE = 2.0  # seconds within which the processes of a killed conversion have exited
 
 
 @contextmanager
 def temporary(out: Path) -> Iterator[tuple[Path, int]]:
-    """The file, and its descriptor, that becomes `out`; gone at the end unless it was renamed.
+    """Path and descriptor of a temporary file for the caller to rename to `out`; removed at the end if it was not.
 
-    It is its own lock, which the kernel drops with the last process that holds it: what a killed conversion left is
-    taken over by the next one.
+    The file is also the lock, which the kernel releases with the last process that holds it: the next conversion takes
+    over the file that a killed one left behind.
 
     Raises:
         DataError: another process is writing `out`.
@@ -51,12 +51,12 @@ def temporary(out: Path) -> Iterator[tuple[Path, int]]:
 def _locked(path: Path, file: int) -> bool:
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        # Whoever had it may have renamed or removed it meanwhile.
+        # The previous holder may have renamed or removed the file in the meantime.
         return _is(path, file)
     except OSError as error:
         if error.errno not in (errno.EWOULDBLOCK, errno.ENOSYS, errno.ENOTSUP):
             raise
-        return error.errno != errno.EWOULDBLOCK  # else the file system has no locks
+        return error.errno != errno.EWOULDBLOCK  # on a file system without locks, go on without one
 
 
 def _is(path: Path, file: int) -> bool:
@@ -64,7 +64,7 @@ def _is(path: Path, file: int) -> bool:
 
 
 def replace(path: Path, text: str) -> None:
-    """The file as a whole or, on a full disk, as it was."""
+    """Replace the content of a file atomically: if that fails, as on a full disk, the old content stays."""
     new = path.with_name(f".{path.name}.tmp")
     try:
         with new.open("w", encoding="utf-8") as file:

@@ -1,9 +1,9 @@
-"""FFCV's file format, written by several processes: the same bytes for any number of them.
+"""Writer of FFCV's file format with several processes; the file's bytes do not depend on their number.
 
-FFCV's own DatasetWriter gives pages to whichever worker asks first, so a second conversion is another file with another
-fingerprint, and it hangs when a worker fails. Here workers encode chunks of images in parallel and take turns, in the
-order of the chunks, at fixing where their bytes go; writing them is parallel again. A worker that fails ends the
-conversion, with the name of the image.
+FFCV's own DatasetWriter gives pages to whichever worker asks first, so that repeating a conversion gives a different
+file and fingerprint, and it hangs when a worker fails. Here workers encode chunks of images in parallel, then take
+turns, in chunk order, to allocate the bytes' positions; writing is parallel again. A worker that fails ends the
+conversion with an error that names the image.
 """
 
 import ctypes
@@ -31,15 +31,15 @@ from distcls.data.converting.encoding import refuse_sides
 from distcls.data.converting.sources import Source
 from distcls.data.errors import DataError
 
-# Images are read by processes that inherit the source, which need not be picklable.
+# Fork, so that the workers inherit the source, which need not be picklable.
 _FORK = multiprocessing.get_context("fork")
-_CHUNK = 64  # images that a worker encodes before it writes them, and the bytes that it may hold of them
+_CHUNK = 64  # images that a worker encodes before writing them; below, the limit on their bytes
 _CHUNK_BYTES = 1 << 28
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
 class Recorder:
-    """A source as FFCV's workers see it: notes each image's statistics where the parent can read them.
+    """A source wrapped for the workers: records each image's statistics in memory shared with the parent.
 
     Args:
         moments: (N, 2, 3) float32 shared between processes: mean and mean square per channel on the scale 0..1.
@@ -54,14 +54,14 @@ class Recorder:
         return len(self._source)
 
     def __getitem__(self, index: int) -> tuple[Any, ...]:
-        """The image, and its label or the words of its labels."""
+        """The image and its label, or for multi-label data the packed words of its labels."""
         self.current = int(index)
         image, label = self._source[self.current]
-        # The writer draws which images to compress from numpy's global generator: the same choice for any number of
-        # workers.
+        # FFCV's field draws which images to compress from numpy's global generator: seeding it per image makes the
+        # choice independent of the number of workers.
         np.random.seed(self.current)
         pixels = image.reshape(-1, 3)
-        # Whole numbers: sums of float32 are off by a hundredth for a photo of 24 million pixels.
+        # Integer sums: float32 sums are off by a hundredth for a photo of 24 million pixels.
         squares = np.einsum("ij,ij->j", pixels, pixels, dtype=np.uint64, casting="safe")
         self._moments[index] = pixels.mean(0, dtype=np.float64) / 255, squares / len(pixels) / 255**2
         return (image, *pack(label)) if self._source.multi_label else (image, label)
@@ -71,7 +71,7 @@ class Recorder:
 
 
 def _shared(count: int, dtype: np.dtype) -> np.ndarray:
-    """Zeros (count,) that processes forked from here share."""
+    """Zeros (count,) in memory shared with processes forked later."""
     return np.frombuffer(mmap.mmap(-1, max(count, 1) * dtype.itemsize), dtype)[:count]
 
 
@@ -80,18 +80,18 @@ def _aligned(offset: int, page_size: int) -> int:
 
 
 class BetonWriter:
-    """Writes images with their labels, supervised.
+    """Writes images and labels with worker processes that it supervises.
 
     Args:
         file: descriptor of an empty file, open for reading and writing.
         image: how images are stored.
-        words: int fields for the labels: more than one only for a multi-label source.
+        words: number of int fields for the labels; more than one only for a multi-label source.
         workers: processes.
-        skip: leave out images that cannot be read, or not be stored, instead of stopping at the first.
+        skip: leave out images that cannot be read or stored, instead of stopping at the first.
         progress: called now and then with the number of images done.
 
     Attributes:
-        skipped: after `write`, (index, what is wrong) of the images left out, by index.
+        skipped: after `write`, (index, error message) of the images left out, sorted by index.
     """
 
     def __init__(
@@ -126,7 +126,7 @@ class BetonWriter:
         records_at = HeaderType.itemsize + len(self._fields) * FieldDescType.itemsize
         data_at = _aligned(records_at + number * kind.itemsize, page_size)
         self._records, self._allocations = _shared(number, kind), _shared(number, ALLOC_TABLE_TYPE)
-        # The turn: which chunk is next, how many samples are placed, and where the next one may begin.
+        # The number of the next chunk to place, the samples placed so far, and the offset where the next may begin.
         self._turn, self._placed, self._end = _shared(3, np.dtype(np.int64)).reshape(3, 1)
         self._end[0] = data_at
         self._change = _FORK.Condition()
@@ -147,7 +147,7 @@ class BetonWriter:
         self._finish(records_at, int(self._placed[0]))
 
     def _supervise(self, processes: list[Any], number: int) -> None:
-        """Until all workers are done; raises what one of them reports."""
+        """Wait until all workers are done; raise the error that one of them reports."""
         done = finished = 0
         while finished < len(processes):
             try:
@@ -173,14 +173,14 @@ class BetonWriter:
             raise DataError(f"none of the {number} images can be read and stored; the first: {min(self.skipped)[1]}")
 
     def _work(self, parent: int) -> None:
-        """A worker process: chunk after chunk, until there is none; it is killed when its parent dies."""
+        """Body of a worker process: encode and write chunks until none is left. It is killed if its parent dies."""
         import cv2
 
-        # A worker that outlived a killed conversion would hold its lock.
+        # A worker that outlived a killed conversion would keep its lock.
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
         if os.getppid() != parent:
             return
-        cv2.setNumThreads(0)  # OpenCV's threads do not survive a fork.
+        cv2.setNumThreads(0)  # OpenCV's thread pool does not survive a fork.
         number = len(self._records)
         try:
             while True:
@@ -201,7 +201,7 @@ class BetonWriter:
             self._messages.put(("fault", f"{self._recorder.name()}: {type(error).__name__}: {error}"))
 
     def _encode(self, indices: range) -> tuple[np.ndarray, list[np.ndarray]]:
-        """The records (n,) of those images that can be read and stored, and the bytes of each."""
+        """The records (n,) of the images that can be read and stored, and the encoded bytes of each."""
         records, stored = np.zeros(len(indices), self._records.dtype), []
 
         def allocate(size: int) -> tuple[int, np.ndarray]:
@@ -228,7 +228,7 @@ class BetonWriter:
         return records[: len(stored)], stored
 
     def _place(self, chunk: int, records: np.ndarray, stored: list[np.ndarray]) -> None:
-        """Wait for the chunk's turn, fix where its images go, and write them."""
+        """Wait for the chunk's turn, allocate its images' positions, and write the images."""
         pointers = np.zeros(len(stored), np.uint64)
         with self._change:
             while self._turn[0] != chunk:
@@ -252,7 +252,7 @@ class BetonWriter:
             _write_at(self._file, data, pointer)
 
     def _finish(self, records_at: int, samples: int) -> None:
-        """Everything but the images; the header last."""
+        """Write everything but the images; the header last, which marks the file as complete."""
         fields = np.zeros(len(self._fields), FieldDescType)
         numbers = {handler: number for number, handler in TYPE_ID_HANDLER.items()}
         for row, (name, field) in zip(fields, self._fields.items(), strict=True):
@@ -271,7 +271,7 @@ class BetonWriter:
 
 
 def _write_at(file: int, array: np.ndarray, offset: int) -> None:
-    """All of it: one call writes 2 GiB at most, and less where the disk is nearly full."""
+    """Write the whole array: one pwrite call writes at most 2 GiB, and less if the disk is nearly full."""
     data = memoryview(array.tobytes())
     while data:
         written = os.pwrite(file, data, offset)

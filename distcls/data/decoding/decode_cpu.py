@@ -1,8 +1,8 @@
-"""From stored bytes to (R, R, 3) uint8 on the CPU: decode, crop, resize, mirror; one compiled function.
+"""Decode, crop, resize and flip on the CPU in one compiled function: stored bytes -> (R, R, 3) uint8.
 
-FFCV's own kernels are closures over ctypes pointers, which numba cannot keep on disk: 8-20 s of compilation in every
-process. Here (kernels.py) its library is loaded by name and everything that varies is an argument, so a machine
-compiles once. The functions release the interpreter lock.
+FFCV's own kernels are closures over ctypes pointers, which numba cannot cache on disk: 8-20 s of compilation in every
+process. Here (kernels.py) its library is loaded by name and everything that varies is an argument, so each machine
+compiles only once. The functions release the GIL.
 """
 
 import ctypes
@@ -34,23 +34,23 @@ def decode_windows(
     out: np.ndarray,
     status: np.ndarray,
 ) -> None:
-    """out[i] = the window windows[i] of image indices[i], resized to out's size.
+    """Decode window windows[i] of image indices[i] and resize it into out[i].
 
     Args:
-        samples: (N,) table of `file_format.SAMPLE`.
-        indices: (n,) int64; below 0: the output is black.
-        windows: (n, 6) int32 of `Windows.packed`.
-        window_decoder: address in `jpeg_window.WindowDecoder`.
-        interpolation: the filter.
-        out: (n, R, R, 3) uint8.
-        status: (n,) int32; not 0 where the decoder complained, and then out[i] is undefined.
+        samples: (N,) sample table with dtype `file_format.SAMPLE`.
+        indices: (n,) int64; a negative index gives a black image.
+        windows: (n, 6) int32, from `Windows.packed`.
+        window_decoder: address from `jpeg_window.WindowDecoder`.
+        interpolation: the resize filter.
+        out: (n, R, R, 3) uint8, written.
+        status: (n,) int32, written; nonzero where decoding failed, which leaves out[i] undefined.
     """
     number, size = out.shape[:2]
     longest = max(int(windows[:, 2:4].max()), size)
-    cubic = interpolation == "bicubic"  # reaches twice as far, and makes all lines before it makes columns
+    cubic = interpolation == "bicubic"  # twice the support, and it resizes all rows before any column
     taps = 2 * math.ceil((1 + cubic) * longest / size) + 1
     scratch = _scratch(samples, indices, windows)
-    # Of each axis the filter's weights, and of each output pixel the first input pixel and their number.
+    # Per axis: the filter weights; per output pixel: the first input pixel and the number of taps.
     weights, places = np.empty((2, size, taps), np.float32), np.empty((4, size), np.int64)
     line = np.empty(3 * longest, np.float32)
     lines = np.empty(3 * longest * size if cubic else 0, np.uint8)
@@ -83,13 +83,13 @@ def pack_windows(
     packed: np.ndarray,
     status: np.ndarray,
 ) -> None:
-    """The windows of images one after the other, for a GPU to resize and mirror.
+    """Decode windows and store them one after another, for the GPU to resize and flip.
 
     Args:
         samples, indices, window_decoder, status: as `decode_windows`.
-        windows: (n, 6) int32 of `Windows.packed`.
-        offsets: (n,) int64: packed[offsets[i]:] gets the (rows, cols, 3) pixels of windows[i], 0 outside of the image.
-        packed: (bytes,) uint8.
+        windows: (n, 6) int32, from `Windows.packed`.
+        offsets: (n,) int64: the (rows, cols, 3) pixels of windows[i] start at packed[offsets[i]]; 0 outside the image.
+        packed: (bytes,) uint8, written.
     """
     scratch = _scratch(samples, indices, windows)
     _, pack = _functions()
@@ -107,7 +107,7 @@ def pack_windows(
 
 
 def decode_whole(samples: np.ndarray, index: int) -> np.ndarray | None:
-    """Image `index` of the table, (height, width, 3) uint8; None where the decoder complains."""
+    """Decode image `index` of the table: (height, width, 3) uint8, or None if its data is damaged."""
     height, width = int(samples["height"][index]), int(samples["width"][index])
     pixels, status = np.empty(height * width * 3, np.uint8), np.empty(1, np.int32)
     window = np.array([[0, 0, height, width, 0, 1]], np.int32)
@@ -117,14 +117,14 @@ def decode_whole(samples: np.ndarray, index: int) -> np.ndarray | None:
 
 @functools.cache
 def _functions() -> tuple[Callable[..., None], Callable[..., None]]:
-    """kernels.py's decode_windows and pack_windows."""
+    """The compiled decode_windows and pack_windows of kernels.py."""
     llvmlite.binding.load_library_permanently(ffcv_library())
     found = addresses("distcls.data.decoding.kernels")
     return _Decode(found["decode_windows"]), _Pack(found["pack_windows"])
 
 
 def _scratch(samples: np.ndarray, indices: np.ndarray, windows: np.ndarray) -> np.ndarray:
-    """Room for the largest of these images that has to be decoded whole; sizes shrink as TurboJPEG rounds."""
+    """Buffer for the largest of these images that is decoded whole; scaled sizes are rounded up, as TurboJPEG does."""
     real = indices >= 0
     chosen, denominator = samples[indices[real]], windows[real, 5].astype(np.int64)
     heights, widths = (-(-chosen[side].astype(np.int64) // denominator) for side in ("height", "width"))

@@ -1,6 +1,6 @@
-"""One Triton kernel from packed windows to normalised images: resize, mirror, normalise, channels-last.
+"""One Triton kernel from packed windows to normalised channels-last images: resize, flip, normalise.
 
-The filters are those of interpolation.py, as in decode_cpu.py; here without rounding to 8 bits before normalising.
+The filters are those of decode_cpu.py (see interpolation.py), but without rounding to 8 bits before normalising.
 """
 
 # Triton's types are not Python's.
@@ -19,7 +19,7 @@ _BLOCK = 256  # output pixels per program
 
 @triton.jit
 def _weight(place, centre, stretch, CUBIC: tl.constexpr):
-    """Of input pixel `place`: `resize_kernels._weight`, as far from the output pixel's centre as it is."""
+    """Unnormalised filter weight of input pixel `place`; the same function as `resize_kernels._weight`."""
     away = tl.abs(place.to(tl.float32) + 0.5 - centre) / stretch
     if CUBIC:
         near = (1.5 * away - 2.5) * away * away + 1.0
@@ -32,7 +32,7 @@ def _weight(place, centre, stretch, CUBIC: tl.constexpr):
 
 @triton.jit
 def _area_start(i, length, size, shrinks):
-    """The first input pixel of output pixel i, and where it is blended with the next, that one's share."""
+    """First input pixel of output pixel i and, when enlarging, the share of the next pixel blended with it."""
     enlarged = size / length.to(tl.float64)
     first = tl.floor(i * (1.0 / enlarged)).to(tl.int32)
     share = ((i + 1) - (first + 1) * enlarged).to(tl.float32)
@@ -42,7 +42,7 @@ def _area_start(i, length, size, shrinks):
 
 @triton.jit
 def _area(place, i, length, size, shrinks, first, share):
-    """Weight of input pixel `place` for output pixel i: `resize_plain._area_filter`, times a constant."""
+    """Weight of input pixel `place` for output pixel i: `resize_plain._area_filter` up to a constant factor."""
     covered = tl.minimum((i + 1) * length, (place + 1) * size) - tl.maximum(i * length, place * size)
     blended = tl.where(place == first, 1.0 - share, tl.where(place == first + 1, share, 0.0))
     return tl.where(shrinks, tl.maximum(covered, 0).to(tl.float32), blended)
@@ -50,13 +50,13 @@ def _area(place, i, length, size, shrinks, first, share):
 
 @triton.jit
 def _nothing(BLOCK: tl.constexpr):
-    """The sums to begin with."""
+    """Zero-initialised accumulator."""
     return tl.zeros((BLOCK,), tl.float32)
 
 
 @triton.jit
 def _cut_off(level):
-    """To what a byte holds."""
+    """Clamp to [0, 255]."""
     return tl.minimum(tl.maximum(level, 0.0), 255.0)
 
 
@@ -64,9 +64,9 @@ def _cut_off(level):
 def _resize(
     packed, table, out, size, mean0, mean1, mean2, scale0, scale1, scale2, FILTER: tl.constexpr, BLOCK: tl.constexpr
 ):
-    """Program (i, k): pixels [k * BLOCK, (k + 1) * BLOCK) of image i of out (N, size, size, 3).
+    """Program (i, k) writes pixels [k * BLOCK, (k + 1) * BLOCK) of image i of out (N, size, size, 3).
 
-    FILTER is an `Interpolation`.
+    FILTER is an `Interpolation`; `table` is laid out as in packed.py.
     """
     AREA: tl.constexpr = FILTER == "ffcv_area"
     CUBIC: tl.constexpr = FILTER == "bicubic"
@@ -113,7 +113,7 @@ def _resize(
         else:
             weight_y = _weight(y, centre_y, stretch_y, CUBIC)
         weight_y = tl.where(y < rows, weight_y, 0.0)
-        if CUBIC:  # sums of this line alone
+        if CUBIC:  # sum this row on its own, since it is clamped before the rows are combined
             above = (red, green, blue, total)
             red, green, blue, total = _nothing(BLOCK), _nothing(BLOCK), _nothing(BLOCK), _nothing(BLOCK)
         for tap_x in range(taps_x):
@@ -132,7 +132,7 @@ def _resize(
             green += weight * tl.load(pixel + channel, mask=needed, other=0).to(tl.float32)
             blue += weight * tl.load(pixel + 2 * channel, mask=needed, other=0).to(tl.float32)
             total += weight
-        if CUBIC:  # it overshoots: Pillow cuts lines off, then columns
+        if CUBIC:  # overshoots [0, 255]: as Pillow, clamp after the horizontal and again after the vertical pass
             red = above[0] + weight_y * _cut_off(red / total)
             green = above[1] + weight_y * _cut_off(green / total)
             blue = above[2] + weight_y * _cut_off(blue / total)
@@ -158,14 +158,14 @@ def resize_windows(
     *,
     interpolation: Interpolation = "bilinear",
 ) -> torch.Tensor:
-    """Packed windows as normalised images, on the current stream; arguments and result as `resize_plainly`.
+    """Resize packed windows to normalised images on the current stream; arguments and result as `resize_plainly`.
 
-    Another resolution needs no new compilation.
+    A new resolution needs no recompilation.
     """
     out = torch.empty((len(table), resolution, resolution, 3), dtype=dtype, device=packed.device)
     grid = (len(table), triton.cdiv(resolution * resolution, _BLOCK))
     means = [255 * value for value in mean]
     scales = [1 / (255 * value) for value in std]
-    with torch.cuda.device_of(packed):  # Triton launches on the current device, which need not be the loader's
+    with torch.cuda.device_of(packed):  # Triton launches on the current device, which may differ from the loader's
         _resize[grid](packed, table, out, resolution, *means, *scales, FILTER=interpolation, BLOCK=_BLOCK)
     return out.permute(0, 3, 1, 2)

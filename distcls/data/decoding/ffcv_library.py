@@ -1,4 +1,4 @@
-"""FFCV's native library, of which we take the JPEG decoder and OpenCV's INTER_AREA."""
+"""Locates FFCV's native library, used for its JPEG decoder and OpenCV's INTER_AREA resize."""
 
 import importlib.util
 from pathlib import Path
@@ -7,7 +7,11 @@ from distcls.data.errors import DataError
 
 
 def ffcv_library() -> str:
-    """Its path. Importing ffcv itself would cost seconds."""
+    """Path of the library, found without importing ffcv, which takes seconds.
+
+    Raises:
+        DataError: FFCV or its native library is not installed.
+    """
     spec = importlib.util.find_spec("ffcv")
     folders = (spec.submodule_search_locations or ()) if spec else ()
     found = [str(file) for folder in folders for file in Path(folder).glob("_libffcv*.so")]

@@ -1,7 +1,7 @@
-"""How a window becomes the output: the names in recipes, and the numbers by which compiled code knows them.
+"""Resize filters: their names in recipes and their codes in compiled functions.
 
-bilinear: antialiased, Pillow's and torchvision's. bicubic: the same with Keys' cubic, a = -0.5; Pillow's to the bit.
-ffcv_area: OpenCV's INTER_AREA, by FFCV.
+bilinear: antialiased, as Pillow and torchvision. bicubic: antialiased with Keys' cubic, a = -0.5; on the CPU
+bit-identical to Pillow. ffcv_area: OpenCV's INTER_AREA, through FFCV.
 """
 
 from typing import Literal

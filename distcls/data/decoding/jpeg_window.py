@@ -1,9 +1,9 @@
-"""Decoding of a JPEG's window alone: a small C function over libjpeg-turbo, where it has been compiled.
+"""Decoding only the needed window of a JPEG: a small C function over libjpeg-turbo, compiled on the machine.
 
-    python -m distcls.data.decoding.jpeg_window            compiles it; launch/setup.sh does
+    python -m distcls.data.decoding.jpeg_window            compiles it; launch/setup.sh does this
 
-It is optional: without it whole images are decoded, by FFCV. The pixels are the same (tested); a run records which of
-the two it uses all the same, because libjpeg-turbo's version may differ.
+It is optional: without it FFCV decodes whole images. The pixels are the same (tested); a run still records which
+decoder it uses, because versions of libjpeg-turbo may differ.
 """
 
 import ctypes
@@ -22,7 +22,12 @@ SOURCE = Path(__file__).with_suffix(".c")
 
 @dataclass(frozen=True)
 class WindowDecoder:
-    """`address` of the C function, 0 where there is none; `name` for people and for the comparison of ranks."""
+    """The decoder in use.
+
+    Attributes:
+        address: of the C function; 0 if there is none.
+        name: shown to users and compared between ranks.
+    """
 
     address: int
     name: str
@@ -32,13 +37,13 @@ WHOLE = WindowDecoder(0, "whole images, FFCV")
 
 
 def library_path(folder: Path = SOURCE.parent) -> Path:
-    """Its name holds the source's hash and the machine's kind: a library of another version is never loaded."""
+    """The file name contains a hash of the source and the architecture, so that a stale library is never loaded."""
     version = hashlib.sha256(SOURCE.read_bytes()).hexdigest()[:8]
     return folder / f"_jpeg_window-{version}-{platform.machine()}.so"
 
 
 def build(path: Path) -> str | None:
-    """Compile to `path`; why that failed, if it did."""
+    """Compile to `path`. Returns the reason if that failed, else None."""
     compiler = os.environ.get("CC") or shutil.which("cc") or shutil.which("gcc")
     if compiler is None:
         return "there is no C compiler"
@@ -56,9 +61,9 @@ def build(path: Path) -> str | None:
 
 
 def load(path: Path) -> WindowDecoder:
-    """Open a compiled library; WHOLE where it is missing, or libjpeg is on this machine."""
+    """Open a compiled library; WHOLE if it, or libjpeg on this machine, is missing."""
     try:
-        # Deep binding: torchvision, OpenCV and Pillow bring libjpegs of their own into the process.
+        # Deep binding, because torchvision, OpenCV and Pillow load their own libjpeg into the process.
         library = ctypes.CDLL(str(path), mode=os.RTLD_LOCAL | os.RTLD_NOW | os.RTLD_DEEPBIND)
     except OSError:
         return WHOLE
@@ -70,7 +75,7 @@ def load(path: Path) -> WindowDecoder:
 
 @functools.cache
 def window_decoder() -> WindowDecoder:
-    """This installation's, for the life of the process."""
+    """The decoder of this installation, looked up once per process."""
     return load(library_path())
 
 

@@ -1,7 +1,7 @@
-"""The compiled functions of decode_cpu.py: decode, crop, resize and mirror images.
+"""The compiled functions of decode_cpu.py: decode, crop, resize and flip images.
 
-Single-threaded; threads are the loader's. The arithmetic is IEEE float32 without contraction: the pixels are the same
-on every machine and any number of threads. Nothing is allocated and nothing raised, see compiled.py.
+Single-threaded; the loader provides the threads. The arithmetic is IEEE float32 without contraction, so the pixels are
+the same on every machine and for any number of threads. Nothing is allocated or raised, see compiled.py.
 """
 
 # numba's types inside compiled functions are not Python's.
@@ -28,7 +28,7 @@ _imdecode = types.ExternalFunction(
 
 @intrinsic
 def _pointer(typing_context, address):
-    """An address as void *."""
+    """Cast an integer address to void *."""
 
     def generate(context, builder, signature, arguments):
         return builder.inttoptr(arguments[0], context.get_value_type(signature.return_type))
@@ -36,8 +36,8 @@ def _pointer(typing_context, address):
     return types.voidptr(types.uint64), generate
 
 
-# void resize(_, source, height, width, first row, end row, first column, end column, out, rows, cols, interpolation):
-# OpenCV's. FFCV 1.0.2 has no last argument and always takes INTER_AREA, which its later sources take as the number 3.
+# void resize(_, source, height, width, first row, end row, first column, end column, out, rows, cols, interpolation)
+# wraps OpenCV's. FFCV 1.0.2 lacks the last argument and always uses INTER_AREA; later versions expect its number, 3.
 _resize_by_ffcv = types.ExternalFunction("resize", types.void(*[types.int64] * 12))
 _INTER_AREA = 3
 
@@ -59,7 +59,7 @@ def _decode_window(typing_context, function, source, size, height, width, denomi
 
 @_compiled
 def _copy_window(source, height, width, top, left, flip, out):
-    """out (R, R, 3) = the R x R window of source (height * width * 3,) at (top, left); 0 outside of the image."""
+    """Copy the R x R window at (top, left) of source (height * width * 3,) to out (R, R, 3); 0 outside the image."""
     size = out.shape[0]
     for row in range(size):
         y = top + row
@@ -76,15 +76,15 @@ def _copy_window(source, height, width, top, left, flip, out):
 
 @_compiled
 def _shrunk(length, denominator):
-    """How TurboJPEG rounds."""
+    """A scaled side length, rounded up as TurboJPEG does."""
     return (np.int64(length) + denominator - 1) // denominator
 
 
 @_compiled
 def _has_size(sample):
-    """Whether the JPEG's own frame header has the table's height and width.
+    """Whether the height and width in the JPEG's frame header are those of the sample table.
 
-    FFCV's decoder does not look: it would scale another image, or fill a part of the pixels alone.
+    FFCV's decoder does not check: on a mismatch it would scale the image or fill only some of the pixels.
     """
     data, at = numba.carray(_pointer(sample.address), sample.size, np.uint8), 2
     while at + 9 <= sample.size and data[at] == 0xFF:
@@ -92,7 +92,7 @@ def _has_size(sample):
         if marker == 0xFF:  # fill byte
             at += 1
             continue
-        # SOF0..SOF15, without the tables and extensions that lie between them (DHT, JPG, DAC).
+        # SOF0..SOF15, except DHT, JPG and DAC, whose codes lie in the same range.
         if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
             height, width = data[at + 5] * 256 + data[at + 6], data[at + 7] * 256 + data[at + 8]
             return height == sample.height and width == sample.width
@@ -102,7 +102,7 @@ def _has_size(sample):
 
 @_compiled
 def _inside(sample, window):
-    """Whether the window lies in the image, as it does except beside a crop's black frame."""
+    """Whether the window lies inside the image; only a crop with padding may reach beyond it."""
     top, left, rows, cols, denominator = window[0], window[1], window[2], window[3], window[5]
     height, width = _shrunk(sample.height, denominator), _shrunk(sample.width, denominator)
     return top >= 0 and left >= 0 and top + rows <= height and left + cols <= width
@@ -110,9 +110,9 @@ def _inside(sample, window):
 
 @_compiled
 def _pixels(sample, window, window_decoder, scratch):
-    """Where the image's pixels are, and the window in them: (status, address, height, width, top, left).
+    """Locate the image's pixels, and the window in them: (status, address, height, width, top, left).
 
-    Those of a JPEG are in `scratch`, and there nothing but the window where `window_decoder` decodes that alone.
+    A JPEG is decoded into `scratch`: only the window where `window_decoder` can, else the whole image.
     """
     top, left, rows, cols, denominator = window[0], window[1], window[2], window[3], window[5]
     height, width = _shrunk(sample.height, denominator), _shrunk(sample.width, denominator)
@@ -142,7 +142,7 @@ def _pixels(sample, window, window_decoder, scratch):
 
 @_compiled
 def _resize_area(source, height, width, top, left, rows, cols, flip, out):
-    """As `resize_bilinear`, with FFCV's own filter."""
+    """As `resize_bilinear`, with OpenCV's INTER_AREA through FFCV."""
     size = out.shape[0]
     window = (top, top + rows, left, left + cols)
     _resize_by_ffcv(0, source.ctypes.data, height, width, *window, out.ctypes.data, size, size, _INTER_AREA)
@@ -175,7 +175,7 @@ def _decode_windows(
     samples, indices = numba.carray(samples, 1 << 40, SAMPLE), numba.carray(indices, number, np.int64)
     windows, status = numba.carray(windows, (number, 6), np.int32), numba.carray(status, number, np.int32)
     places, out = numba.carray(places, (4, size), np.int64), numba.carray(out, (number, size, size, 3), np.uint8)
-    # bicubic takes the same room for whole numbers.
+    # bicubic uses the same memory for its integer weights and sums.
     whole, weights = (
         numba.carray(weights, (2, size, taps), np.int32),
         numba.carray(weights, (2, size, taps), np.float32),
@@ -232,7 +232,7 @@ def _pack_windows(samples, indices, windows, window_decoder, scratch, offsets, p
             _copy_window(source, height, width, top, left, False, out)
 
 
-# Arrays are addresses: a pointer where the function itself reads or writes them, a number where it hands them on.
+# Arrays are passed by address: as a pointer where the function accesses them, as a number where it passes them on.
 _array, _address, _number = types.voidptr, types.uint64, types.int64
 _decode = (*[_array] * 3, _address, _number, _address, _array, _number, *[_array] * 4, *[_number] * 2, _array)
 _pack = (*[_array] * 3, *[_address] * 2, _array, _address, _number, _array)

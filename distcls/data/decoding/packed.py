@@ -1,12 +1,12 @@
-"""For training on a GPU: the CPU only decodes and cuts out, the GPU resizes, mirrors and normalises.
+"""For training on a GPU: the CPU only decodes and crops; the GPU resizes, flips and normalises.
 
-All of a batch's windows travel in one page-locked buffer with their table and targets: one copy and one kernel per
-batch. A GPU operation per image instead, be it a copy or a decode, stretches the training step by its own length.
+All windows of a batch travel in one pinned buffer together with their table and targets: one copy and one kernel per
+batch. One GPU operation per image, be it a copy or a decode, would lengthen the training step by its own duration.
 
-Layout of the buffer: table (N, 7) int64, then target (N,) int64 or (N, C) float32, then each window's pixels
-(rows, cols, 3). A row of the table: where the window begins, in bytes from the buffer's start; rows, cols, flip; and
-bytes from a pixel to the one below, to the one beside it, and to its next channel. Images that the GPU has decoded lie
-elsewhere in its memory, channel by channel, and are found in the same way.
+Layout of the buffer: table (N, 7) int64, then target (N,) int64 or (N, C) float32, then the pixels of each window
+(rows, cols, 3). Columns of the table: offset of the window in bytes from the start of the buffer; rows, cols, flip; and
+the strides in bytes to the next row, column and channel. Images decoded by the GPU lie elsewhere in its memory, in
+planar layout; offset and strides address them in the same way.
 """
 
 import ctypes
@@ -29,44 +29,44 @@ _ROW = _COLUMNS * 8  # bytes
 
 
 class Transfer(Protocol):
-    """How a buffer reaches the device that trains."""
+    """Moves a buffer to the training device. "Thread" below is a loader thread, "consumer" the training loop."""
 
     device: torch.device
 
     def host_buffer(self, size: int) -> torch.Tensor:
-        """(size,) uint8 that threads write to."""
+        """A (size,) uint8 host buffer for the threads to write to."""
         ...
 
     def device_buffer(self, size: int) -> torch.Tensor:
-        """(size,) uint8 on the device. The consumer; nothing may be under way."""
+        """Consumer: a (size,) uint8 buffer on the device. No copy may be in flight."""
         ...
 
     def wait_writable(self) -> None:
-        """A thread: until the last copy has read the host's side."""
+        """Thread: wait until the last copy has finished reading the host buffer."""
 
     def wait_read(self) -> None:
-        """A thread: until the consumer's stream has read the last copy, and what was decoded beside it."""
+        """Thread: wait until the consumer's stream has read the last copy and the images decoded with it."""
 
     def decode(self, files: list[torch.Tensor]) -> list[torch.Tensor]:
-        """A thread: JPEGs (bytes,) uint8 -> images (3, H, W) uint8 on the device, ready where a later copy has arrived.
+        """Thread: JPEGs (bytes,) uint8 -> images (3, H, W) uint8 on the device, ready once a later copy has arrived.
 
         Raises:
-            RuntimeError: one of them is damaged, or the device cannot.
+            RuntimeError: one of them is damaged, or the device cannot decode them.
         """
         ...
 
     def copy(self, host: torch.Tensor, device: torch.Tensor) -> None:
-        """A thread: start the copy, once the consumer's stream has read the last one."""
+        """Thread: start the copy, which runs once the consumer's stream has read the previous one."""
 
     def arrived(self) -> None:
-        """The consumer: what it does next on the device sees the copy."""
+        """Consumer: make its later work on the device wait for the copy."""
 
     def read(self) -> None:
-        """The consumer: what it did so far was all that reads this copy."""
+        """Consumer: all work that reads this copy has been enqueued."""
 
 
 class CudaTransfer:
-    """Copies on a stream beside the training, so that they run while the device computes."""
+    """Copies on a separate CUDA stream, so that they overlap with training."""
 
     def __init__(self, device: torch.device, copies: torch.cuda.Stream) -> None:
         self.device = copies.device
@@ -79,7 +79,7 @@ class CudaTransfer:
 
     def device_buffer(self, size: int) -> torch.Tensor:
         buffer = torch.empty(size, dtype=torch.uint8, device=self.device)
-        # Its memory may be what an operation still under way on the consumer's stream has let go of.
+        # The allocator may return memory that queued work on the consumer's stream still uses: copy after that.
         self.read()
         return buffer
 
@@ -107,7 +107,7 @@ class CudaTransfer:
 
 
 class PackedSlot:
-    """Room for the packed windows of one batch, on the host and on the device; grows to the largest batch met."""
+    """Host and device buffers for the packed windows of one batch; they grow to the largest batch seen."""
 
     def __init__(
         self,
@@ -129,7 +129,7 @@ class PackedSlot:
         self._lock = threading.Lock()
         self._parts = 0
         self._bytes = 0
-        # The first guess: windows of the output's size.
+        # Initial guess: windows of the output's size.
         self._allocate(batch_size * (_ROW + 8 + 3 * resolution**2))
 
     def _allocate(self, size: int) -> None:
@@ -142,7 +142,7 @@ class PackedSlot:
         rows, cols, flip = plan.windows[:, 2:5].astype(np.int64).T
         self._indices, self._windows = plan.indices, plan.windows
         if plan.on_device is not None:
-            # The threads see them as padding of no size.
+            # To the threads, images that the device decodes are padding of size zero.
             self._indices = np.where(plan.on_device, -1, plan.indices)
             self._windows = np.where(plan.on_device[:, None], 0, plan.windows)
         sizes = 3 * self._windows[:, 2].astype(np.int64) * self._windows[:, 3]
@@ -177,13 +177,13 @@ class PackedSlot:
         which = np.flatnonzero(self._plan.on_device)
         rows = samples[self._plan.indices[which]]
         files = [_bytes_of(row) for row in rows]
-        # Their memory is given back only when nothing reads it any more: the decoder's own stream waits for nobody.
+        # The previous images may be freed only when nothing reads them: the decoder's own stream does not synchronise.
         self._transfer.wait_read()
         self._decoded = []
         try:
             self._decoded = self._transfer.decode(files)
         except RuntimeError:
-            # The host says which are damaged: also a GPU without memory left refuses them, one after the other.
+            # Let the CPU find the damaged ones: decoding also fails, image by image, when the GPU is out of memory.
             status[which] = [decode_whole(samples, index) is None for index in self._plan.indices[which]]
             if not status.any():
                 raise
@@ -220,7 +220,7 @@ class PackedSlot:
 
 
 def _resizer(packed: torch.Tensor) -> Callable[..., torch.Tensor]:
-    """The kernel; for windows that lie on a CPU, as in tests, its plain twin."""
+    """The Triton kernel, or its plain torch equivalent for windows on the CPU, as in tests."""
     if not packed.is_cuda:
         return resize_plainly
     from distcls.data.decoding.decode_gpu import resize_windows  # imports Triton
@@ -229,6 +229,6 @@ def _resizer(packed: torch.Tensor) -> Callable[..., torch.Tensor]:
 
 
 def _bytes_of(sample: np.void) -> torch.Tensor:
-    """The file of a sample, (bytes,) uint8, where it is mapped: nothing writes to it."""
+    """The stored bytes of a sample, (bytes,) uint8, as a view of the mapped file; must not be written to."""
     array = (ctypes.c_uint8 * int(sample["size"])).from_address(int(sample["address"]))
     return torch.from_numpy(np.ctypeslib.as_array(array))

@@ -1,4 +1,4 @@
-"""The plan of a batch: which images, their windows and targets, and what is left to do on the device."""
+"""The plan of a batch: its images, their windows and targets, and the work left for the device."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -23,9 +23,9 @@ class Plan:
         target: (N,) int64, -1 for padding; for multi-label data (N, C) float32.
         windows: (N, 6) int32 of `Windows.packed`; one black pixel for padding.
         resolution: R of this batch, at most that of the slots.
-        finish: see Finish; None: nothing.
-        on_device: (N,) bool: which JPEGs the device decodes, as whole images; None: none. Only images whose window
-            lies inside: the host blackens the part of a window that does not.
+        finish: see Finish; None: nothing to do.
+        on_device: (N,) bool: the JPEGs that the device decodes, as whole images; None: none. Only images whose window
+            lies inside them: the parts of a window outside the image are blackened by the host.
     """
 
     indices: np.ndarray
@@ -45,10 +45,10 @@ class Plan:
         interpolation: Interpolation,
         on_device: np.ndarray | None = None,
     ) -> "Plan":
-        """Plan a batch of `samples` (N,), rows of the data set's table; any row where the index is -1.
+        """Plan a batch of `samples` (N,), rows of the data set's table; where the index is -1 the row is ignored.
 
-        FFCV and programs that use Pillow decode at full size, and so do ffcv_area and bicubic, to give the same pixels:
-        decoding a JPEG to half its size changes them as much as another filter does.
+        Only bilinear decodes large JPEGs at a reduced scale. ffcv_area and bicubic decode at full size, as FFCV and
+        Pillow-based programs do, to give the same pixels: decoding at half size changes them as much as another filter.
         """
         jpeg = samples["mode"] == JPEG
         on_device = None if on_device is None else on_device & jpeg & windows.inside & (indices >= 0)

@@ -1,8 +1,8 @@
-"""Pillow's filters, compiled: the part of kernels.py that resizes.
+"""Pillow's filters, compiled: the resizing part of kernels.py.
 
-bilinear is computed in float32 and rounded once. bicubic overshoots where dark meets bright, and what is cut off there
-depends on the way: this is Pillow's, to the bit. Lines first, cut and rounded to 8 bits, then columns, both in whole
-numbers of 2^-22.
+bilinear is computed in float32 and rounded once. bicubic overshoots at edges, where the result depends on when it is
+clamped, so it follows Pillow bit for bit: rows first, clamped and rounded to 8 bits, then columns, both in fixed-point
+arithmetic in units of 2^-22.
 """
 
 # numba's types inside compiled functions are not Python's.
@@ -13,13 +13,13 @@ import numpy as np
 
 _compiled = numba.njit(error_model="numpy")
 
-_BITS = 22  # of a whole weight in bicubic's sums
+_BITS = 22  # fractional bits of bicubic's fixed-point weights
 _HALF = 1 << (_BITS - 1)
 
 
 @_compiled
 def _weight(x, cubic):
-    """The filter at x: a triangle, or Keys' cubic (1981) with a = -0.5; its sum over the taps is not yet 1."""
+    """The filter at x, not normalised: a triangle, or Keys' cubic (1981) with a = -0.5."""
     x = abs(x)
     if not cubic:
         return max(1.0 - x, 0.0)
@@ -30,10 +30,10 @@ def _weight(x, cubic):
 
 @_compiled
 def _weigh(cubic, length, size, first, count, weights):
-    """Antialiased filter along one axis, `length` pixels -> `size`.
+    """Weights of the antialiased filter along one axis, `length` pixels -> `size`.
 
-    Fills first (size,), count (size,) and weights (size, taps), and returns them: output i = sum over t < count[i] of
-    weights[i, t] * input[first[i] + t]. The weights are float32; bicubic's int32, in units of 2^-22.
+    Fills and returns first (size,), count (size,) and weights (size, taps): output i = sum over t < count[i] of
+    weights[i, t] * input[first[i] + t]. Weights are float32; for bicubic int32, in units of 2^-22.
     """
     scale = length / size
     stretch = max(scale, 1.0)
@@ -47,7 +47,7 @@ def _weigh(cubic, length, size, first, count, weights):
             total += _weight((t - centre + 0.5) / stretch, cubic)
         for t in range(low, high):
             weight = _weight((t - centre + 0.5) / stretch, cubic) / total
-            # An int32 array takes the part before the point: this rounds to nearest.
+            # Storing to int32 truncates; adding 0.5 with the weight's sign rounds to nearest.
             weights[i, t - low] = weight * (1 << _BITS) + np.copysign(0.5, weight) if cubic else weight
         first[i] = low
         count[i] = high - low
@@ -56,9 +56,9 @@ def _weigh(cubic, length, size, first, count, weights):
 
 @_compiled
 def resize_bilinear(source, width, top, left, rows, cols, flip, out, weights, places, line):
-    """out (R, R, 3) = the (rows, cols) window of source (height * width * 3,) at (top, left), resized.
+    """Resize the (rows, cols) window at (top, left) of source (height * width * 3,) into out (R, R, 3).
 
-    `weights`, `places` and `line` are room to work in, see `decode_cpu.decode_windows`.
+    `weights`, `places` and `line` are scratch buffers, see `decode_cpu.decode_windows`.
     """
     size = out.shape[0]
     first_row, row_count, row_weights = _weigh(False, rows, size, places[0], places[1], weights[0])
@@ -91,13 +91,13 @@ def resize_bilinear(source, width, top, left, rows, cols, flip, out, weights, pl
 
 @_compiled
 def _level(total):
-    """A sum of 2^-22ths as what a byte holds."""
+    """Convert a fixed-point sum in units of 2^-22 to uint8, clamped."""
     return np.uint8(min(max(total >> _BITS, 0), 255))
 
 
 @_compiled
 def resize_bicubic(source, width, top, left, rows, cols, flip, out, weights, places, lines, sums):
-    """As `resize_bilinear`; `lines` (rows, R, 3) uint8 and `sums` (3 R,) int32 are room, too."""
+    """As `resize_bilinear`; `lines` (rows, R, 3) uint8 and `sums` (3 R,) int32 are scratch buffers as well."""
     size = out.shape[0]
     first_row, row_count, row_weights = _weigh(True, rows, size, places[0], places[1], weights[0])
     first_col, col_count, col_weights = _weigh(True, cols, size, places[2], places[3], weights[1])

@@ -1,4 +1,4 @@
-"""The twin of the GPU's kernel in plain torch: what tests hold the kernel against, on any machine."""
+"""The GPU kernel's computation in plain torch: runs on any machine and is the tests' reference."""
 
 from collections.abc import Sequence
 
@@ -17,15 +17,15 @@ def resize_plainly(
     *,
     interpolation: Interpolation = "bilinear",
 ) -> torch.Tensor:
-    """What the GPU's kernel computes, in plain torch, image by image.
+    """Compute what the GPU kernel computes, in plain torch, image by image.
 
     Args:
         packed: (bytes,) uint8.
-        table: (N, 7) int64, see packed.py's head; here all of it lies in the storage of `packed`.
+        table: (N, 7) int64, see the docstring of packed.py; here all windows lie in the storage of `packed`.
         resolution: R.
         mean, std: per channel on the scale 0..1.
-        dtype: of the result; float32 is computed with.
-        interpolation: the filter.
+        dtype: of the result; computed in float32.
+        interpolation: the resize filter.
 
     Returns:
         (N, 3, R, R) in channels-last memory, normalised.
@@ -42,7 +42,7 @@ def resize_plainly(
             cubic = interpolation == "bicubic"
             down, across = (_filter(length, resolution, cubic, packed.device) for length in (rows, cols))
         across = across.flip(0) if flip else across
-        if interpolation == "bicubic":  # it overshoots: Pillow cuts lines off, then columns
+        if interpolation == "bicubic":  # overshoots [0, 255]: as Pillow, clamp after each pass
             lines = torch.einsum("jx,yxc->yjc", across, pixels).clamp(0, 255)
             resized = torch.einsum("iy,yjc->ijc", down, lines).clamp(0, 255)
         else:
@@ -53,7 +53,7 @@ def resize_plainly(
 
 
 def _filter(length: int, size: int, cubic: bool, device: torch.device) -> torch.Tensor:
-    """The antialiased filter as a (size, length) matrix; `resize_kernels._weigh`."""
+    """The antialiased filter of `resize_kernels._weigh` as a (size, length) matrix."""
     stretch = max(length / size, 1.0)
     centres = (torch.arange(size, device=device, dtype=torch.float64)[:, None] + 0.5) * (length / size)
     places = torch.arange(length, device=device, dtype=torch.float64)[None] + 0.5
@@ -70,9 +70,9 @@ def _filter(length: int, size: int, cubic: bool, device: torch.device) -> torch.
 def _area_filter(length: int, size: int, shrinks: bool, device: torch.device) -> torch.Tensor:
     """OpenCV's INTER_AREA as a (size, length) matrix.
 
-    Each output pixel is the mean over the part of the input that it covers; but where an axis is enlarged, both are
-    interpolated between two neighbours, between which only the output pixels on their border blend. There OpenCV's
-    arithmetic is followed to the bit: where an edge falls on a whole number its rounding decides between two pixels.
+    Shrinking: each output pixel is the mean over the part of the input that it covers. If either axis is enlarged, both
+    axes are interpolated instead: an output pixel copies one input pixel, or blends two where it straddles their
+    border. That branch follows OpenCV's arithmetic exactly, because at whole-numbered borders rounding picks the pixel.
     """
     i = torch.arange(size, device=device)[:, None]
     x = torch.arange(length, device=device)[None]

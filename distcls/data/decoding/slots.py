@@ -1,4 +1,4 @@
-"""The room that a batch is decoded into; for a CPU: uint8 images, normalised when handed out."""
+"""Slots: the buffers that batches are decoded into; on a CPU uint8 images, normalised on delivery."""
 
 from collections.abc import Sequence
 from typing import Protocol
@@ -13,24 +13,24 @@ from distcls.data.decoding.plan import Plan
 
 
 class Slot(Protocol):
-    """Room for one batch: begun by the consumer, filled in parts by threads, delivered by the consumer."""
+    """Buffer for one batch: the consumer begins it, threads fill it in parts, the consumer delivers it."""
 
     def begin(self, plan: Plan, parts: int) -> None:
-        """The consumer, before `parts` parts are handed to threads."""
+        """Consumer: called before `parts` parts are handed to threads."""
 
     def fill(self, samples: np.ndarray, first: int, last: int) -> np.ndarray:
-        """A thread: decode images [first, last) of the plan; the decoder's status (last - first,) int32."""
+        """Thread: decode images [first, last) of the plan. Returns the decoder's status (last - first,) int32."""
         ...
 
     def decode_on_device(self, samples: np.ndarray) -> np.ndarray:
-        """A thread: decode the plan's images that are marked for it; status (N,) int32."""
+        """Thread: decode the images that the plan marks `on_device`. Returns the status (N,) int32."""
         ...
 
     def part_done(self) -> None:
-        """A thread, after it filled its part without an error."""
+        """Thread: called after it has filled its part without an error."""
 
     def deliver(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """The consumer, after all parts: normalised images (N, 3, R, R) and the plan's target, newly allocated."""
+        """Consumer, after all parts: normalised images (N, 3, R, R), newly allocated, and the plan's target."""
         ...
 
 
@@ -72,7 +72,7 @@ class Normalise:
     """uint8 (N, R, R, 3) -> (N, 3, R, R) in channels-last memory, (x / 255 - mean) / std."""
 
     def __init__(self, mean: Sequence[float], std: Sequence[float], dtype: torch.dtype) -> None:
-        # Half precision is reached last: pixel values up to 255 and a small std would lose bits on the way.
+        # Convert to half precision last: with pixel values up to 255 and a small std, earlier would lose bits.
         self.dtype = dtype
         self.working = torch.promote_types(dtype, torch.float32)
         self.mean = (torch.tensor(mean, dtype=torch.float64) * 255).to(self.working).view(1, 3, 1, 1)
@@ -84,7 +84,7 @@ class Normalise:
 
 
 class HostSlot:
-    """For training on a CPU: resized images in uint8, of the slot's resolution or a smaller one."""
+    """For training on a CPU: resized uint8 images at up to the slot's resolution."""
 
     def __init__(
         self, batch_size: int, resolution: int, normalise: Normalise, interpolation: Interpolation, jpeg: WindowDecoder

@@ -1,1 +1,1 @@
-"""What is in a data set, and how fast it is: `distcls data check`, `browse` and `describe`, `distcls bench data`."""
+"""Inspecting and measuring data sets: `distcls data check`, `browse` and `describe`, `distcls bench data`."""

@@ -1,4 +1,4 @@
-"""How fast is the data of a recipe, and what bounds it: our loader beside torch's DataLoader and FFCV's own Loader."""
+"""Throughput of a recipe's data loading and its bottleneck, compared with torch's DataLoader and FFCV's Loader."""
 
 import ctypes
 import io
@@ -21,12 +21,12 @@ from distcls.data.decoding.interpolation import Interpolation
 from distcls.data.decoding.slots import Normalise
 from distcls.data.loader import TrainLoader
 
-_ROOM = 1 << 30  # bytes of decoded images at once
+_ROOM = 1 << 30  # limit on the bytes of decoded images in memory
 
 
 @dataclass(frozen=True)
 class Rate:
-    """Of one loader: images per second and CPU seconds per image of all its threads and processes."""
+    """Speed of a loader: images per second, and CPU seconds per image over all its threads and processes."""
 
     images_per_second: float
     cpu_seconds: float
@@ -34,7 +34,13 @@ class Rate:
 
 @dataclass(frozen=True)
 class Costs:
-    """Of one image on one core, in seconds; `resident`: share of the file that is in the page cache, 0..1."""
+    """Mean costs of one image on one core.
+
+    Attributes:
+        read, decode, resize, copy: CPU seconds.
+        stored_bytes: its bytes in the file.
+        resident: share of the file in the page cache, 0..1.
+    """
 
     read: float
     decode: float
@@ -44,7 +50,7 @@ class Costs:
     resident: float
 
     def bound(self, rate: Rate, workers: int) -> str:
-        """What bounds our loader at `rate`, in words."""
+        """Describe what limits distcls' loader at `rate`."""
         busy = rate.images_per_second * rate.cpu_seconds
         if busy < 0.7 * workers and self.resident < 0.9:
             mib = rate.images_per_second * self.stored_bytes / 2**20
@@ -60,7 +66,13 @@ class Costs:
 
 
 def measure(batches: Iterator[int], seconds: float, cpu: Callable[[], float]) -> Rate:
-    """Take batches for some seconds, after three that do not count. `cpu` tells CPU seconds used so far."""
+    """Rate over `seconds`, after three batches of warm-up.
+
+    Args:
+        batches: yields the number of images of each batch.
+        seconds: duration of the measurement.
+        cpu: returns the CPU seconds used so far.
+    """
     for _ in range(3):
         next(batches)
     images, wall, used = 0, time.perf_counter(), cpu()
@@ -75,7 +87,7 @@ def ours(loader: TrainLoader, seconds: float) -> Rate:
 
 
 class _Pillow(torch.utils.data.Dataset):
-    """The same stored bytes, decoded by Pillow and cut by torchvision, as most training scripts do."""
+    """The same stored bytes, decoded by Pillow and cropped by torchvision, as in most training scripts."""
 
     def __init__(self, dataset: BetonDataset, resolution: int, interpolation: Interpolation) -> None:
         from torchvision.transforms import v2
@@ -110,7 +122,7 @@ def torch_loader(
 ) -> Rate:
     """torch.utils.data.DataLoader over Pillow and torchvision: RandomResizedCrop, flip, normalise."""
     pillow = _Pillow(dataset, resolution, interpolation)
-    # One endless epoch: the start of the next one's processes is not what is measured.
+    # One endless epoch, so that starting the worker processes of a new epoch is not measured.
     order = torch.utils.data.RandomSampler(pillow, replacement=True, num_samples=10**9)
     iterator = iter(torch.utils.data.DataLoader(pillow, batch_size, sampler=order, num_workers=workers))
     processes = [worker.pid for worker in iterator._workers]  # type: ignore[attr-defined]
@@ -128,7 +140,7 @@ def _cpu_of(process: int) -> float:
 
 
 def ffcv_loader(dataset: BetonDataset, resolution: int, batch_size: int, workers: int, seconds: float) -> Rate:
-    """FFCV's own Loader on the first file: RandomResizedCrop, flip; normalised by our code."""
+    """FFCV's Loader on the first file: RandomResizedCrop, flip; normalised by `Normalise`."""
     from ffcv.fields.basics import IntDecoder
     from ffcv.fields.rgb_image import RandomResizedCropRGBImageDecoder
     from ffcv.loader import Loader, OrderOption
@@ -158,13 +170,15 @@ def ffcv_loader(dataset: BetonDataset, resolution: int, batch_size: int, workers
 
 
 def reference_transforms() -> list[RandomResizedCrop | RandomHorizontalFlip]:
-    """What the other loaders do, as ours."""
+    """distcls' counterparts of the other loaders' transforms."""
     return [RandomResizedCrop(), RandomHorizontalFlip()]
 
 
 def costs(dataset: BetonDataset, resolution: int, interpolation: Interpolation) -> Costs:
-    """Where an image's time goes on one core: the mean over 200 images, spread evenly over the data set; over fewer
-    where their pixels would take more than a gigabyte."""
+    """Measure the costs of an image: means over 200 images spread evenly over the data set.
+
+    Fewer images are taken if their pixels would need more than 1 GiB.
+    """
     samples = dataset.samples
     most = max(1, _ROOM // (3 * int(samples["height"].max()) * int(samples["width"].max())))
     chosen = np.linspace(0, len(dataset) - 1, min(200, len(dataset), most)).astype(np.int64)
@@ -183,7 +197,7 @@ def costs(dataset: BetonDataset, resolution: int, interpolation: Interpolation) 
     normalise = Normalise(dataset.mean, dataset.std, torch.float32)
 
     def timed(work: Callable[[], object]) -> float:
-        """The best of three, after one that compiles and fills the caches."""
+        """CPU seconds per image, the best of three runs after one that compiles and fills the caches."""
         work()
         spent = []
         for _ in range(3):
@@ -200,7 +214,7 @@ def costs(dataset: BetonDataset, resolution: int, interpolation: Interpolation) 
 
 
 def _resident(path: Path) -> float:
-    """Share of 256 blocks spread over the file that can be read without waiting for a disk."""
+    """Share of 256 positions spread over the file that can be read without waiting for the disk."""
     with path.open("rb", buffering=0) as file:
         blocks = np.linspace(0, max(path.stat().st_size - 4096, 0), 256).astype(int)
         return float(np.mean([_in_cache(file.fileno(), int(at)) for at in blocks]))
@@ -209,5 +223,5 @@ def _resident(path: Path) -> float:
 def _in_cache(file: int, at: int) -> bool:
     try:
         return os.preadv(file, [bytearray(1)], at, os.RWF_NOWAIT) == 1
-    except OSError:  # EAGAIN: it would have to wait; some file systems cannot tell
+    except OSError:  # EAGAIN: not cached; or the file system does not support RWF_NOWAIT
         return False

@@ -1,4 +1,4 @@
-"""What becomes of images on their way to the model: as stored, as trained on, and after each transform alone."""
+"""Images before and after augmentation: as stored, as trained on, and after each transform alone."""
 
 import copy
 from collections.abc import Callable, Sequence
@@ -17,7 +17,7 @@ from distcls.data.loader import TrainLoader
 
 ALONE = 4  # images in the row of a single transform
 
-# Builds the loader of the first images of each global batch, with these transforms and mixes.
+# Builds a loader of the first images of each global batch, with the given transforms and mixes.
 MakeLoader = Callable[[Sequence[Transform | OnDevice], Sequence[Mix]], TrainLoader]
 
 
@@ -45,13 +45,16 @@ def rows_of(
     epoch: int,
     images: int,
 ) -> list[Row]:
-    """All transforms and mixes together, then each alone, of the first images of `epoch`.
+    """Rows for the first images of `epoch`: all transforms and mixes together, then each alone.
 
-    Each draws the numbers that it draws in training, since it keeps its place among the others.
+    A transform alone keeps its position in the list, so it draws the same random numbers as in training. A mix alone is
+    always applied.
 
     Args:
-        transforms, mixes: constructed, of the recipe.
+        make_loader: builds the loader for each row.
+        transforms, mixes: the recipe's, constructed.
         titles: of each transform, then of each mix.
+        epoch: counted from 0.
         images: in the first row; the others have at most ALONE.
 
     Raises:
@@ -69,7 +72,7 @@ def rows_of(
 
 
 def _pairs(loader: TrainLoader, epoch: int, images: int) -> list[Pair]:
-    """The first `images` of a loader's first batch of `epoch`; closes it."""
+    """The first `images` of the loader's first batch of `epoch`. Closes the loader."""
     dataset, step = loader.dataset, epoch * loader.steps_per_epoch
     try:
         with loader.stream(step, step + 1) as stream:
@@ -88,7 +91,7 @@ def _pairs(loader: TrainLoader, epoch: int, images: int) -> list[Pair]:
 
 
 def label_texts(dataset: BetonDataset, target: np.ndarray) -> list[str]:
-    """Names of (n,) class numbers, or of (n, C) weights: with the weight in percent where it is not 1."""
+    """Class names for (n,) class numbers or (n, C) weights; a weight other than 1 is given in percent."""
     if target.ndim == 1:
         return [dataset.class_names[label] for label in target]
     texts = []
@@ -100,12 +103,12 @@ def label_texts(dataset: BetonDataset, target: np.ndarray) -> list[str]:
 
 
 def denormalised(images: torch.Tensor, mean: Sequence[float], std: Sequence[float]) -> np.ndarray:
-    """Normalised images (N, 3, R, R) -> (N, R, R, 3) uint8."""
+    """Undo the normalisation: images (N, 3, R, R) -> (N, R, R, 3) uint8."""
     pixels = images.detach().cpu().float().permute(0, 2, 3, 1) * torch.tensor(std) + torch.tensor(mean)
     return (pixels * 255).round().clamp(0, 255).to(torch.uint8).numpy()
 
 
 def title_of(block: dict[str, Any]) -> str:
-    """A recipe's block in a line: RandomCrop padding=4."""
+    """A recipe's block as one line, e.g. RandomCrop padding=4."""
     shown = ((key, list(value) if isinstance(value, tuple) else value) for key, value in block.items() if key != "type")
     return " ".join([block["type"], *(f"{key}={value}" for key, value in shown)])

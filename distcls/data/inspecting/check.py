@@ -1,4 +1,4 @@
-"""Is this .beton whole, and does validation share images with training? Looks at every byte that training would."""
+"""Integrity check of .beton files down to every image, and detection of images shared by two files."""
 
 import hashlib
 from collections.abc import Callable, Sequence
@@ -15,7 +15,7 @@ from distcls.data.decoding.decode_cpu import decode_whole
 from distcls.data.errors import DataError
 from distcls.data.inspecting.scan import Guarded, jpeg_size, scan, stored_bytes
 
-_LISTED = 10  # of one kind of fault
+_LISTED = 10  # faults of one kind that are listed
 _DIGEST = np.dtype("V16")
 
 
@@ -26,16 +26,16 @@ class Finding:
 
 
 class FileCheck:
-    """What was found out about one .beton. Its structure, sidecar and labels are looked at at once, see `decode`.
+    """Checks one .beton: structure, sidecar and labels in the constructor, the images in `decode`.
 
     Args:
         path: the file.
 
     Attributes:
         findings: in the order found.
-        images: how many `decode` will look at; 0 where the structure is damaged.
-        digests: (images,) 16 bytes per image after `decode`: equal pixels in equal sizes have equal digests.
-        class_names: of the sidecar; empty where it cannot be used.
+        images: number of images for `decode`; 0 if the structure is damaged.
+        digests: (images,) of 16 bytes, filled by `decode`: images of equal size and pixels have equal digests.
+        class_names: from the sidecar; empty if it cannot be used.
     """
 
     def __init__(self, path: Path) -> None:
@@ -93,7 +93,7 @@ class FileCheck:
             self._add("note", f"{len(empty)} classes without images: {_listed(empty)}")
 
     def decode(self, workers: int, progress: Callable[[int], None]) -> None:
-        """Hash the file, decode every image, hold a JPEG's own size against the table's, and find equal images."""
+        """Hash the file, decode every image, compare JPEG header sizes with the table, and find duplicate images."""
         problems: dict[int, str] = {}
         guarded = Guarded(self.path, self._file)
 
@@ -114,7 +114,7 @@ class FileCheck:
             self.digests[index] = np.void(digest.digest())
 
         found: list[str] = []
-        # A daemon: minutes for a large file, for which an interrupt of the rest must not wait.
+        # A daemon thread, so that Ctrl-C does not wait for it: hashing a large file takes minutes.
         hashing = Thread(target=lambda: found.append(hashlib.sha256(self._file.data).hexdigest()), daemon=True)
         if self._sha256:
             hashing.start()
@@ -123,7 +123,7 @@ class FileCheck:
             hashing.join()
         if happened := guarded.what_happened():
             self._add("FAULT", happened)
-            self._damaged[:] = True  # or not: nobody knows
+            self._damaged[:] = True  # unknown which: trust none
             return
         if self._sha256:
             if found == [self._sha256]:
@@ -153,7 +153,7 @@ class FileCheck:
             self._add("note", f"{len(torn)} of them under another label: samples {_pairs(torn)}")
 
     def compare(self, other: "FileCheck") -> list[Finding]:
-        """After `decode` of both: classes that differ and images that are in both, which make evaluation lie."""
+        """After `decode` of both: differing classes, and shared images, which make an evaluation too optimistic."""
         findings = []
         if self.class_names and other.class_names and self.class_names != other.class_names:
             text = f"other classes: {_listed(self.class_names)} here, {_listed(other.class_names)} there"

@@ -1,4 +1,4 @@
-"""Rows of images as one picture, or as one HTML file that needs nothing else."""
+"""Draws rows of images as one picture or as a self-contained HTML file."""
 
 import base64
 import html
@@ -14,7 +14,7 @@ _MARGIN, _LINE, _COLUMNS = 8, 14, 4
 
 
 def picture(rows: Sequence[Row], cell: int = 160) -> Image.Image:
-    """Under each row's title up to four pairs a line: the stored image left, the delivered one right, the label below.
+    """Draw rows: a title, then up to four pairs per line, each with the stored and the delivered image and the label.
 
     Args:
         rows: what to show.
@@ -46,7 +46,7 @@ def _paste(sheet: Image.Image, draw: ImageDraw.ImageDraw, pair: Pair, left: int,
 
 
 def _fitted(pixels: np.ndarray, cell: int) -> Image.Image:
-    """As large as the cell allows; enlarged without smoothing, so that the pixels of small images are seen."""
+    """Scale to the cell size; small images are enlarged without smoothing, so that their pixels stay visible."""
     image = Image.fromarray(pixels)
     scale = cell / max(image.size)
     size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))

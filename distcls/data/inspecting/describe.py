@@ -1,4 +1,4 @@
-"""A sidecar for a .beton of another program, e.g. ffcv-imagenet: the format has no class names, no statistics."""
+"""Writes the sidecar of a .beton made by another program, such as ffcv-imagenet, which stores no class names."""
 
 import hashlib
 from collections.abc import Callable
@@ -27,13 +27,13 @@ def describe(
 
     Args:
         path: the .beton.
-        class_names: in the labels' order.
-        multi_label: its int fields hold one bit per class, as `multi_hot.pack` has it, not one class number.
+        class_names: in the order of the labels.
+        multi_label: its int fields hold one bit per class, as packed by `multi_hot.pack`, instead of a class number.
         workers: threads.
         progress: called now and then with the number of images done.
 
     Raises:
-        DataError: the sidecar exists, an image is damaged, a label has no name, or the file changed meanwhile.
+        DataError: the sidecar exists, an image is damaged, a label has no name, or the file changed while being read.
     """
     target = sidecar_path(path)
     if target.exists():
@@ -48,7 +48,7 @@ def describe(
         if pixels is None:
             damage = f"sample {index}: its JPEG data is damaged and cannot be decoded"
             raise DataError(f"{path}: {guarded.what_happened() or damage}")
-        # From counts of the 256 values: exact, and no float copy of the image.
+        # From histograms of the 256 values: exact, and without a float copy of the image.
         counts = np.stack([np.bincount(pixels[:, :, channel].ravel(), minlength=256) for channel in range(3)], 1)
         values = np.arange(256)[:, None] / 255
         moments[index] = np.stack(((counts * values).sum(0), (counts * values**2).sum(0))) * 3 / pixels.size

@@ -1,1 +1,1 @@
-"""Which images make which batch, and where on disk they are read."""
+"""Sampling: which images form which batch, and how they are read from disk."""

@@ -1,6 +1,6 @@
-"""A mapped file larger than memory: its blocks are asked for before they are used, and given back after.
+"""Read-ahead and release of mapped files larger than memory: blocks are requested before use and dropped after it.
 
-All of it is advice: a kernel that does not follow it reads later and keeps more, and the pixels are the same.
+All of it is advice to the kernel: if ignored, pages are read later and kept longer, and the pixels are the same.
 """
 
 import ctypes
@@ -15,21 +15,21 @@ from distcls.data.dataset import BetonDataset
 from distcls.data.sampling.block_order import BlockOrder
 
 _LIBC = ctypes.CDLL(None)
-# Reading one page maps its neighbours within an aligned 64 KiB too, where they are in the page cache (fault_around).
+# A page fault also maps the neighbours within an aligned 64 KiB that are in the page cache (fault_around_bytes).
 _AROUND = 1 << 16
 
 
 class BlockReads:
-    """What one rank advises its kernel at each of its micro-batches, in `BlockOrder`'s order.
+    """Advises the kernel on behalf of one rank at each of its micro-batches, following a `BlockOrder`.
 
-    Of each window of blocks: a read of the whole a quarter of a window before its first sample is decoded, so that the
-    disk sees few large reads, and after its last one is decoded the release of its pages, from this process and from
-    the page cache. So a rank keeps 1.25 windows of each of its lanes in memory.
+    Each window of blocks is requested as a whole, a quarter of a window before its first sample is decoded, so that the
+    disk sees few large reads. After its last sample is decoded, its pages are released from this process and from the
+    page cache. So a rank keeps 1.25 windows of each of its lanes in memory.
 
     Args:
         dataset: the files.
         order: of its samples.
-        lag: steps after which a planned micro-batch has been decoded for sure.
+        lag: steps after which a planned micro-batch is certain to have been decoded.
     """
 
     def __init__(self, dataset: BetonDataset, order: BlockOrder, lag: int) -> None:
@@ -41,13 +41,13 @@ class BlockReads:
         self._files = sorted(dataset.files(), key=lambda file: file[1])
         self._bases = [base for _, base, _ in self._files]
         for _, base, size in self._files:
-            # Not also what lies around a page that is read: the next block there comes much later.
+            # No read-ahead around a page: the adjacent block is used much later.
             _madvise(base, size, mmap.MADV_RANDOM)
 
     def advise(self, step: int, lanes: np.ndarray) -> None:
-        """Called when the micro-batch of `lanes` (n,), a run of them, is planned for global step `step`."""
+        """Call when the micro-batch of `lanes` (n,), contiguous ones, is planned for global step `step`."""
         order = self._order
-        if self._planned.get(int(lanes[0])) != step - 1:  # the stream begins here
+        if self._planned.get(int(lanes[0])) != step - 1:  # a stream starts here: request what is already due
             self._need(order.in_work(step, lanes))
             for soon in range(step + 1, step + self._ahead):
                 self._need(order.in_work(soon, order.begins(soon, lanes)))
@@ -67,7 +67,7 @@ class BlockReads:
             first = max((base + start) // _AROUND * _AROUND, base)
             last = min(-(-(base + stop) // _AROUND) * _AROUND, base + size)
             _madvise(first, last - first, mmap.MADV_DONTNEED)
-            # What no process maps any more leaves the page cache, too.
+            # Also drop the pages from the page cache; those that another process maps stay.
             file = os.open(path, os.O_RDONLY)
             try:
                 os.posix_fadvise(file, first - base, last - first, os.POSIX_FADV_DONTNEED)
@@ -75,7 +75,7 @@ class BlockReads:
                 os.close(file)
 
     def _extents(self, indices: np.ndarray) -> Iterator[tuple[Path, int, int, int, int]]:
-        """Path, address, first and last byte of what holds the samples, and bytes in all; near ones are joined."""
+        """Extents of the samples, adjacent ones merged: path, base address, start and end byte, size of the file."""
         rows = self._dataset.samples[indices]
         rows = rows[np.argsort(rows["address"], kind="stable")]
         starts = rows["address"].astype(np.int64)
@@ -87,5 +87,5 @@ class BlockReads:
 
 
 def _madvise(address: int, length: int, advice: int) -> None:
-    # Not mmap.madvise, which holds the interpreter lock while the kernel starts to read.
+    # Not mmap.madvise, which holds the GIL while the kernel starts to read.
     _LIBC.madvise(ctypes.c_void_p(address), ctypes.c_size_t(length), ctypes.c_int(advice))

@@ -1,4 +1,4 @@
-"""Which samples make which batch: a function of seed and step alone, whatever the ranks, workers or interruptions."""
+"""Which samples form which batch: a function of seed and step only, independent of ranks, workers or interruptions."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -8,15 +8,15 @@ import numpy as np
 from distcls.data.errors import DataError
 from distcls.data.sampling.block_order import BlockOrder
 
-# Recorded with a run: a change of the functions below changes what a resumed run would see.
+# Recorded with a run: increase it when the functions below change, since a resumed run would see other batches.
 ORDER_VERSION = 1
 
-_LOOKS = 32  # at all labels, to balance an epoch
-_PART = 1 << 16  # labels at a time
+_LOOKS = 32  # passes over all labels to balance an epoch
+_PART = 1 << 16  # labels processed at a time
 
 
 def permutation(samples: int, seed: int, epoch: int) -> np.ndarray:
-    """The epoch's order of all samples, (samples,) uint32, or uint64 where that is too small."""
+    """The epoch's order of all samples, (samples,) uint32, or uint64 from 2**32 samples on."""
     return _shuffled(np.arange(samples, dtype=_kind(samples)), seed, epoch)
 
 
@@ -25,25 +25,25 @@ def _kind(samples: int) -> type[np.unsignedinteger]:
 
 
 def _shuffled(order: np.ndarray, seed: int, epoch: int) -> np.ndarray:
-    """`order` itself, shuffled: order[permutation] without a copy."""
+    """Shuffle `order` in place and return it: order[permutation] without a copy."""
     np.random.Generator(np.random.Philox(key=[seed, epoch])).shuffle(order)
     return order
 
 
 class BalancedOrder:
-    """Epochs of as many positions as there are samples, of which each class gets an equal share.
+    """Class-balanced epochs: as many positions as there are samples, an equal share of them for each class.
 
-    A class has an endless sequence of its own: permutations of its n samples, one after the other, the k-th drawn from
-    Philox(key=[seed, k], counter=[0, 0, 0, class + 1]). Of C classes that have samples, and S samples in all, the c-th
-    (from 0) has used floor((e S + c) / C) of its sequence before epoch e. These add up to e S exactly: an epoch has S
-    positions, its classes' shares differ by one at most, and over a run all samples of a class are seen equally often,
-    give or take one. The epoch's positions are then shuffled as `permutation` does: a function of (seed, epoch).
+    Each class has its own endless sequence: successive permutations of its n samples, the k-th drawn from
+    Philox(key=[seed, k], counter=[0, 0, 0, class + 1]). With S samples in total and C classes that have any, the c-th
+    of these (from 0) has used floor((e S + c) / C) entries of its sequence before epoch e. These numbers add up to e S
+    exactly, so an epoch has S positions, the classes' shares differ by at most one, and over a run the samples of a
+    class are seen equally often, within one. The positions are then shuffled as in `permutation`, by (seed, epoch).
 
-    Nothing of the size of the data set is kept: which samples a class has is looked up again in each epoch, for some
-    classes at a time.
+    No array of the data set's size is kept between epochs: the samples of each class are looked up again every epoch,
+    a group of classes at a time.
 
     Args:
-        labels: (S,) class numbers, which are not copied.
+        labels: (S,) class numbers; not copied.
         seed: of the run.
     """
 
@@ -56,7 +56,7 @@ class BalancedOrder:
             self._counts += np.bincount(part, minlength=len(self._counts))
 
     def __call__(self, epoch: int) -> np.ndarray:
-        """(S,) indices."""
+        """The order of `epoch`: (S,) indices."""
         classes = int((self._counts > 0).sum())
         order = np.empty(self.samples, _kind(self.samples))
         filled = 0
@@ -72,8 +72,8 @@ class BalancedOrder:
         return _shuffled(order, self.seed, epoch)
 
     def _classes(self) -> Iterator[tuple[int, np.ndarray]]:
-        """Each class that has samples, and these, in the data set's order."""
-        # Each look at all labels finds about a part in _LOOKS of the samples: little memory, and still few looks.
+        """Each class that has samples, with its samples in the data set's order."""
+        # Each pass over all labels collects about 1 / _LOOKS of the samples: little memory and few passes.
         ends = np.cumsum(self._counts)
         of_group = (ends - self._counts) * _LOOKS // self.samples
         for group in np.unique(of_group):
@@ -85,7 +85,7 @@ class BalancedOrder:
                     yield int(label), members
 
     def _members(self, first: int, last: int) -> np.ndarray:
-        """The samples of classes first..last, class after class."""
+        """The samples of classes first..last (inclusive), grouped by class."""
         found = np.empty(self._counts[first : last + 1].sum(), _kind(self.samples))
         filled = 0
         for start, part in self._parts():
@@ -95,14 +95,14 @@ class BalancedOrder:
         return found if first == last else found[np.argsort(self._labels[found], kind="stable")]
 
     def _parts(self) -> Iterator[tuple[int, np.ndarray]]:
-        """The labels in parts, each with its beginning: what is computed of all would be as large as the index."""
+        """The labels in parts, each with its start: temporaries over all labels would be as large as the index."""
         for start in range(0, self.samples, _PART):
             yield start, self._labels[start : start + _PART]
 
 
 @dataclass(frozen=True)
 class Slice:
-    """A run of an epoch's order: `indices` into the data set and their `positions` in that order, both (n,) int64."""
+    """Part of an epoch's order: `indices` into the data set and their `positions` in that order, both (n,) int64."""
 
     epoch: int
     positions: np.ndarray
@@ -110,21 +110,21 @@ class Slice:
 
 
 class GlobalOrder:
-    """The endless sequence of global batches, cut into equal parts for ranks and accumulation.
+    """The endless sequence of global batches, cut into equal parts for ranks and gradient accumulation.
 
-    Global step g takes positions [s * B, (s + 1) * B) of epoch e's order, with e, s = divmod(g, steps_per_epoch). What
-    is left of an epoch after its last whole batch is dropped.
+    Global step g takes positions [s * B, (s + 1) * B) of epoch e's order, with e, s = divmod(g, steps_per_epoch). The
+    incomplete last batch of an epoch is dropped.
 
     Args:
         samples: in the data set.
         global_batch_size: B.
         seed: of the run.
-        balance: labels (samples,) whose classes are to come equally often, see BalancedOrder; None: each sample once.
-        repeats: repeated augmentation (Hoffer et al. 2019; Fort et al. 2021): of S samples the first S / repeats of an
-            epoch's order come `repeats` times each, at positions, so with augmentations, of their own. An epoch stays S
-            positions long. The copies of an image share a global batch, where they are as far apart as can be: mixing
-            pairs neighbours.
-        blocks: takes the place of all this for data larger than memory, see BlockOrder.
+        balance: labels (samples,) to draw classes equally often, see BalancedOrder; None: each sample once.
+        repeats: repeated augmentation (Hoffer et al. 2019; Fort et al. 2021): the first S / repeats of the S samples in
+            an epoch's order occur `repeats` times each, at different positions and so with different augmentations. An
+            epoch remains S positions long. The copies of an image share a global batch but lie as far apart in it as
+            possible, because mixing pairs neighbours.
+        blocks: replaces the order above for data larger than memory, see BlockOrder.
 
     Raises:
         DataError: the data set is smaller than one global batch.
@@ -156,7 +156,7 @@ class GlobalOrder:
         self._order = np.empty(0, np.uint32)
 
     def part(self, step: int, part: int, parts: int) -> Slice:
-        """Part `part` of the `parts` equal, contiguous parts of global step `step`'s batch."""
+        """Part number `part` of the batch of global step `step`, cut into `parts` equal, contiguous parts."""
         assert self.global_batch_size % parts == 0
         epoch, step_in_epoch = divmod(step, self.steps_per_epoch)
         size = self.global_batch_size // parts
@@ -165,12 +165,12 @@ class GlobalOrder:
         if self.blocks is not None:
             return Slice(epoch, positions, self.blocks.at(step, np.arange(part * size, (part + 1) * size)))
         if epoch != self._epoch:
-            self._order = np.empty(0, np.uint32)  # not two at a time
+            self._order = np.empty(0, np.uint32)  # free the old order before building the new one
             self._epoch, self._order = epoch, self._order_of(epoch)
         places = positions
         if self.repeats > 1:
             batch = step_in_epoch * self.global_batch_size + np.arange(self.global_batch_size)
-            # All first copies, then all second ones.
+            # All first copies, then all second copies, and so on.
             batch = batch[np.argsort(batch % self.repeats, kind="stable")]
             places = batch[part * size : (part + 1) * size] // self.repeats
         return Slice(epoch, positions, self._order[places].astype(np.int64))

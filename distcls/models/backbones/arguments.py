@@ -8,9 +8,9 @@ from distcls.registry import did_you_mean
 
 
 def find_arch(cls: type, arch: str | Mapping[str, Any], known: Mapping[str, Mapping[str, Any]]) -> Mapping[str, Any]:
-    """The entry of `known` under the name `arch`, or `arch` itself if it has the keys that those entries have.
+    """The entry of `known` named `arch`, or `arch` itself if it is a mapping with the keys of such an entry.
 
-    A mapping needs the keys that all entries have, and may have those that some have.
+    A mapping must have the keys that all entries have, and may have those that some have.
 
     Raises:
         UserError: an unknown name, or a mapping with other keys.
@@ -31,10 +31,10 @@ def find_arch(cls: type, arch: str | Mapping[str, Any], known: Mapping[str, Mapp
 
 
 def stage_indices(cls: type, out_indices: int | tuple[int, ...], count: int) -> tuple[int, ...]:
-    """`out_indices` as numbers from 0; negative ones count from the last of `count`.
+    """`out_indices` as non-negative numbers; negative ones count from the last of `count`.
 
     Raises:
-        UserError: none, or one out of range.
+        UserError: there is none, or one is out of range.
     """
     indices = (out_indices,) if isinstance(out_indices, int) else tuple(out_indices)
     if not indices or not all(-count <= i < count for i in indices):
@@ -45,7 +45,7 @@ def stage_indices(cls: type, out_indices: int | tuple[int, ...], count: int) -> 
 
 
 def check_frozen_stages(cls: type, frozen_stages: int, lowest: int, highest: int) -> None:
-    """See that `frozen_stages` is a number from `lowest` to `highest`.
+    """Check that `frozen_stages` is a number from `lowest` to `highest`.
 
     Raises:
         ArgumentError: it is not.
@@ -55,7 +55,7 @@ def check_frozen_stages(cls: type, frozen_stages: int, lowest: int, highest: int
 
 
 def check_choice(cls: type, argument: str, value: Any, known: Collection[Any]) -> None:
-    """See that `value` is one of `known`.
+    """Check that `value` is one of `known`.
 
     Raises:
         ArgumentError: it is not.
@@ -67,10 +67,10 @@ def check_choice(cls: type, argument: str, value: Any, known: Collection[Any]) -
 
 
 def check_heads(cls: type, embed_dims: int, num_heads: int) -> None:
-    """See that the heads of an attention share its channels evenly.
+    """Check that the channels of an attention layer are divisible by the number of heads.
 
     Raises:
-        ArgumentError: they do not.
+        ArgumentError: they are not.
     """
     if num_heads < 1 or embed_dims % num_heads:
         raise ArgumentError(
@@ -79,10 +79,10 @@ def check_heads(cls: type, embed_dims: int, num_heads: int) -> None:
 
 
 def check_per_stage(cls: type, num_stages: int, arguments: Mapping[str, Sized]) -> None:
-    """See that each of `arguments`, by its name, has one entry for each stage.
+    """Check that each of `arguments` (name -> value) has one entry for each stage.
 
     Raises:
-        ArgumentError: one has not.
+        ArgumentError: one does not.
     """
     for argument, values in arguments.items():
         if len(values) != num_stages:
@@ -93,7 +93,7 @@ def check_per_stage(cls: type, num_stages: int, arguments: Mapping[str, Sized]) 
 
 
 def per_item(cls: type, argument: str, cfgs: Any, count: int) -> list[dict[str, Any]]:
-    """`layer_cfgs` and the like: one mapping for all of `count` layers, or a list with one for each.
+    """Expand `layer_cfgs` and the like to a list: one mapping for all of `count` layers, or a list with one for each.
 
     Raises:
         UserError: a list of another length.

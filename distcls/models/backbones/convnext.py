@@ -47,7 +47,7 @@ class GRN(nn.Module):
 
 
 class ConvNeXtBlock(nn.Module):
-    """(N, C, H, W) -> (N, C, H, W): 7x7 depthwise, norm, 1x1 up, activation, 1x1 down, beside a shortcut.
+    """(N, C, H, W) -> (N, C, H, W): 7x7 depthwise, norm, 1x1 up, activation, 1x1 down, with a shortcut.
 
     Args:
         in_channels: C.
@@ -57,7 +57,7 @@ class ConvNeXtBlock(nn.Module):
             the same, the shapes of the weights are not.
         drop_path_rate: probability to skip the branch of an image in training.
         layer_scale_init_value: above 0 scales the branch by a learned factor per channel.
-        use_grn: normalise the responses (version 2).
+        use_grn: global response normalisation (version 2).
         with_cp: compute the activations again in backward instead of keeping them.
     """
 
@@ -91,7 +91,7 @@ class ConvNeXtBlock(nn.Module):
         self.drop_path = DropPath(drop_path_rate)
 
     def _inner(self, x: Tensor) -> Tensor:
-        """1x1 up, activation, 1x1 down, of whichever layout the layers take."""
+        """1x1 up, activation, 1x1 down, in the layout that the layers take."""
         x = self.act(self.pointwise_conv1(x))
         if self.grn is not None:
             x = self.grn(x) if self.linear_pw_conv else self.grn(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
@@ -222,7 +222,7 @@ class ConvNeXt(StagedBackbone):
         three blocks of the long third stage are one depth.
 
         Args:
-            param_name: in the classifier; one without `prefix` is the head's and lies deepest.
+            param_name: of the classifier; without `prefix` it is the head's, which has the largest depth.
         """
         last = 12 if self.depths[-2] > 9 else 6
         if not param_name.startswith((f"{prefix}downsample_layers.", f"{prefix}stages.")):

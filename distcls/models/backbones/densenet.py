@@ -17,12 +17,12 @@ from distcls.registry import BACKBONES
 
 
 class DenseLayer(nn.Module):
-    """The maps so far, (N, in_channels, H, W) when put side by side -> growth_rate new ones.
+    """The concatenated maps of all previous layers (N, in_channels, H, W) -> growth_rate new ones.
 
     Args:
         bn_size: inner channels / growth_rate.
         drop_rate: probability of the dropout on the new maps.
-        memory_efficient: compute everything up to conv1 again in backward; see https://arxiv.org/abs/1707.06990.
+        memory_efficient: recompute everything up to conv1 in backward; see https://arxiv.org/abs/1707.06990.
     """
 
     def __init__(
@@ -86,7 +86,7 @@ class DenseNet(StagedBackbone):
 
     Arguments and state_dict names are MMPretrain 1.2's.
 
-    Images (N, 3, H, W) -> a tuple with the map of every stage i in out_indices, behind its transition: (N, C_i, H /
+    Images (N, 3, H, W) -> a tuple with the map of every stage i in out_indices, after its transition: (N, C_i, H /
     2^(i+3), W / 2^(i+3)), and of the last stage, which has no pooling, (N, C, H / 32, W / 32).
 
     Args:
@@ -94,16 +94,16 @@ class DenseNet(StagedBackbone):
             stem).
         in_channels: of the images.
         bn_size: inner channels of a layer / growth_rate.
-        drop_rate: probability of the dropout behind every layer.
-        compression_factor: width behind a transition / width before it.
-        memory_efficient: compute the layers' inner maps again in backward instead of keeping them.
+        drop_rate: probability of the dropout after every layer.
+        compression_factor: width after a transition / width before it.
+        memory_efficient: recompute the layers' inner maps in backward instead of keeping them.
         norm_cfg, act_cfg: blocks for build_norm_layer and build_activation_layer.
         out_indices: stages whose maps are returned; negative ones count from the end.
-        frozen_stages: how many stages, counted from the first and with their transitions, are not trained, nor is the
-            stem; 0 freezes nothing.
+        frozen_stages: the stem and this many stages, counted from the first and with their transitions, are not
+            trained; 0 freezes nothing.
 
     Raises:
-        UserError: an unknown arch, or out_indices or frozen_stages name stages that are not there.
+        UserError: an unknown arch, or out_indices or frozen_stages name stages that do not exist.
     """
 
     arch_settings: ClassVar[dict[str, dict[str, Any]]] = {

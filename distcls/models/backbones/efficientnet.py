@@ -23,7 +23,7 @@ from distcls.registry import BACKBONES
 
 
 class Run(NamedTuple):
-    """Equal blocks in a row, a row of table 1 of the paper; only the first of them has the stride.
+    """A sequence of equal blocks, one row of table 1 of the paper; only the first block has the stride.
 
     edge: EdgeResiduals, else InvertedResiduals, which may have an SELayer.
     """
@@ -114,7 +114,7 @@ class EfficientNet(StagedBackbone):
         with_cp: compute the blocks' activations again in backward instead of keeping them.
 
     Raises:
-        UserError: an unknown arch, or out_indices or frozen_stages name stages that are not there.
+        UserError: an unknown arch, or out_indices or frozen_stages name stages that do not exist.
     """
 
     #: arch -> factors for widths and depths; the resolutions that belong to them are b0 224, b1 240, b2 260, b3 300,
@@ -185,7 +185,7 @@ class EfficientNet(StagedBackbone):
 
 
 def scaled_stages(runs: tuple[Run, ...], width_factor: float, depth_factor: float) -> list[list[Run]]:
-    """The blocks of each stage, as runs of one block: a run that does not stride goes on with the stage before it."""
+    """The blocks of each stage, as runs of one block; a run that does not stride belongs to the stage before it."""
     stages: list[list[Run]] = []
     for run in runs:
         channels = make_divisible(run.channels * width_factor, 8)
@@ -199,9 +199,9 @@ def scaled_stages(runs: tuple[Run, ...], width_factor: float, depth_factor: floa
 
 
 def make_block(run: Run, in_channels: int, first: bool, act_cfg: Mapping[str, Any], **kwargs: Any) -> nn.Module:
-    """One block of a run; `first` says whether it is its stage's."""
+    """One block of a run; `first`: it is the first of its stage."""
     if run.edge:
-        # blocks that expand by 3, beyond the first, expand by 4 and add no input: the published em has it so
+        # with ratio 3, all blocks but the first expand by 4 and have no shortcut, as in the published em
         odd = run.expand_ratio == 3 and not first
         mid_channels = in_channels * (4 if odd else run.expand_ratio)
         return EdgeResidual(
@@ -217,7 +217,7 @@ def make_block(run: Run, in_channels: int, first: bool, act_cfg: Mapping[str, An
     mid_channels = in_channels * run.expand_ratio
     se_cfg = {
         "channels": mid_channels,
-        "ratio": 4 * run.expand_ratio,  # a quarter of the block's narrow end
+        "ratio": 4 * run.expand_ratio,  # squeezes to a quarter of the block's input channels
         "divisor": 1,
         "act_cfg": (act_cfg, {"type": "Sigmoid"}),
     }

@@ -15,7 +15,7 @@ class FreezableBackbone(BaseModule):
         raise NotImplementedError
 
     def freeze_stages(self) -> None:
-        """Frozen parts take no gradient, their BatchNorm keeps its running averages and their dropout is off."""
+        """Freeze the parts: no gradients, BatchNorm keeps its running averages, dropout is off."""
         for part in self.frozen_parts():
             part.requires_grad_(False)
             if isinstance(part, nn.Module):

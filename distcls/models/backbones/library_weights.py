@@ -11,14 +11,14 @@ from distcls.models.weights import load_checkpoint, read_checkpoint
 
 
 def fetch_weights(library: str, model_name: str, build: Callable[[], nn.Module]) -> nn.Module:
-    """What `build` gives: the model with its pretrained weights.
+    """Call `build`, which returns the model with its pretrained weights.
 
     Raises:
         UserError: there are none, or they are not in the cache and the hub is out of reach.
     """
     try:
         return build()
-    except Exception as error:  # of the library, its hub's client, and the network
+    except Exception as error:  # raised by the library, its hub client or the network
         reason = first_line(error)
         raise UserError(
             f"the pretrained weights of {library}'s {model_name} cannot be had: {reason}. "
@@ -27,10 +27,10 @@ def fetch_weights(library: str, model_name: str, build: Callable[[], nn.Module])
 
 
 def load_own(backbone: nn.Module, path: Path, library: Literal["timm", "torchvision"]) -> None:
-    """The weights in a file of the library's -> the wrapped model.
+    """Load a weights file of the library into the wrapped model.
 
     Raises:
-        UserError: it is no such file, or one of another model.
+        UserError: the file cannot be read as one, or belongs to another model.
     """
     holder = nn.Module()
     holder.backbone = backbone

@@ -57,16 +57,16 @@ class MobileNetV2(StagedBackbone):
     7 is conv2, (N, 1280 * max(1, widen_factor), H / 32, W / 32).
 
     Args:
-        widen_factor: of all widths, which are then moved to multiples of 8.
+        widen_factor: of all widths, which are then rounded to multiples of 8.
         out_indices: stages whose maps are returned.
-        frozen_stages: how many stages, counted from the first, are not trained, nor is conv1; 0 freezes conv1 alone, -1
+        frozen_stages: conv1 and this many stages, counted from the first, are not trained; 0 freezes conv1 only, -1
             nothing.
         conv_cfg, norm_cfg, act_cfg: blocks for every ConvModule.
         norm_eval: BatchNorm keeps its running averages in training too.
         with_cp: compute the blocks' activations again in backward instead of keeping them.
 
     Raises:
-        UserError: out_indices or frozen_stages name stages that are not there.
+        UserError: out_indices or frozen_stages name stages that do not exist.
     """
 
     #: (expand_ratio, channels, blocks, stride) of each layer; table 2 of the paper

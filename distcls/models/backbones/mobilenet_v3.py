@@ -30,7 +30,7 @@ class Block(NamedTuple):
 
 
 def small(widths: tuple[int, ...], mid_channels: tuple[int, ...]) -> tuple[Block, ...]:
-    """The small network: `widths` of its five resolutions and lengths, `mid_channels` of its eleven blocks."""
+    """The small network: `widths` of its five groups of equally wide blocks, `mid_channels` of its eleven blocks."""
     c1, c2, c3, c4, c5 = widths
     m = mid_channels
     return (
@@ -66,7 +66,7 @@ class MobileNetV3(StagedBackbone):
         with_cp: compute the blocks' activations again in backward instead of keeping them.
 
     Raises:
-        UserError: an unknown arch, or out_indices or frozen_stages name layers that are not there.
+        UserError: an unknown arch, or out_indices or frozen_stages name layers that do not exist.
     """
 
     arch_settings: ClassVar[dict[str, tuple[Block, ...]]] = {

@@ -1,4 +1,4 @@
-"""RegNet: ResNeXt's blocks in widths that follow a line."""
+"""RegNet: ResNeXt's blocks with widths from a quantised linear function."""
 
 import math
 from typing import Any, ClassVar, Literal
@@ -110,7 +110,7 @@ class RegNet(ResidualBackbone):
 
 
 def stage_widths(w0: int, wa: float, wm: float, depth: int) -> list[tuple[int, int]]:
-    """(width, blocks) of each stage: the line w0 + wa * block, in steps of factor wm, in multiples of 8.
+    """(width, blocks) of each stage: w0 + wa * block, rounded to w0 times a power of wm, then to a multiple of 8.
 
     Equations 2 to 4 of the paper.
     """
@@ -123,7 +123,7 @@ def stage_widths(w0: int, wa: float, wm: float, depth: int) -> list[tuple[int, i
 
 
 def grouped(width: int, bot_mul: float, group_width: int) -> tuple[int, int, int]:
-    """(width, inner width, groups) of a stage, its width moved so that the groups fill the inner width."""
+    """(width, inner width, groups) of a stage; widths are adjusted so that the groups divide the inner width."""
     inner = int(width * bot_mul)
     group_width = min(group_width, inner)
     inner = round(inner / group_width) * group_width

@@ -1,4 +1,4 @@
-"""RepVGG: a plain stack of 3x3 convolutions that trains as if it had shortcuts."""
+"""RepVGG: a plain stack of 3x3 convolutions, trained with parallel branches that are later folded into them."""
 
 from functools import partial
 from typing import Any, ClassVar, Literal
@@ -32,7 +32,7 @@ def arch_b(*width_factor: float, group_layer_map: dict[int, int] | None = None, 
 
 
 class MTSPPF(nn.Module):
-    """(N, in, H, W) -> (N, out, H, W): max pooling over growing windows, side by side; the neck of YOLOX-PAI's RepVGG.
+    """(N, in, H, W) -> (N, out, H, W): concatenated max poolings of growing windows; the neck of YOLOX-PAI's RepVGG.
 
     https://arxiv.org/abs/2208.13040; names as MMPretrain's MTSPPF.
     """
@@ -69,13 +69,13 @@ class RepVGG(StagedBackbone):
         base_channels: width of stage 0 at width_factor 1; it doubles with every stage.
         out_indices: stages whose maps are returned.
         strides, dilations: of each stage.
-        frozen_stages: how many stages, counted from the first, are not trained, nor is the stem; 0 freezes the stem
-            alone, -1 nothing.
+        frozen_stages: the stem and this many stages, counted from the first, are not trained; 0 freezes the stem only,
+            -1 nothing.
         conv_cfg, norm_cfg, act_cfg: blocks for build_conv_layer, build_norm_layer and build_activation_layer.
         with_cp: compute the blocks' activations again in backward instead of keeping them.
-        deploy: build the deployed form at once, for weights that were saved after `switch_to_deploy`.
+        deploy: build the deployed form directly, for weights that were saved after `switch_to_deploy`.
         norm_eval: BatchNorm keeps its running averages in training too.
-        add_ppf: an MTSPPF behind the last stage.
+        add_ppf: add an MTSPPF after the last stage.
 
     Raises:
         UserError: an unknown arch, or strides, dilations, out_indices or frozen_stages that do not fit its stages.
@@ -145,7 +145,7 @@ class RepVGG(StagedBackbone):
         check_per_stage(type(self), len(self.stage_blocks), per_stage)
         self.in_channels = in_channels
         self.deploy = deploy
-        # a recipe's keys are texts
+        # keys in a recipe are strings
         groups = {int(number): count for number, count in (settings["group_layer_map"] or {}).items()}
         block = partial(
             RepVGGBlock,
@@ -190,7 +190,7 @@ class RepVGG(StagedBackbone):
         init_layers(self, CONVOLUTIONAL)
 
     def switch_to_deploy(self) -> None:
-        """Fold every block's branches into one convolution, in place: the same maps in eval mode, in less time.
+        """Fold every block's branches into one convolution, in place: faster, with the same output in eval mode.
 
         Raises:
             UserError: norm_cfg is not BatchNorm.

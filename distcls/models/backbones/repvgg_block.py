@@ -26,8 +26,8 @@ class RepVGGBlock(nn.Module):
 
     Args:
         dilation, groups: dilation of the 3x3 convolution, groups of both.
-        se_cfg: arguments of the SELayer behind the sum; None leaves it out.
-        deploy: build the one convolution at once, for weights that `switch_to_deploy` has made.
+        se_cfg: arguments of the SELayer after the sum; None leaves it out.
+        deploy: build the single convolution directly, for weights made by `switch_to_deploy`.
     """
 
     branch_reparam: nn.Conv2d
@@ -100,10 +100,10 @@ class RepVGGBlock(nn.Module):
 
     @torch.no_grad()
     def switch_to_deploy(self) -> None:
-        """Replace the branches by the one convolution that computes their sum in eval mode. There is no way back.
+        """Replace the branches by one convolution that computes their sum in eval mode. This cannot be undone.
 
         Raises:
-            UserError: the norm is not BatchNorm, whose statistics alone can be folded into a convolution.
+            UserError: the norm is not BatchNorm, the only one that can be folded into a convolution.
         """
         if self.deploy:
             return
@@ -112,7 +112,7 @@ class RepVGGBlock(nn.Module):
             raise ArgumentError(
                 "RepVGG.switch_to_deploy", f"got {type(norm).__name__} in norm_cfg, expected BN or SyncBN"
             )
-        # in float64: the branches cancel each other in part, and this runs once
+        # in float64, because the branches partly cancel; this runs only once
         pointwise = F.pad(self.branch_1x1.conv.weight.double(), (1, 1, 1, 1))
         folded = [_folded(conv.weight.double(), norm), _folded(pointwise, self.branch_1x1.norm)]
         if self.branch_norm is not None:
@@ -143,6 +143,6 @@ def _identity_kernel(conv: nn.Conv2d) -> Tensor:
 
 
 def _folded(kernel: Tensor, norm: Any) -> tuple[Tensor, Tensor]:
-    """Weight and bias of the convolution that does what `kernel` and then `norm` in eval mode do."""
+    """Weight and bias of the convolution equivalent to `kernel` followed by `norm` in eval mode."""
     scale = norm.weight.double() / (norm.running_var.double() + norm.eps).sqrt()
     return kernel * scale[:, None, None, None], norm.bias.double() - norm.running_mean.double() * scale

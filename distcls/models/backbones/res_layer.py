@@ -1,4 +1,4 @@
-"""The residual blocks of ResNet and the stages that they are stacked into."""
+"""The residual blocks of ResNet, and the stages built from them."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal
@@ -86,7 +86,7 @@ class ResidualBlock(nn.Module):
         raise NotImplementedError
 
     def after_norm(self, x: Tensor) -> Tensor:
-        """What the branch does to its last norm's result; a subclass may override it."""
+        """Applied to the output of the branch's last norm; a subclass may override it."""
         return x
 
     def _whole(self, x: Tensor) -> Tensor:
@@ -97,7 +97,7 @@ class ResidualBlock(nn.Module):
         return self.relu(shortcut + self.drop_path(self.after_norm(norm(residual))))
 
     def _shortcut(self, x: Tensor) -> tuple[Tensor, nn.Module | None]:
-        """The shortcut before its norm, and this norm; where there is no norm, or a hook looks on, whole."""
+        """The shortcut before its norm, and the norm; or the whole shortcut and None, without a norm or with hooks."""
         if self.downsample is None:
             return shortcut_of(x), None
         if is_hooked(self.downsample):
@@ -153,7 +153,7 @@ class ResLayer(nn.Sequential):
         num_blocks: how many.
         avg_down: the shortcut averages over stride x stride before its convolution, instead of striding in it.
         drop_path_rate: one per block.
-        kwargs: go on to every block.
+        kwargs: passed to every block.
     """
 
     def __init__(
@@ -174,7 +174,7 @@ class ResLayer(nn.Sequential):
             pool = avg_down and stride != 1
             layers: list[nn.Module] = []
             if pool:
-                # ceil_mode and counting real pixels only: an odd map keeps its border at full weight
+                # ceil_mode without counting padding: the border of a map of odd size keeps its full weight
                 layers.append(nn.AvgPool2d(stride, stride, ceil_mode=True, count_include_pad=False))
             conv_stride = 1 if pool else stride
             layers.append(build_conv_layer(conv_cfg, in_channels, out_channels, 1, stride=conv_stride, bias=False))

@@ -1,4 +1,4 @@
-"""ResidualBackbone: what ResNet's family and RegNet share beside their stages' widths."""
+"""ResidualBackbone: the common base of the ResNet family and RegNet."""
 
 from typing import Any
 
@@ -46,7 +46,7 @@ class ResidualBackbone(StagedBackbone):
         return [getattr(self, f"layer{i + 1}") for i in range(len(self.stage_blocks))]
 
     def stem_layers(self) -> list[nn.Module]:
-        """What was registered before layer1: a subclass with another stem only has to register it."""
+        """All layers registered before layer1, so that a subclass with another stem only has to register it."""
         names = list(self._modules)
         return [getattr(self, name) for name in names[: names.index("layer1")]]
 

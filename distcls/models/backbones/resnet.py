@@ -34,8 +34,8 @@ class ResNet(ResidualBackbone):
         style: where a Bottleneck strides: "pytorch" in its 3x3 convolution, "caffe" in its first 1x1.
         deep_stem: three 3x3 convolutions in place of one 7x7.
         avg_down: shortcuts average before their convolution instead of striding in it.
-        frozen_stages: how many stages, counted from the first, are not trained, nor is the stem; 0 freezes the stem
-            alone, -1 nothing.
+        frozen_stages: the stem and this many stages, counted from the first, are not trained; 0 freezes the stem only,
+            -1 nothing.
         conv_cfg, norm_cfg: blocks for build_conv_layer and build_norm_layer. The convolution BlurPoolConv2d blurs
             before it strides, as ffcv-imagenet's networks do.
         norm_eval: BatchNorm keeps its running averages in training too.

@@ -1,4 +1,4 @@
-"""SEResNet: ResNet whose blocks weight their channels."""
+"""SEResNet: ResNet with squeeze and excitation in its blocks."""
 
 from typing import Any, ClassVar, Literal
 

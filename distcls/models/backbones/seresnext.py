@@ -1,4 +1,4 @@
-"""SEResNeXt: ResNeXt whose blocks weight their channels."""
+"""SEResNeXt: ResNeXt with squeeze and excitation in its blocks."""
 
 from distcls.models.backbones.resnext import ResNeXt
 from distcls.models.backbones.seresnet import SEResNet

@@ -1,4 +1,4 @@
-"""ShuffleNetV2: half of the channels pass by each block, then the halves are interleaved."""
+"""ShuffleNetV2: half of the channels bypass each block, then the halves are interleaved."""
 
 from functools import partial
 from typing import Any, ClassVar
@@ -23,7 +23,7 @@ from distcls.registry import BACKBONES
 class ShuffleBlock(nn.Module):
     """(N, in, H, W) -> (N, out, H / stride, W / stride); figure 3 (c) of the paper for stride 1, (d) for stride 2.
 
-    With stride 1 in and out are equal, and half of the channels goes through `branch2`; with stride 2 both branches see
+    With stride 1, in and out are equal and half of the channels go through `branch2`; with stride 2 both branches take
     all of them.
 
     Args:
@@ -72,14 +72,14 @@ class ShuffleNetV2(StagedBackbone):
     Args:
         widen_factor: which of the paper's widths.
         out_indices: stages whose maps are returned.
-        frozen_stages: how many stages, counted from the first, are not trained, nor is conv1; 0 freezes conv1 alone, -1
+        frozen_stages: conv1 and this many stages, counted from the first, are not trained; 0 freezes conv1 only, -1
             nothing.
         conv_cfg, norm_cfg, act_cfg: blocks for every ConvModule.
         norm_eval: BatchNorm keeps its running averages in training too.
         with_cp: compute the blocks' activations again in backward instead of keeping them.
 
     Raises:
-        UserError: an unknown widen_factor, or out_indices or frozen_stages name stages that are not there.
+        UserError: an unknown widen_factor, or out_indices or frozen_stages name stages that do not exist.
     """
 
     #: widen_factor -> widths of the stages; table 5 of the paper

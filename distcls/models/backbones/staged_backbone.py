@@ -1,4 +1,4 @@
-"""StagedBackbone: a backbone that is a stem and a row of stages, of which some give their maps and some are frozen."""
+"""StagedBackbone: a stem and a sequence of stages, of which some are outputs and some may be frozen."""
 
 from typing import Self
 
@@ -16,14 +16,14 @@ class StagedBackbone(FreezableBackbone):
     A subclass names its layers in `stem_layers` and `stage_layers` and ends its constructor with `freeze_stages()`.
 
     Args:
-        num_stages: how many there are.
+        num_stages: number of stages.
         out_indices: stages whose maps are returned; negative ones count from the last.
-        frozen_stages: how many stages, counted from the first, are not trained, nor is the stem; 0 freezes the stem
-            alone, -1 nothing.
+        frozen_stages: the stem and this many stages, counted from the first, are not trained; 0 freezes the stem only,
+            -1 nothing.
         norm_eval: BatchNorm keeps its running averages in training too.
 
     Raises:
-        UserError: out_indices or frozen_stages name stages that are not there.
+        UserError: out_indices or frozen_stages name stages that do not exist.
     """
 
     def __init__(
@@ -54,7 +54,7 @@ class StagedBackbone(FreezableBackbone):
         return tuple(maps)
 
     def output(self, x: Tensor, stage: int) -> Tensor:
-        """The map that a stage ends with -> what is returned for it: here the map."""
+        """The last map of a stage -> the stage's output: here the map itself."""
         return x
 
     def frozen_parts(self) -> list[nn.Module | nn.Parameter]:

@@ -28,12 +28,12 @@ Grid = tuple[int, int]
 
 
 class SwinBlock(nn.Module):
-    """Tokens (N, h * w, C) -> the same: window attention and feed-forward network, after norms, beside shortcuts.
+    """Tokens (N, h * w, C) -> the same: window attention and feed-forward network, each with a norm and a shortcut.
 
     Args:
         embed_dims: C.
         window_size: height and width of the windows.
-        shift: shift them by half their size.
+        shift: shift the windows by half their size.
         ffn_ratio: inner width of the feed-forward network / C.
         drop_path: probability to skip a branch of an image in training.
         pad_small_map: see ShiftWindowMSA.
@@ -82,7 +82,7 @@ class SwinBlock(nn.Module):
 
 
 class SwinBlockSequence(nn.Module):
-    """A stage: blocks whose windows are shifted in every second one, then the merging of tokens.
+    """A stage: blocks, every second one with shifted windows, followed by patch merging.
 
     Args:
         embed_dims: width of its tokens.
@@ -115,7 +115,7 @@ class SwinBlockSequence(nn.Module):
         self.out_channels = embed_dims if self.downsample is None else self.downsample.out_channels
 
     def forward(self, x: Tensor, grid: Grid) -> Tensor:
-        """The blocks alone: the backbone decides what it returns before or after the merging."""
+        """Run only the blocks: the backbone does the merging, and returns the map before or after it."""
         for block in self.blocks:
             x = block(x, grid)
         return x
@@ -251,7 +251,7 @@ class SwinTransformer(FreezableBackbone):
             fit_pos_embed(state_dict, name, self.absolute_pos_embed, grid, self.interpolate_mode, 0)
 
     def init_weights(self) -> None:
-        """Position parameters as MMPretrain's, linear layers as `linear_init` says; the rest keeps torch's own."""
+        """Position parameters as in MMPretrain, linear layers by `linear_init`; the rest keeps torch's default."""
         if self.absolute_pos_embed is not None:
             nn.init.trunc_normal_(self.absolute_pos_embed, std=0.02)
         for module in self.modules():
@@ -270,7 +270,7 @@ class SwinTransformer(FreezableBackbone):
         """(depth of a parameter, number of depths), for layer-wise learning rates: embedding 0, block i at i + 1.
 
         Args:
-            param_name: in the classifier; one without `prefix` is the head's and lies deepest.
+            param_name: of the classifier; without `prefix` it is the head's, which has the largest depth.
         """
         deepest = sum(self.depths) + 1
         name = param_name.removeprefix(prefix)

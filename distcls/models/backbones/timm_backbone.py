@@ -18,13 +18,13 @@ from distcls.registry import BACKBONES, did_you_mean
 class TimmBackbone(BaseModule):
     """A model of timm (https://github.com/huggingface/pytorch-image-models) without its classifier.
 
-    Images (N, 3, H, W) -> a tuple with the last feature map (N, C, h, w), whatever form the model itself gives: tokens
-    go back to their places, class tokens are left out. With `pooled` its own pooling and what follows up to the
-    classifier run as well, (N, C): every pretrained network is then used as it was trained, and no neck follows. With
-    `features_only` a map per stage.
+    Images (N, 3, H, W) -> a tuple with the last feature map (N, C, h, w), whatever the model itself returns: tokens are
+    arranged as a map, class tokens dropped. With `pooled`, the model's own pooling and the layers up to the classifier
+    run as well and give (N, C): a pretrained network is then used as it was trained, and no neck follows. With
+    `features_only`, one map per stage.
 
-    Images are to be normalised as the weights expect: timm's data configuration of most models has ImageNet's mean and
-    std, of some 0.5. `distcls models PATTERN` lists the names.
+    Images must be normalised as the weights expect: timm's data configuration has ImageNet's mean and std for most
+    models, 0.5 for some. `distcls models PATTERN` lists the names.
 
     Args:
         model_name: timm's, with or without the tag of its weights: convnextv2_tiny, vit_small_patch16_224.augreg_in1k.
@@ -50,7 +50,7 @@ class TimmBackbone(BaseModule):
         **kwargs: Any,
     ) -> None:
         super().__init__()
-        import timm  # seconds, for those who use it
+        import timm  # takes seconds: only if it is used
 
         if not timm.is_model(model_name):
             hint = did_you_mean(model_name, timm.list_models())
@@ -99,9 +99,9 @@ class TimmBackbone(BaseModule):
         return patches.transpose(1, 2).unflatten(2, grid)
 
     def init_weights(self) -> None:
-        """timm has initialised the model as it was built; pretrained weights come now.
+        """Load pretrained weights, if any; otherwise timm's own initialisation is kept.
 
-        A constructor that loaded them would need the file or the hub again for every resume and every load.
+        Not done in the constructor, where every resume and every load would need the file or the hub again.
         """
         if self.checkpoint_path:
             load_own(self, Path(self.checkpoint_path), "timm")
@@ -116,12 +116,12 @@ class TimmBackbone(BaseModule):
         """(depth of a parameter, number of depths), for layer-wise learning rates, as timm groups its layers.
 
         Args:
-            param_name: in the classifier; one without `prefix` is the head's and lies deepest.
+            param_name: of the classifier; without `prefix` it is the head's, which has the largest depth.
         """
         deepest = max(self._depths.values()) + 1
         return self._depths.get(param_name.removeprefix(f"{prefix}timm_model."), deepest), deepest + 1
 
-    @cached_property  # grouping takes milliseconds, and every parameter asks
+    @cached_property  # grouping takes milliseconds and is needed for every parameter
     def _depths(self) -> dict[str, int]:
         if not hasattr(self.timm_model, "group_matcher"):
             raise ArgumentError("TimmBackbone", f"timm groups no layers of {type(self.timm_model).__name__}")

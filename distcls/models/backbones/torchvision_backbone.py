@@ -30,7 +30,7 @@ def _maxvit(model: Any, x: Tensor) -> Tensor:
 
 
 def _vision_transformer(model: Any, x: Tensor) -> Tensor:
-    """The patches in their places; the class token is left out."""
+    """The patch tokens arranged as a map, without the class token."""
     rows, columns = (size // model.patch_size for size in x.shape[-2:])
     x = model._process_input(x)
     x = model.encoder(torch.cat([model.class_token.expand(len(x), -1, -1), x], dim=1))
@@ -41,7 +41,7 @@ def _features(model: Any, x: Tensor) -> Tensor:
     return model.features(x)
 
 
-#: torchvision's class -> the way to its last map, and what of the model comes after it and is removed.
+#: torchvision's class -> function that computes its last map, and the later layers, which are removed.
 MAPS: dict[str, tuple[Callable[[Any, Tensor], Tensor], tuple[str, ...]]] = {
     "ResNet": (_resnet, ("avgpool", "fc")),
     "RegNet": (lambda model, x: model.trunk_output(model.stem(x)), ("avgpool", "fc")),
@@ -67,7 +67,7 @@ class TorchvisionBackbone(BaseModule):
     """A classification model of torchvision up to its last feature map, without its pooling and classifier.
 
     Images (N, 3, H, W), normalised with ImageNet's mean and std -> a tuple with the map (N, C, h, w). The tokens of
-    vision transformers go back to their places. `distcls models PATTERN` lists the names.
+    vision transformers are arranged as a map. `distcls models PATTERN` lists the names.
 
     Args:
         model_name: torchvision's: resnet50, efficientnet_v2_s, ...
@@ -81,7 +81,7 @@ class TorchvisionBackbone(BaseModule):
 
     def __init__(self, model_name: str, pretrained: bool = False, checkpoint_path: str = "", **kwargs: Any) -> None:
         super().__init__()
-        import torchvision.models as zoo  # seconds, for those who use it
+        import torchvision.models as zoo  # takes seconds: only if it is used
 
         known = zoo.list_models(module=zoo)
         if model_name not in known:
@@ -112,7 +112,7 @@ class TorchvisionBackbone(BaseModule):
         return (self._map(self.torchvision_model, x),)
 
     def init_weights(self) -> None:
-        """torchvision has initialised the model as it was built; pretrained weights come now, see TimmBackbone."""
+        """Load pretrained weights, if any; otherwise torchvision's own initialisation is kept. See TimmBackbone."""
         if self.checkpoint_path:
             load_own(self, Path(self.checkpoint_path), "torchvision")
         elif self.pretrained:

@@ -28,15 +28,15 @@ class VGG(StagedBackbone):
     Arguments and state_dict names are MMPretrain 1.2's.
 
     Images (N, 3, H, W) -> a tuple with the map (N, C_i, H / 2^(i+1), W / 2^(i+1)) of every stage i in out_indices; with
-    num_classes its last element is the scores (N, num_classes), for images of 224 x 224 pixels alone, and a ClsHead
+    num_classes its last element is the scores (N, num_classes), for images of 224 x 224 pixels only, and a ClsHead
     without neck follows.
 
     Args:
-        depth: layers with weights, the classifier's three among them.
+        depth: layers with weights, including the classifier's three.
         num_classes: 0 or less leaves the classifier out.
         num_stages: how many of the five stages to build.
         dilations: of each stage.
-        out_indices: stages whose maps are returned; None takes the last, or the scores alone where there are any.
+        out_indices: stages whose maps are returned; None: the last, or only the scores if there are any.
         frozen_stages: how many stages, counted from the first, are not trained; 0 or -1 freezes nothing.
         conv_cfg, norm_cfg, act_cfg: blocks for every ConvModule; ``norm_cfg: {type: BN}`` gives VGG with BN.
         norm_eval: BatchNorm keeps its running averages in training too.
@@ -45,7 +45,7 @@ class VGG(StagedBackbone):
 
     Raises:
         UserError: an unknown depth, stages, dilations, out_indices and frozen_stages that do not fit together, or a
-            classifier behind fewer than five stages; in forward, images that the classifier cannot take.
+            classifier after fewer than five stages; in forward, images that the classifier cannot take.
     """
 
     arch_settings: ClassVar[dict[int, tuple[int, ...]]] = {

@@ -32,7 +32,7 @@ from distcls.registry import BACKBONES
 
 
 class TransformerEncoderLayer(nn.Module):
-    """Tokens (N, L, C) -> (N, L, C): attention and feed-forward network, each after its norm and beside a shortcut.
+    """Tokens (N, L, C) -> (N, L, C): attention and feed-forward network, each with a norm before it and a shortcut.
 
     Args:
         embed_dims: C.
@@ -89,8 +89,8 @@ def _size(embed_dims: int, num_layers: int, num_heads: int, feedforward_channels
 class VisionTransformer(FreezableBackbone):
     """ViT. Dosovitskiy et al., "An Image is Worth 16x16 Words", 2020, https://arxiv.org/abs/2010.11929.
 
-    Images (N, 3, H, W) -> a tuple with the output of every layer in out_indices, of the form that `out_type` says.
-    Arguments and state_dict names are MMPretrain 1.2's. Any H and W will do: the position embedding is resized to them.
+    Images (N, 3, H, W) -> a tuple with the output of every layer in out_indices, in the form given by `out_type`.
+    Arguments and state_dict names are MMPretrain 1.2's. H and W are free: the position embedding is resized to them.
 
     Args:
         arch: a size by name ("small" is MMPretrain's own, 768 wide with 8 layers; the usual ViT-S is "deit-small"), or
@@ -107,7 +107,7 @@ class VisionTransformer(FreezableBackbone):
         out_type: "cls_token" (N, C); "featmap" (N, C, h, w) of the patches; "avg_featmap" (N, C), their mean,
             normalised; "raw" (N, L, C), all tokens.
         with_cls_token: put a class token before the patches.
-        frozen_stages: above 0, the embeddings and so many layers are not trained; with all of them, nor the last norm.
+        frozen_stages: above 0, the embeddings and this many layers are not trained; if all layers, nor the last norm.
         interpolate_mode: how position embeddings are resized.
         layer_scale_init_value: see TransformerEncoderLayer.
         patch_cfg: further arguments of PatchEmbed.
@@ -115,11 +115,11 @@ class VisionTransformer(FreezableBackbone):
         pre_norm: normalise the embedded tokens, and embed them without a bias (CLIP).
         with_cp: compute the layers' activations again in backward instead of keeping them.
         position_embedding: "sincos2d" is computed, not trained, see sincos_2d; 0 for the class token.
-        linear_init: see init_linear_layers; "mmpretrain" draws the feed-forward networks' alone, the rest is torch's.
+        linear_init: see init_linear_layers; "mmpretrain" initialises only the feed-forward networks, the rest as torch.
             With "xavier_uniform" the patches' projection has LeCun's variance, as in the first ViT's code.
 
     Raises:
-        UserError: an unknown arch, a class token asked for that is not there, layers out of range.
+        UserError: an unknown arch, an out_type that needs a missing class token, layers out of range.
     """
 
     arch_zoo: ClassVar[dict[str, dict[str, int]]] = {
@@ -206,7 +206,7 @@ class VisionTransformer(FreezableBackbone):
         self.freeze_stages()
 
     def extra_tokens(self) -> list[nn.Parameter]:
-        """The tokens (1, 1, C) that stand before those of the patches."""
+        """The tokens (1, 1, C) placed before those of the patches."""
         return [] if self.cls_token is None else [self.cls_token]
 
     def forward(self, x: Tensor) -> tuple[Any, ...]:
@@ -226,7 +226,7 @@ class VisionTransformer(FreezableBackbone):
         return tuple(outputs)
 
     def output(self, x: Tensor, grid: tuple[int, int]) -> Any:
-        """All tokens (N, L, C) -> what `out_type` says."""
+        """All tokens (N, L, C) -> the output in the form given by `out_type`."""
         if self.out_type == "raw":
             return x
         if self.out_type == "cls_token":
@@ -242,7 +242,7 @@ class VisionTransformer(FreezableBackbone):
         fit_pos_embed(state_dict, name, self.pos_embed, grid, self.interpolate_mode, self.num_extra_tokens)
 
     def init_weights(self) -> None:
-        """As `linear_init` says; layers that are not named here keep torch's own initialisation."""
+        """Initialise as `linear_init` says; layers not named here keep torch's own initialisation."""
         for ffn in (module for module in self.modules() if isinstance(module, FFN)):
             for linear in (layer for layer in ffn.modules() if isinstance(layer, nn.Linear)):
                 nn.init.xavier_uniform_(linear.weight)
@@ -268,7 +268,7 @@ class VisionTransformer(FreezableBackbone):
         """(depth of a parameter, number of depths), for layer-wise learning rates: embeddings 0, layer i at i + 1.
 
         Args:
-            param_name: in the classifier; one without `prefix` is the head's and lies deepest.
+            param_name: of the classifier; without `prefix` it is the head's, which has the largest depth.
         """
         deepest = self.num_layers + 1
         name = param_name.removeprefix(prefix)

@@ -1,4 +1,4 @@
-"""Activation checkpointing of a block (`with_cp`): activations are computed again in backward instead of being kept."""
+"""Activation checkpointing of a block (`with_cp`): activations are recomputed in backward instead of being kept."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
@@ -12,8 +12,8 @@ from torch.utils.checkpoint import checkpoint
 def run_checkpointed(block: nn.Module, function: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
     """`function(*inputs)`, a piece of `block`'s forward, without keeping its activations for backward.
 
-    The numbers are those of `function` itself: random draws are replayed, and BatchNorm's running averages see each
-    batch once (torch's `checkpoint` alone counts it twice).
+    Results equal those of `function` itself: random draws are replayed, and BatchNorm's running averages see each batch
+    once (with torch's `checkpoint` alone, twice).
     """
     if not torch.is_grad_enabled():
         return function(*inputs)
@@ -24,9 +24,10 @@ def run_checkpointed(block: nn.Module, function: Callable[..., Tensor], *inputs:
 
 @contextmanager
 def _averages_kept(block: nn.Module) -> Iterator[None]:
-    """BatchNorm layers write to copies of their running averages, which are dropped at the end.
+    """Let BatchNorm layers update copies of their running averages, which are dropped at the end.
 
-    The buffers themselves are put back rather than copied back: DDP holds them, and backward must not see them change.
+    The original buffers are put back instead of being overwritten: DDP holds references to them, and backward must not
+    see them change.
     """
     norms = [module for module in block.modules() if isinstance(module, _BatchNorm)]
     buffers = [dict(norm._buffers) for norm in norms]

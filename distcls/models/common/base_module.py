@@ -8,10 +8,10 @@ from distcls.models.common.weight_init import init_layers
 class BaseModule(nn.Module):
     """Base of backbones, necks and heads: a module with `init_weights`.
 
-    `init_weights` of the classifier calls that of its parts, each part's initialises the layers under it once, in the
-    order of their registration, drawing from torch's global generator: after `torch.manual_seed` the weights are always
-    the same. A part with rules of its own overrides it, usually with one call of `init_layers`. Layers that no rule
-    names keep what their constructor drew. Blocks inside a backbone stay plain `nn.Module`s: its rules reach into them.
+    The classifier's `init_weights` calls that of its parts; each part initialises the layers under it once, in
+    registration order, from torch's global generator, so that `torch.manual_seed` determines the weights. A part with
+    its own rules overrides it, usually with one call of `init_layers`. Layers that no rule names keep their
+    constructor's initialisation. Blocks inside a backbone stay plain `nn.Module`s, so that its rules apply to them.
     """
 
     def init_weights(self) -> None:

@@ -1,4 +1,4 @@
-"""BlurPoolConv2d: a convolution that blurs what it is about to subsample."""
+"""BlurPoolConv2d: a convolution that blurs its input before it strides."""
 
 from typing import Any
 
@@ -11,10 +11,10 @@ BINOMIAL = ((1 / 16, 2 / 16, 1 / 16), (2 / 16, 4 / 16, 2 / 16), (1 / 16, 2 / 16,
 
 
 class BlurPoolConv2d(nn.Conv2d):
-    """Conv2d that, where it strides and has 16 or more input channels, first blurs each channel by a 3x3 binomial.
+    """Conv2d that first blurs each channel with a 3x3 binomial filter if it strides and has 16 or more input channels.
 
-    After Zhang, "Making Convolutional Networks Shift-Invariant Again", 2019, https://arxiv.org/abs/1904.11486, in the
-    order and under the condition of ffcv-imagenet. Weights have the names of nn.Conv2d, so the same files load.
+    After Zhang, "Making Convolutional Networks Shift-Invariant Again", 2019, https://arxiv.org/abs/1904.11486, with the
+    order and condition of ffcv-imagenet. Weights have the names of nn.Conv2d, so the same files load.
     """
 
     blur: Tensor

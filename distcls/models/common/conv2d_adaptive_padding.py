@@ -7,10 +7,10 @@ from torch import Tensor, nn
 
 
 class Conv2dAdaptivePadding(nn.Conv2d):
-    """(N, C, H, W) -> (N, out, ceil(H / stride), ceil(W / stride)): pads by what the input's size needs.
+    """(N, C, H, W) -> (N, out, ceil(H / stride), ceil(W / stride)): the padding depends on the input size.
 
-    Where the padding is odd, the one more goes to the right and to the bottom, which Conv2d's fixed padding cannot do;
-    EfficientNet's published weights need it. The argument `padding` is accepted and has no effect. Follows mmcv.
+    If it is odd, the extra row or column goes to the bottom or right, which Conv2d's symmetric padding cannot do;
+    EfficientNet's published weights need it. The argument `padding` is accepted and ignored. Follows mmcv.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:

@@ -5,7 +5,7 @@ from typing import Annotated
 from pydantic import Field
 from torch import Tensor, nn
 
-#: A probability to drop: of 1 nothing would be left.
+#: A drop probability; below 1, where nothing would be left.
 DropRate = Annotated[float, Field(ge=0, lt=1)]
 
 
@@ -24,7 +24,7 @@ class DropPath(nn.Module):
 
     @property
     def acts(self) -> bool:
-        """Whether it would change anything now."""
+        """Whether it has an effect: in training, with a positive probability."""
         return self.drop_prob > 0.0 and self.training
 
     def forward(self, x: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""InvertedResidual: the block of MobileNetV3 and EfficientNet, and what its relatives share with it."""
+"""InvertedResidual, the block of MobileNetV3 and EfficientNet, and the parts that related blocks share with it."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -46,7 +46,7 @@ def inverted_layers(
     act_cfg: Mapping[str, Any],
     **kwargs: Any,
 ) -> dict[str, ConvModule]:
-    """The convolutions of an inverted residual: 1x1 up (left out where it widens nothing), depthwise, 1x1 down.
+    """The convolutions of an inverted residual: 1x1 expansion (if it widens), depthwise, 1x1 projection.
 
     Args:
         kwargs: conv_cfg and norm_cfg of all of them.

@@ -19,5 +19,5 @@ class LayerNorm2d(nn.LayerNorm):
         return self.channels_last(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2).contiguous()
 
     def channels_last(self, x: Tensor) -> Tensor:
-        """The same of (N, H, W, C), without moving the channels."""
+        """The same for (N, H, W, C), without permuting."""
         return F.layer_norm(x, self.normalized_shape, self.weight, self.bias, self.eps)

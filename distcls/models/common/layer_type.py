@@ -24,7 +24,7 @@ def split_block(block: Mapping[str, Any], known: Mapping[str, Entry], argument: 
 
 
 def build_layer(layer: Callable[..., nn.Module], argument: str, *args: Any, **kwargs: Any) -> nn.Module:
-    """The layer.
+    """Construct the layer.
 
     Raises:
         UserError: it does not take these arguments; the text begins with `argument`.

@@ -1,4 +1,4 @@
-"""make_divisible: widths that the hardware likes."""
+"""make_divisible: rounds channel counts to multiples that suit the hardware."""
 
 
 def make_divisible(value: float, divisor: int, min_value: int | None = None, min_ratio: float = 0.9) -> int:

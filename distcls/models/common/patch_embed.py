@@ -10,8 +10,8 @@ from distcls.models.common.conv import build_conv_layer
 from distcls.models.common.norm import build_norm_layer
 
 Pair = tuple[int, int]
-#: Zeros around the map: a number of pixels, or as many as complete the last window, at the bottom right ("corner")
-#: or on both sides ("same").
+#: Zero padding of the map: a number of pixels, or as many as complete the last windows, added at the bottom right
+#: ("corner") or on both sides ("same").
 Padding = int | Pair | Literal["corner", "same"]
 
 
@@ -21,7 +21,7 @@ def pair(value: int | tuple[int, int] | list[int]) -> Pair:
 
 
 class Windows:
-    """Where the windows of a convolution or an unfold lie on a map.
+    """The positions of a convolution's or unfold's windows on a map.
 
     Args:
         kernel_size, stride, dilation: as the layer's.
@@ -31,11 +31,11 @@ class Windows:
     def __init__(self, kernel_size: Pair, stride: Pair, dilation: Pair, padding: Padding) -> None:
         self.kernel_size, self.stride, self.dilation = kernel_size, stride, dilation
         self.adaptive = padding if isinstance(padding, str) else None
-        #: what the layer itself pads
+        #: padding done by the layer itself
         self.padding: Pair = (0, 0) if isinstance(padding, str) else pair(padding)
 
     def missing(self, size: tuple[int, ...]) -> Pair:
-        """Rows and columns that a map of (height, width) lacks for its last windows to be whole."""
+        """Rows and columns to add to a map of (height, width) so that its last windows are complete."""
         if self.adaptive is None:
             return 0, 0
         rows, columns = (
@@ -45,7 +45,7 @@ class Windows:
         return rows, columns
 
     def fill(self, x: Tensor) -> Tensor:
-        """(N, C, H, W), with the missing rows and columns added as zeros."""
+        """Pad (N, C, H, W) with zeros by the missing rows and columns."""
         rows, columns = self.missing(x.shape[-2:])
         if not (rows or columns):
             return x
@@ -53,7 +53,7 @@ class Windows:
         return F.pad(x, (left, columns - left, top, rows - top))
 
     def grid(self, size: tuple[int, ...]) -> Pair:
-        """How many windows a map of (height, width) has down and across."""
+        """Number of windows on a map of (height, width), vertically and horizontally."""
         rows, columns = (
             (n + more + 2 * pad - dilation * (kernel - 1) - 1) // stride + 1
             for n, more, pad, kernel, stride, dilation in zip(
@@ -72,7 +72,7 @@ class PatchEmbed(nn.Module):
         conv_type: the convolution's name in a conv_cfg.
         kernel_size: of a patch, in pixels.
         stride: between patches; None means kernel_size.
-        padding: "corner" makes an image whose size is no multiple of the patch's larger at the bottom right.
+        padding: see `Padding`; "corner" pads images whose size is not a multiple of the patch size.
         norm_cfg: None leaves the norm out.
         input_size: of the images that the model is made for; fixes `grid`.
     """
@@ -116,8 +116,8 @@ class PatchEmbed(nn.Module):
 class PatchMerging(nn.Module):
     """Tokens (N, h * w, in) -> (N, h/2 * w/2, out): each 2 x 2 neighbours become one. Follows mmcv's of this name.
 
-    The values of a neighbourhood lie channel by channel, as torch's unfold has them; in Swin's own and timm's weights
-    they lie position by position, in another order: loading those permutes them.
+    The values of a neighbourhood are ordered channel by channel, as in torch's unfold. Swin's own and timm's weights
+    expect them position by position, so they are permuted on loading.
 
     Args:
         kernel_size: of a neighbourhood.

@@ -1,4 +1,4 @@
-"""Position embeddings and relative position biases at another resolution than they were learned at."""
+"""Position embeddings and relative position biases, and their resizing to another resolution."""
 
 from collections.abc import MutableMapping
 from typing import Any
@@ -73,8 +73,8 @@ def fit_pos_embed(
 ) -> None:
     """Resize entry `name` to the shape of `own`, if it was learned on another square grid.
 
-    An entry without class tokens for a model that has them, or the other way round, is left for the loader to refuse;
-    only a class token too many is cut off.
+    If only one of entry and model has class tokens, the loader refuses the entry, except that a class token which the
+    model does not have is cut off.
 
     Args:
         own: the model's embedding (1, num_extra_tokens + grid, C).
@@ -93,7 +93,7 @@ def fit_pos_embed(
 def fit_relative_position_bias(state_dict: MutableMapping[str, Tensor], name: str, own: Tensor) -> None:
     """Resize the bias table `name` ((2w - 1)^2, heads) to another window size, bicubically.
 
-    MMPretrain places its samples by a geometric progression first; Swin's authors and timm interpolate as here.
+    Swin's authors and timm interpolate in the same way; MMPretrain first spaces the samples geometrically.
     """
     entry = state_dict.get(name)
     if entry is None or entry.shape == own.shape or entry.shape[1:] != own.shape[1:]:

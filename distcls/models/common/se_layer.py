@@ -1,4 +1,4 @@
-"""SELayer: weights for the channels of a map, computed from the map's means."""
+"""SELayer: squeeze and excitation, channel weights computed from the channel means of a map."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -16,7 +16,7 @@ class SELayer(nn.Module):
 
     Args:
         channels: C.
-        squeeze_channels: between the two layers; None takes channels // ratio as a multiple of `divisor`.
+        squeeze_channels: width between the two layers; None: channels // ratio, rounded to a multiple of `divisor`.
         conv_cfg: block for build_conv_layer.
         act_cfg: activations after the first and after the second layer.
     """

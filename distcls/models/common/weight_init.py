@@ -1,4 +1,4 @@
-"""Initial weights by layer: the functions that mmcv and mmengine name, and the walk that applies them to a part."""
+"""Weight initialisation: functions named as in mmcv and mmengine, and the traversal that applies them to a part."""
 
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -10,17 +10,17 @@ from torch.nn.modules.batchnorm import _BatchNorm
 #: The layers whose weight is a scale: initialised to 1, and left out of weight decay.
 NORM_LAYERS: tuple[type[nn.Module], ...] = (_BatchNorm, nn.GroupNorm, nn.LayerNorm)
 
-#: How a transformer's linear layers start: "mmpretrain" leaves them to their backbone, see `init_linear_layers`.
+#: Initialisation of a transformer's linear layers; "mmpretrain" leaves it to the backbone. See `init_linear_layers`.
 LinearInit = Literal["mmpretrain", "xavier_uniform", "trunc_normal"]
 
 Rules = Mapping[type[nn.Module] | tuple[type[nn.Module], ...], Callable[[Any], None]]
 
 
 def init_layers(part: nn.Module, rules: Rules) -> None:
-    """Apply to every layer under `part`, in the order of registration, the first of `rules` whose layer type it is.
+    """Initialise the layers under `part`, in registration order, each by the first of `rules` that matches its type.
 
-    A descendant that has an `init_weights` is a part itself: it is called in its turn and the rules do not reach into
-    it, so that no layer is initialised twice.
+    A descendant with an `init_weights` of its own is initialised by that instead, and the rules do not apply inside it,
+    so that no layer is initialised twice.
 
     Example:
         init_layers(self, {nn.Conv2d: kaiming_init, nn.Linear: partial(normal_init, std=0.01)})
@@ -41,8 +41,8 @@ def init_linear_layers(part: nn.Module, how: LinearInit) -> None:
     """Initialise every linear layer under `part`, with biases of 0; "mmpretrain" changes none.
 
     Args:
-        how: "trunc_normal": N(0, 0.02^2) cut off at 2, as in DeiT's and Swin's own code. "xavier_uniform": as in the
-            first ViT's and in MAE's; queries, keys and values are a matrix each, though one layer (`qkv`) holds them.
+        how: "trunc_normal": N(0, 0.02^2) truncated at +-2, as in DeiT's and Swin's own code. "xavier_uniform": as in
+            the original ViT's and MAE's; the three matrices that a `qkv` layer holds are initialised separately.
     """
     for name, linear in part.named_modules():
         if how == "mmpretrain" or not isinstance(linear, nn.Linear):
@@ -69,7 +69,7 @@ def normal_init(module: nn.Module, mean: float = 0.0, std: float = 1.0, bias: fl
 def trunc_normal_init(
     module: nn.Module, mean: float = 0.0, std: float = 1.0, a: float = -2.0, b: float = 2.0, bias: float = 0.0
 ) -> None:
-    """Weight ~ N(mean, std^2) cut off to [a, b] (absolute bounds, not in units of `std`), bias := `bias`."""
+    """Weight ~ N(mean, std^2) truncated to [a, b] (absolute bounds, not in units of `std`), bias := `bias`."""
     _fill(module, lambda weight: nn.init.trunc_normal_(weight, mean, std, a, b), bias)
 
 
@@ -100,7 +100,7 @@ def kaiming_init(
 
 
 def _fill(module: nn.Module, draw: Callable[[Tensor], Tensor], bias: float) -> None:
-    """A norm without affine parameters or a convolution without bias holds None there."""
+    """Set weight and bias, which are None in a norm without affine parameters or a convolution without bias."""
     weight = getattr(module, "weight", None)
     if isinstance(weight, Tensor):
         draw(weight)
@@ -108,5 +108,5 @@ def _fill(module: nn.Module, draw: Callable[[Tensor], Tensor], bias: float) -> N
         nn.init.constant_(module.bias, bias)  # type: ignore[arg-type]
 
 
-#: How most convolutional networks start, as in MMPretrain.
+#: Initialisation of most convolutional networks, as in MMPretrain.
 CONVOLUTIONAL: Rules = {nn.Conv2d: kaiming_init, NORM_LAYERS: partial(constant_init, val=1.0)}

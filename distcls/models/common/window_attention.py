@@ -12,7 +12,7 @@ from distcls.models.common.attention import split_heads
 from distcls.models.common.drop_path import DropPath
 from distcls.models.common.position_embedding import fit_before_loading, fit_relative_position_bias
 
-#: Added to the attention between positions that a shifted window holds but the map keeps apart.
+#: Added to the attention logits between positions that share a shifted window but are not adjacent in the map.
 APART = -100.0
 
 
@@ -65,7 +65,7 @@ class WindowMSA(nn.Module):
             bias = (bias + mask[:, None]).repeat(len(x) // len(mask), 1, 1, 1)
         q, k, v = split_heads(self.qkv(x), self.num_heads)
         dropout = self.attn_drop if self.training else 0.0
-        # under autocast the products are in half precision, and the bias must be of their type
+        # under autocast q and k are in half precision, and the bias must have their dtype
         x = F.scaled_dot_product_attention(q, k, v, bias.to(q.dtype), dropout, scale=self.qk_scale)
         return self.proj_drop(self.proj(x.transpose(1, 2).flatten(2)))
 
@@ -84,8 +84,8 @@ class ShiftWindowMSA(nn.Module):
         window_size: height and width.
         shift_size: how far the windows are shifted, up and left; 0 does not shift.
         drop_path_rate: probability to drop the whole output of an image.
-        pad_small_map: fill a map smaller than the window with zeros; False refuses it, and does not shift the window
-            on a map of its own size.
+        pad_small_map: pad a map smaller than the window with zeros; False refuses it, and does not shift the window on
+            a map of exactly its size.
         kwargs: as WindowMSA's.
     """
 

@@ -1,4 +1,4 @@
-"""Heads: features -> logits, and with labels the loss and the counts of right answers."""
+"""Heads: features -> logits, and with labels the loss and the counts of correct predictions."""
 
 from distcls.models.heads.arcface_head import ArcFaceClsHead
 from distcls.models.heads.cls_head import ClsHead

@@ -1,4 +1,4 @@
-"""ArcFaceClsHead: classes as directions, with an angular margin between them in training."""
+"""ArcFaceClsHead: a cosine classifier, trained with an additive angular margin."""
 
 import math
 from collections.abc import Sequence
@@ -26,13 +26,13 @@ class ArcFaceClsHead(ClsHead):
     """Features (N, in_channels) -> scaled cosines (N, num_classes). Follows MMPretrain 1.2.
 
     Deng et al., "ArcFace: Additive Angular Margin Loss for Deep Face Recognition", 2018; sub-centers: the same
-    authors, 2020. In training the angle to the label's direction is enlarged by its margin, in evaluation it is not, so
-    that the two losses differ by more than generalisation; the counts of right answers never see the margin.
+    authors, 2020. The angle to the label's center is enlarged by its margin in training but not in evaluation, so the
+    two losses differ by more than generalisation; the top-k counts never include the margin.
 
     Args:
         num_classes: at least 1.
         in_channels: width of the features; build_classifier fills it in from backbone and neck.
-        num_subcenters: directions per class, of which the nearest counts.
+        num_subcenters: centers per class, of which the nearest is used.
         scale: factor of the cosines.
         margins: in radians, one for all classes or one for each.
         easy_margin: enlarge only angles below 90 degrees.
@@ -74,7 +74,7 @@ class ArcFaceClsHead(ClsHead):
 
     def forward_train(self, x: Features, gt_label: Tensor) -> dict[str, Tensor]:
         cosines = self._cosines(x)
-        # of soft labels, each class's share is that of its margin too
+        # with soft labels, each class gets its margin in proportion to its share
         share = F.one_hot(gt_label, self.num_classes) if gt_label.ndim == 1 else gt_label
         share = share.to(cosines.dtype)
         with_margin = self.scale * (share * self._enlarged(cosines) + (1 - share) * cosines)
@@ -82,14 +82,14 @@ class ArcFaceClsHead(ClsHead):
 
     def _cosines(self, x: Features) -> Tensor:
         cosines = self.norm_product(self.pooled(self.pre_logits(x)))
-        # accumulated rounding may leave [-1, 1], and half precision would lose the angle
+        # rounding may exceed [-1, 1], and half precision is too coarse for the angle
         cosines = cosines.to(torch.promote_types(cosines.dtype, torch.float32)).clamp(-1, 1)
         return cosines.view(-1, self.num_classes, self.num_subcenters).amax(dim=2)
 
     def _enlarged(self, cosines: Tensor) -> Tensor:
-        """The cosines of the angles plus margin; beyond 180 degrees, where that would fall no more, a straight line."""
+        """Cosines of the angles plus margin; linear where the sum exceeds 180 degrees, to stay monotonic."""
         margins = self.margins.to(cosines.dtype)
-        # the derivative of the root has no bound at 0
+        # the derivative of the square root is unbounded at 0
         sines = (1 - cosines.square()).clamp(min=1e-12).sqrt()
         enlarged = cosines * margins.cos() - sines * margins.sin()
         if self.easy_margin:

@@ -16,19 +16,19 @@ Features = Tensor | tuple[Tensor, ...]
 
 @HEADS.register
 class ClsHead(BaseModule):
-    """Owns the loss and counts right answers; a subclass adds layers and `forward`. Here the features are the logits.
+    """Computes the loss and top-k counts; subclasses add layers and `forward`. Here the features are the logits.
 
     Follows MMPretrain 1.2, where accuracy needs `cal_acc`; here it is always counted.
 
     Args:
-        loss: the block of the loss, or a list of blocks: their sum, each with its own loss_weight.
-        topk: the k of the top-k counts.
+        loss: block of the loss, or a list of blocks whose losses are added, each with its own loss_weight.
+        topk: values of k for the top-k counts.
 
     Attributes:
         multi_label: an image may have any number of classes; targets are then (N, C) of 0 and 1.
 
     Raises:
-        UserError: a loss that does not average, or a k below 1.
+        UserError: no loss, a loss whose reduction is not "mean", or a k below 1.
     """
 
     multi_label: ClassVar[bool] = False
@@ -46,7 +46,7 @@ class ClsHead(BaseModule):
             raise ArgumentError(f"{type(self).__name__}.loss", "got an empty list, expected one block at least")
         losses = [LOSSES.build(block) for block in blocks]
         self.loss_names = ["loss"] if len(blocks) == 1 else _entries([block["type"] for block in blocks])
-        # a loss alone keeps the name that its buffers have in MMPretrain's checkpoints
+        # a single loss keeps the name under which MMPretrain's checkpoints store its buffers
         self.loss_module = losses[0] if len(blocks) == 1 else nn.ModuleList(losses)
         self.topk = (topk,) if isinstance(topk, int) else tuple(topk)
         if not self.topk or min(self.topk) < 1:
@@ -59,7 +59,7 @@ class ClsHead(BaseModule):
                 )
 
     def set_widths(self, num_classes: int, in_channels: int | None) -> None:
-        """Note both; for the constructors of heads that have layers.
+        """Check and store both, for the constructors of heads with layers.
 
         Raises:
             UserError: one of them is not positive.
@@ -70,14 +70,14 @@ class ClsHead(BaseModule):
             setattr(self, name, value)
 
     def pre_logits(self, x: Features) -> Tensor:
-        """The features that the head classifies: of a tuple with one entry per stage, the last."""
+        """The features to classify: `x`, or the last entry of a tuple with one per stage."""
         return x[-1] if isinstance(x, tuple) else x
 
     def pooled(self, x: Features) -> Tensor:
-        """`x`, of a tuple the last, for a head that needs features (N, C).
+        """Features (N, C): `x`, or the last entry of a tuple.
 
         Raises:
-            UserError: it is a map.
+            UserError: it is a feature map.
         """
         features = x[-1] if isinstance(x, tuple) else x
         if features.ndim != 2:
@@ -108,7 +108,7 @@ class ClsHead(BaseModule):
         return self.loss(self(x), gt_label)
 
     def loss(self, cls_score: Tensor, gt_label: Tensor) -> dict[str, Tensor]:
-        """``{"loss": scalar, "top1": count, ...}``; of several losses each on its own: ``{"loss_FocalLoss": ...}``.
+        """``{"loss": scalar, "top1": count, ...}``; several losses have an entry each: ``{"loss_FocalLoss": ...}``.
 
         Args:
             cls_score: logits (N, C).
@@ -119,12 +119,12 @@ class ClsHead(BaseModule):
     def losses(self, cls_score: Tensor, gt_label: Tensor) -> dict[str, Tensor]:
         """The entries of `loss` that are summed into the objective."""
         modules = self.loss_module if isinstance(self.loss_module, nn.ModuleList) else [self.loss_module]
-        # losses with several terms per image are divided by N as well, not by N * C: MMPretrain passes avg_factor
+        # as in MMPretrain, avg_factor divides losses with one term per class by N, too, instead of by N * C
         values = [module(cls_score, gt_label, avg_factor=cls_score.shape[0]) for module in modules]
         return dict(zip(self.loss_names, values, strict=True))
 
     def counts(self, cls_score: Tensor, gt_label: Tensor) -> dict[str, Tensor]:
-        """The entries of `loss` that count right answers."""
+        """The entries of `loss` that count correct predictions."""
         return topk_counts(cls_score, gt_label, self.topk)
 
     def scores(self, cls_score: Tensor) -> Tensor:
@@ -137,7 +137,7 @@ class ClsHead(BaseModule):
 
 
 def _entries(types: list[str]) -> list[str]:
-    """``loss_FocalLoss``; a type that comes again is numbered: ``loss_FocalLoss_2``."""
+    """Entry names like ``loss_FocalLoss``; repeated types are numbered: ``loss_FocalLoss_2``."""
     seen: Counter[str] = Counter()
     names = []
     for name in types:

@@ -13,8 +13,8 @@ from distcls.registry import HEADS
 class DeiTClsHead(VisionTransformerClsHead):
     """The two tokens of a DistilledVisionTransformer, (N, in_channels) each -> logits (N, num_classes).
 
-    Follows MMPretrain 1.2: each token has a classifier, and their mean is the answer. In training the loss is that of
-    the mean: there is no teacher.
+    Follows MMPretrain 1.2: each token has its own classifier, and their logits are averaged. The loss is that of the
+    mean in training, too, because there is no teacher.
 
     Args:
         kwargs: as VisionTransformerClsHead's.
@@ -25,7 +25,7 @@ class DeiTClsHead(VisionTransformerClsHead):
         self.layers.add_module("head_dist", nn.Linear(self.hidden_dim or self.in_channels, self.num_classes))
 
     def pre_logits(self, x: Any) -> tuple[Tensor, Tensor]:  # type: ignore[override]
-        """The features (N, C) that the two classifiers take.
+        """The features (N, C) of each of the two classifiers.
 
         Raises:
             UserError: a single token.
@@ -36,7 +36,7 @@ class DeiTClsHead(VisionTransformerClsHead):
                 f"got features of shape {tuple(x.shape)}, expected the two tokens of a DistilledVisionTransformer; "
                 "for one token there is VisionTransformerClsHead",
             )
-        # a tuple of one pair, or the pair itself as the classifier unwraps it; before 1.0 the patches came first
+        # a tuple of one pair, or the pair itself once unwrapped; before MMPretrain 1.0 the patches came first in it
         tokens = x if isinstance(x[-1], Tensor) else x[-1]
         return self.hidden(tokens[-2]), self.hidden(tokens[-1])
 

@@ -34,5 +34,5 @@ class LinearClsHead(ClsHead):
         normal_init(self.fc, mean=0.0, std=0.01, bias=0.0)
 
     def forward(self, x: Features) -> Tensor:
-        """Features (N, in_channels), or a tuple of them of which the last counts -> logits (N, num_classes)."""
+        """Features (N, in_channels), or the last entry of a tuple -> logits (N, num_classes)."""
         return self.fc(self.pooled(self.pre_logits(x)))

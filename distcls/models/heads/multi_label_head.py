@@ -1,4 +1,4 @@
-"""MultiLabelClsHead, MultiLabelLinearClsHead: every class a yes or no of its own."""
+"""MultiLabelClsHead, MultiLabelLinearClsHead: an independent binary decision for each class."""
 
 from typing import Annotated, ClassVar
 
@@ -16,9 +16,9 @@ class MultiLabelClsHead(ClsHead):
     """A ClsHead for images with any number of classes: targets (N, C) of 0 and 1. Follows MMPretrain 1.2.
 
     Args:
-        loss: the block of the loss, or a list of blocks: their sum, each with its own loss_weight.
-        thr: an image's predicted classes are those with at least this probability; 0.5 if topk is not set either.
-        topk: without thr, they are the k most probable ones.
+        loss: block of the loss, or a list of blocks whose losses are added, each with its own loss_weight.
+        thr: classes with at least this probability are predicted; 0.5 if neither thr nor topk is set.
+        topk: without thr, the k most probable classes are predicted.
     """
 
     multi_label: ClassVar[bool] = True
@@ -34,11 +34,11 @@ class MultiLabelClsHead(ClsHead):
         self.topk = () if topk is None else (topk,)
 
     def counts(self, cls_score: Tensor, gt_label: Tensor) -> dict[str, Tensor]:
-        """None: there is no single right answer. See the recipe's eval.metrics."""
+        """Empty: there is no single correct class. See the recipe's eval.metrics."""
         return {}
 
     def scores(self, cls_score: Tensor) -> Tensor:
-        """Logits (N, C) -> probabilities (N, C), each class's own, in float32 at least."""
+        """Logits (N, C) -> independent probabilities (N, C), in float32 at least."""
         return cls_score.to(torch.promote_types(cls_score.dtype, torch.float32)).sigmoid()
 
     def decide(self, scores: Tensor) -> Tensor:

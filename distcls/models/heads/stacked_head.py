@@ -15,7 +15,7 @@ from distcls.registry import HEADS
 
 
 class LinearBlock(nn.Module):
-    """A fully connected layer, and behind it whichever are given of norm, activation and dropout."""
+    """A fully connected layer, followed by norm, activation and dropout where given."""
 
     def __init__(
         self,
@@ -39,8 +39,8 @@ class LinearBlock(nn.Module):
 class StackedLinearClsHead(ClsHead):
     """Features (N, in_channels) -> hidden layers -> logits (N, num_classes). Follows MMPretrain 1.2.
 
-    Its layers start from N(0, 0.01^2) with biases of 0, as LinearClsHead's: MobileNetV3's do so in torchvision and, by
-    an init_cfg, in MMPretrain.
+    Layers are initialised from N(0, 0.01^2) with zero biases, as in LinearClsHead; so are MobileNetV3's in torchvision
+    and, through an init_cfg, in MMPretrain.
 
     Args:
         num_classes: at least 1.
@@ -81,7 +81,7 @@ class StackedLinearClsHead(ClsHead):
         init_layers(self, {nn.Linear: partial(normal_init, std=0.01)})
 
     def pre_logits(self, x: Features) -> Tensor:
-        """Features (N, in_channels), of a tuple the last -> what the last layer classifies (N, mid_channels[-1])."""
+        """Features (N, in_channels), or the last entry of a tuple -> the last layer's input (N, mid_channels[-1])."""
         features = self.pooled(x)
         for layer in self.layers[:-1]:
             features = layer(features)

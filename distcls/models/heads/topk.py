@@ -1,4 +1,4 @@
-"""Counts of right answers among the k highest scores."""
+"""Top-k counts of correct predictions."""
 
 from collections.abc import Sequence
 
@@ -10,11 +10,11 @@ from torch import Tensor
 def topk_counts(cls_score: Tensor, gt_label: Tensor, topk: Sequence[int]) -> dict[str, Tensor]:
     """How many images have their label among their k highest scores, for each k: ``{"top1": ..., "top5": ...}``.
 
-    The counts stay on the device as int64 scalars; nothing waits for it.
+    The counts stay on the device as int64 scalars, without synchronisation.
 
     Args:
         cls_score: (N, C).
-        gt_label: (N,) class numbers, or (N, C) soft labels, of which the highest counts.
+        gt_label: (N,) class numbers, or (N, C) soft labels, whose highest class is used.
         topk: each at most C.
     """
     if gt_label.ndim == 2:

@@ -1,4 +1,4 @@
-"""VisionTransformerClsHead: the class token -> logits, through a hidden layer if one is asked for."""
+"""VisionTransformerClsHead: class token -> logits, optionally through a hidden layer."""
 
 from collections import OrderedDict
 from typing import Any
@@ -18,8 +18,8 @@ class VisionTransformerClsHead(ClsHead):
     Args:
         num_classes: at least 1.
         in_channels: width of the token; build_classifier fills it in from the backbone.
-        hidden_dim: width of a layer between token and classifier, used in pre-training; None goes without.
-        act_cfg: the activation behind that layer.
+        hidden_dim: width of a hidden layer before the classifier, used in pre-training; None: no such layer.
+        act_cfg: the activation after that layer.
         kwargs: as ClsHead's.
 
     Raises:
@@ -45,7 +45,7 @@ class VisionTransformerClsHead(ClsHead):
         self.layers: Any = nn.Sequential(layers)
 
     def init_weights(self) -> None:
-        """The classifier starts at 0, so that every class is equally likely; LeCun's variance in the hidden layer."""
+        """Zero the classifier, so that all classes start equally likely; LeCun's variance for the hidden layer."""
         for layer in self.layers:
             if isinstance(layer, nn.Linear):
                 constant_init(layer, 0.0)
@@ -53,7 +53,7 @@ class VisionTransformerClsHead(ClsHead):
             trunc_normal_init(self.layers.pre_logits, std=self.in_channels**-0.5)
 
     def pre_logits(self, x: Any) -> Tensor:
-        """The features (N, C) that the last layer classifies: of a list of patch and class tokens the class token."""
+        """The last layer's input (N, C); from a list of patch and class tokens, the class token is taken."""
         token = super().pre_logits(x)
         return self.hidden(token[-1] if isinstance(token, list) else token)
 

@@ -1,4 +1,4 @@
-"""AsymmetricLoss: for many classes of which an image shows few."""
+"""AsymmetricLoss: multi-label loss for many classes of which an image shows few."""
 
 from typing import Annotated
 
@@ -24,14 +24,14 @@ def asymmetric_loss(
     use_sigmoid: bool = True,
     eps: float = 1e-8,
 ) -> Tensor:
-    """Per image and class: pred and target (N, C), weight (N,). See AsymmetricLoss.
+    """Loss per image and class, see AsymmetricLoss: pred and target (N, C), weight (N,).
 
-    "mean" divides by N * C, or with avg_factor by that alone.
+    "mean" divides by avg_factor if given, else by N * C.
     """
     pred = pred.to(target.dtype)
     chance = pred.sigmoid() if use_sigmoid else pred.softmax(dim=-1)
     right = (1 - chance + clip).clamp(max=1) * (1 - target) + chance * target
-    # at 0, where all forgotten negatives are, the derivative of a power below 1 is infinite
+    # ignored negatives are at 0, where the derivative of x**gamma is infinite for gamma < 1
     miss = (1 - right).clamp(min=torch.finfo(right.dtype).tiny)
     focus = miss ** (gamma_pos * target + gamma_neg * (1 - target))
     loss = -torch.log(right.clamp(min=eps)) * focus
@@ -42,16 +42,17 @@ def asymmetric_loss(
 class AsymmetricLoss(Loss):
     """Ridnik et al., "Asymmetric Loss For Multi-Label Classification", 2020. Follows MMPretrain 1.2.
 
-    A FocalLoss with an exponent of its own for positives and negatives, which forgets negatives below `clip` whole.
+    A FocalLoss with separate exponents for positives and negatives, which ignores negatives with a probability below
+    `clip`.
 
     Args:
-        gamma_pos: how much less an easy positive counts; the class's default is 0, the function's 1.
-        gamma_neg: how much less an easy negative counts.
+        gamma_pos: exponent that down-weights easy positives; the default is 0 here, 1 in `asymmetric_loss`.
+        gamma_neg: exponent that down-weights easy negatives.
         clip: negatives with a lower probability cost nothing.
         reduction: over images and classes.
         loss_weight: factor of the result.
-        use_sigmoid: a probability per class; with false, softmax's.
-        eps: lowest probability whose logarithm is taken.
+        use_sigmoid: independent probabilities per class; false: softmax.
+        eps: lower bound of probabilities in the logarithm.
     """
 
     def __init__(

@@ -56,32 +56,32 @@ def binary_cross_entropy(
 ) -> Tensor:
     """Sigmoid cross entropy per image and class: pred and label (N, C), weight (N,), class_weight and pos_weight (C,).
 
-    "mean" divides by N * C, or with avg_factor by that alone.
+    "mean" divides by avg_factor if given, else by N * C.
     """
-    label = label.to(torch.promote_types(pred.dtype, torch.float32))  # low-precision scores do not round the labels
+    label = label.to(torch.promote_types(pred.dtype, torch.float32))  # half-precision scores must not round labels
     loss = F.binary_cross_entropy_with_logits(pred, label, class_weight, pos_weight=pos_weight, reduction="none")
     return weight_reduce_loss(loss, None if weight is None else weight[:, None], reduction, avg_factor)
 
 
 @LOSSES.register
 class CrossEntropyLoss(Loss):
-    """Cross entropy of scores (N, C) against class numbers (N,) or scores per class (N, C). Follows MMPretrain 1.2.
+    """Cross entropy of scores (N, C) with class numbers (N,) or a target per class (N, C). Follows MMPretrain 1.2.
 
     Args:
-        use_sigmoid: every class is a yes or no of its own: targets (N, C) in [0, 1]; a class number is a yes for that
-            class alone, as in "ResNet strikes back" (Wightman et al. 2021).
-        use_soft: targets are probabilities (N, C), or class numbers as where images are mixed only sometimes and in
-            evaluation. MMPretrain's name: without it softmax takes both kinds of target, too.
+        use_sigmoid: an independent binary decision per class: targets (N, C) in [0, 1]; a class number means 1 for that
+            class and 0 for the others, as in "ResNet strikes back" (Wightman et al. 2021).
+        use_soft: targets are probabilities (N, C), or class numbers, as in evaluation and in batches without mixing.
+            Kept for MMPretrain's recipes: softmax cross entropy takes both kinds of target without it, too.
         reduction: over the images.
         loss_weight: factor of the result.
         class_weight: factor of each class; auto: from the training set, see `set_class_counts`.
         pos_weight: factor of each class's positives, with use_sigmoid.
-        target_threshold: with use_sigmoid, a target above it counts as 1, any other as 0: of mixed images both classes
-            are there. "ResNet strikes back" has 0.2; timm's BinaryCrossEntropy has the same argument.
+        target_threshold: with use_sigmoid, targets above it become 1, all others 0, so that a mixed image has both
+            classes. "ResNet strikes back" has 0.2; timm's BinaryCrossEntropy has the same argument.
 
     Raises:
         UserError: use_sigmoid together with use_soft, pos_weight or target_threshold without use_sigmoid, or a
-            target_threshold that no target or every target is above.
+            target_threshold outside [0, 1).
     """
 
     def __init__(
@@ -115,16 +115,16 @@ class CrossEntropyLoss(Loss):
         self.use_sigmoid = use_sigmoid
         self.use_soft = use_soft
         self.target_threshold = target_threshold
-        # buffers, to sit on the device before the first step; not in the state_dict, where MMPretrain has none
+        # buffers, so that they move to the device with the model; not in the state_dict, as in MMPretrain
         self._auto = class_weight == "auto"
         self.register_buffer("class_weight", _weights(class_weight), persistent=False)
         self.register_buffer("pos_weight", _weights(pos_weight), persistent=False)
 
     def set_class_counts(self, counts: Sequence[int]) -> None:
-        """With `class_weight: auto`, weigh classes by the inverse of their number of images; else do nothing.
+        """With `class_weight: auto`, weight classes by the inverse of their number of images; else do nothing.
 
-        The weight of class c is (sum of all counts) / (classes that occur x its count), so that the weights' mean over
-        the images is 1; a class without images gets 0.
+        The weight of class c is (sum of all counts) / (number of classes that occur x its count), so that the mean
+        weight over the images is 1; a class without images gets 0.
 
         Args:
             counts: training images of each class (C,).
@@ -173,5 +173,5 @@ class CrossEntropyLoss(Loss):
 
 
 def _weights(values: Sequence[float] | Literal["auto"] | None) -> Tensor | None:
-    """Of "auto" there are none yet; an empty buffer notes the device and type that they will have."""
+    """The weights as a tensor; for "auto", where they are not known yet, an empty one that keeps device and dtype."""
     return None if values is None else torch.tensor([] if values == "auto" else values, dtype=torch.float32)

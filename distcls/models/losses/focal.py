@@ -1,4 +1,4 @@
-"""FocalLoss: sigmoid cross entropy that counts easy examples less."""
+"""FocalLoss: sigmoid cross entropy that down-weights easy examples."""
 
 from typing import Annotated
 
@@ -22,14 +22,14 @@ def sigmoid_focal_loss(
     reduction: Reduction = "mean",
     avg_factor: float | None = None,
 ) -> Tensor:
-    """Per image and class: pred and target (N, C), weight (N,). See FocalLoss.
+    """Loss per image and class, see FocalLoss: pred and target (N, C), weight (N,).
 
-    "mean" divides by N * C, or with avg_factor by that alone.
+    "mean" divides by avg_factor if given, else by N * C.
     """
     pred = pred.to(target.dtype)
     chance = pred.sigmoid()
     miss = (1 - chance) * target + chance * (1 - target)
-    # at 0 the derivative of a power below 1 is infinite
+    # at 0 the derivative of x**gamma is infinite for gamma < 1
     focus = (alpha * target + (1 - alpha) * (1 - target)) * miss.clamp(min=torch.finfo(miss.dtype).tiny) ** gamma
     loss = F.binary_cross_entropy_with_logits(pred, target, reduction="none") * focus
     return weight_reduce_loss(loss, None if weight is None else weight[:, None], reduction, avg_factor)
@@ -43,7 +43,7 @@ class FocalLoss(Loss):
     ``-alpha_t (1 - p)^gamma log p``.
 
     Args:
-        gamma: how much less an easy example counts; 0 is cross entropy weighted by alpha.
+        gamma: exponent that down-weights easy examples; 0 is cross entropy weighted by alpha.
         alpha: weight of the positives; that of the negatives is 1 - alpha.
         reduction: over images and classes.
         loss_weight: factor of the result.

@@ -18,7 +18,7 @@ def l1_loss(pred: Tensor, target: Tensor) -> Tensor:
 class L1Loss(Loss):
     """|score - target|, for targets (N, C) that are a distribution, such as another model's output.
 
-    A class number counts as the distribution that is 1 there. Not in MMPretrain: its specification is the tutorial,
+    A class number is taken as a one-hot distribution. Not in MMPretrain: specified by the tutorial in
     docs/add_modules.md.
 
     Args:
@@ -32,6 +32,6 @@ class L1Loss(Loss):
     def reduced(
         self, pred: Tensor, target: Tensor, weight: Tensor | None, reduction: Reduction, avg_factor: float | None
     ) -> Tensor:
-        """Here `weight` is one that broadcasts to the scores."""
+        """See `Loss.forward`; here `weight` broadcasts to the scores."""
         target = per_class(target, pred, "L1Loss")
         return l1_loss(pred, target, weight, reduction=reduction, avg_factor=avg_factor)

@@ -1,4 +1,4 @@
-"""LabelSmoothLoss: cross entropy against labels that are moved a little towards all classes."""
+"""LabelSmoothLoss: cross entropy with label smoothing."""
 
 from collections.abc import Sequence
 from typing import Literal
@@ -26,8 +26,8 @@ class LabelSmoothLoss(Loss):
 
     Args:
         label_smooth_val: eps, 0 <= eps < 1.
-        num_classes: K, if the scores' width is to be checked against it.
-        use_sigmoid: sigmoid in place of softmax cross entropy; None means: in mode multi_label.
+        num_classes: K, to check the scores' width against; None: no check.
+        use_sigmoid: sigmoid instead of softmax cross entropy; None: only in mode multi_label.
         mode: as above.
         reduction, loss_weight, class_weight: as CrossEntropyLoss's.
 
@@ -81,5 +81,5 @@ class LabelSmoothLoss(Loss):
             )
         try:
             return self.ce(pred, self.smooth_label(target, pred), weight, avg_factor, reduction)
-        except ArgumentError as error:  # the recipe names this class, and the argument is its own, too
+        except ArgumentError as error:  # name this class, as the recipe does; it has the same argument
             raise ArgumentError(error.place.replace("CrossEntropyLoss", "LabelSmoothLoss"), error.reason) from error

@@ -1,4 +1,4 @@
-"""Loss: what a loss does beyond its formula."""
+"""Loss: what all losses share besides their formula."""
 
 from torch import Tensor, nn
 
@@ -6,10 +6,10 @@ from distcls.models.losses.weighted import Reduction
 
 
 class Loss(nn.Module):
-    """(pred, target, weight, avg_factor, reduction_override) -> the loss; a subclass has the formula, in `reduced`.
+    """(pred, target, weight, avg_factor, reduction_override) -> the loss; subclasses implement `reduced`.
 
     Args:
-        reduction: over what `reduced` gives a loss for, images or images and classes.
+        reduction: over the elements of the loss: images, or images and classes.
         loss_weight: factor of the result.
     """
 
@@ -31,10 +31,10 @@ class Loss(nn.Module):
         Args:
             weight: a factor for each image (N,).
             avg_factor: "mean" divides the sum by it instead of by the number of losses.
-            reduction_override: in place of the constructor's.
+            reduction_override: used instead of the constructor's.
 
         Raises:
-            UserError: targets that this loss does not take.
+            UserError: targets that this loss does not support.
             ValueError: avg_factor with reduction "sum".
         """
         reduction = reduction_override or self.reduction
@@ -43,5 +43,5 @@ class Loss(nn.Module):
     def reduced(
         self, pred: Tensor, target: Tensor, weight: Tensor | None, reduction: Reduction, avg_factor: float | None
     ) -> Tensor:
-        """The loss before `loss_weight`; arguments and what raises as `forward`'s."""
+        """The loss before `loss_weight` is applied; arguments and errors as in `forward`."""
         raise NotImplementedError

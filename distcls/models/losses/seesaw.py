@@ -1,4 +1,4 @@
-"""SeesawLoss: softmax cross entropy that does not let frequent classes push rare ones down."""
+"""SeesawLoss: softmax cross entropy that keeps frequent classes from suppressing rare ones."""
 
 from typing import Annotated
 
@@ -17,18 +17,18 @@ from distcls.registry import LOSSES
 class SeesawLoss(Loss):
     """Wang et al., "Seesaw Loss for Long-Tailed Instance Segmentation", 2020. Follows MMPretrain 1.2.
 
-    The score of class j beside label i is raised by the logarithm of a factor: below 1 where j is rarer than i so far
-    (mitigation), above 1 where j scores higher than i (compensation).
+    For an image of class i, the logarithm of a factor is added to the score of every other class j: below 1 if j has
+    been rarer than i so far (mitigation), above 1 if j scores higher than i (compensation).
 
     Args:
         num_classes: as the head's.
-        p: exponent of the ratio of samples seen; 0 leaves mitigation out.
-        q: exponent of the ratio of probabilities; 0 leaves compensation out.
-        eps: lowest probability of the label in that ratio.
+        p: exponent of the ratio of samples seen; 0 disables mitigation.
+        q: exponent of the ratio of probabilities; 0 disables compensation.
+        eps: lower bound of the label's probability in that ratio.
         reduction: over the images.
         loss_weight: factor of the result.
 
-    `cum_samples` (C,), in the state_dict, counts each class in training, on every rank its own images.
+    `cum_samples` (C,), in the state_dict, counts the training images of each class, on every rank only its own.
     """
 
     cum_samples: Tensor
@@ -62,14 +62,14 @@ class SeesawLoss(Loss):
         if pred.shape[1] != self.num_classes:
             raise ArgumentError("SeesawLoss.num_classes", f"got {self.num_classes}, but the head has {pred.shape[1]}")
         if self.training:
-            # one-hot sums, not bincount: the same whatever the order of additions, also on a GPU
+            # sums of one-hot labels, unlike bincount, do not depend on the order of additions on a GPU either
             self.cum_samples += F.one_hot(target, self.num_classes).sum(0)
         others = 1 - F.one_hot(target, self.num_classes).to(pred.dtype)
         loss = F.cross_entropy(pred + self._factor(pred, target).log() * others, target, reduction="none")
         return weight_reduce_loss(loss, weight, reduction, avg_factor)
 
     def _factor(self, pred: Tensor, label: Tensor) -> Tensor:
-        """(N, C): mitigation times compensation of each class beside the image's label."""
+        """(N, C): mitigation times compensation of each class relative to the image's label."""
         seen = self.cum_samples.clamp(min=1)
         mitigation = (seen / seen[label][:, None]).clamp(max=1) ** self.p
         chance = pred.detach().softmax(dim=1)

@@ -1,4 +1,4 @@
-"""Labels as one target per class."""
+"""Conversion of labels to one target per class."""
 
 import torch
 from torch import Tensor
@@ -7,9 +7,9 @@ from distcls.errors import ArgumentError
 
 
 def per_class(label: Tensor, cls_score: Tensor, loss: str) -> Tensor:
-    """Labels (N,) -> 1 for their class and 0 for the others (N, C); labels (N, C) stay. As floats of 32 bits at least.
+    """Labels (N,) -> one-hot (N, C); labels (N, C) keep their values. In float32 at least.
 
-    Low-precision scores do not round the targets: eps / C of a smoothed label is small.
+    Half-precision scores must not determine the dtype: it would round small targets such as eps / C of smoothed labels.
 
     Args:
         loss: class name of the loss, for the message.

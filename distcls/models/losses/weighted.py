@@ -1,4 +1,4 @@
-"""weighted_loss: from the loss of each element to the weighted, reduced loss that a Loss returns."""
+"""weighted_loss: turns a loss per element into the weighted, reduced loss that a Loss returns."""
 
 import functools
 from collections.abc import Callable
@@ -35,10 +35,10 @@ def weight_reduce_loss(
 
 
 def weighted_loss(loss_func: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """Decorator that gives a function of (pred, target), one loss per element, the arguments of weight_reduce_loss.
+    """Decorator that adds the arguments of weight_reduce_loss to a loss per element, a function of (pred, target).
 
     Example: ``l1_loss = weighted_loss(lambda pred, target: (pred - target).abs())`` is called as
-    ``l1_loss(pred, target, weight=None, reduction="mean", avg_factor=None)``. Other keywords go on to the function.
+    ``l1_loss(pred, target, weight=None, reduction="mean", avg_factor=None)``. Other keywords are passed on.
     """
 
     @functools.wraps(loss_func)

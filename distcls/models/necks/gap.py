@@ -16,7 +16,7 @@ class GlobalAveragePooling(nn.Module):
         dim: 1 for (N, C, L), 2 for (N, C, H, W), 3 for (N, C, D, H, W).
 
     Raises:
-        UserError: in `forward`, for features without positions, of which torch's pooling makes a single row.
+        UserError: in `forward`, for features without spatial dimensions, which torch would pool into a single row.
     """
 
     def __init__(self, dim: Literal[1, 2, 3] = 2) -> None:

@@ -19,11 +19,11 @@ class GeneralizedMeanPooling(nn.Module):
     Args:
         p: exponent at the start: 1 is the mean, infinity the maximum.
         p_trainable: learn it.
-        eps: lowest value, with clamp.
-        clamp: raise features to eps before; without it negative ones give NaN for most p.
+        eps: lower bound of the features, with clamp.
+        clamp: clamp features to at least eps first; otherwise negative ones give NaN for most p.
 
     Raises:
-        UserError: in `forward`, for features that are no maps.
+        UserError: in `forward`, for features that are not maps.
     """
 
     def __init__(

@@ -13,14 +13,14 @@ from distcls.registry import NECKS
 
 @NECKS.register
 class LinearNeck(BaseModule):
-    """A map (N, in_channels, ...), of a tuple the last -> (N, out_channels), in a tuple again. Follows MMPretrain 1.2.
+    """(N, in_channels, ...) -> (N, out_channels); a tuple's last entry -> a tuple of one. Follows MMPretrain 1.2.
 
     Args:
         in_channels: width of the features.
         out_channels: width that the head gets.
         gap_dim: dimensions to average over: 2 for (N, C, H, W), 0 for features (N, C).
         norm_cfg: norm after the layer, e.g. ``{type: BN1d}``; null leaves it out.
-        act_cfg: activation after that; null leaves it out.
+        act_cfg: activation after the norm; null leaves it out.
 
     Raises:
         UserError: in `forward`, for features of another width, or with positions that gap_dim does not average over.

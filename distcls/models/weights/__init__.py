@@ -1,4 +1,4 @@
-"""Weights of other runs and other libraries, read safely and given our names."""
+"""Weights of other runs and other libraries, read safely and renamed to our names."""
 
 from distcls.models.weights.checkpoint import Checkpoint, is_safetensors, read_checkpoint
 from distcls.models.weights.load import NameMap, load_checkpoint

@@ -1,4 +1,4 @@
-"""A file of weights, whoever wrote it -> its tensors by name."""
+"""Reads a file of weights, whichever library wrote it -> its tensors by name."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -12,8 +12,8 @@ from torch import Tensor
 from distcls.errors import UserError
 from distcls.models.weights.safe_pickle import read_torch_file
 
-#: Where the weights lie in a checkpoint: the average first, where training kept one (timm, torchvision's references).
-#: Composer's lie in "model" in "state".
+#: Keys under which checkpoints store weights, moving averages first (timm, torchvision's references). Composer nests
+#: them as "model" in "state".
 STATE_DICTS = ("state_dict_ema", "model_ema", "state_dict", "model", "model_state_dict", "net", "state")
 WRAPPERS = ("module.", "_orig_mod.")  # of DistributedDataParallel and torch.compile
 
@@ -24,8 +24,8 @@ class Checkpoint:
 
     Attributes:
         tensors: by name, without the prefixes of wrappers.
-        notes: what the report should say about them.
-        prefix: what else the names began with in the file.
+        notes: remarks for the report.
+        prefix: a further prefix that was removed from the names.
     """
 
     path: Path
@@ -48,15 +48,15 @@ def read_checkpoint(
 ) -> Checkpoint:
     """Read OpenMMLab's (0.x and 1.x), torchvision's, timm's and our own files, and other state_dicts.
 
-    Nothing that a file holds is executed.
+    No code in a file is executed.
 
     Args:
-        path: .safetensors, or what torch.save wrote.
-        prefix: take only the entries whose names begin with it, without it: ``encoder.`` of a self-supervised model.
-        read_safetensors: reads such files; the engine's reader checks their content hash.
+        path: .safetensors, or a file written by torch.save.
+        prefix: take only entries whose names begin with it, and remove it: ``encoder.`` of a self-supervised model.
+        read_safetensors: reads such files; the engine's reader also checks their content hash.
 
     Raises:
-        UserError: no such file, damaged, refused, or without weights.
+        UserError: the file is missing, damaged, refused, or holds no weights.
     """
     content = read_safetensors(path) if is_safetensors(path) else read_torch_file(path)
     tensors, notes = _weights(path, content)
@@ -73,7 +73,7 @@ def entries_below(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tenso
 
 
 def is_safetensors(path: Path) -> bool:
-    """Whether it begins as such a file does: eight bytes of length, then JSON.
+    """Whether the file begins like a safetensors file: eight bytes of length, then JSON.
 
     Raises:
         UserError: it cannot be read.
@@ -106,7 +106,7 @@ def _weights(path: Path, content: Any) -> tuple[dict[str, Tensor], tuple[str, ..
 
 
 def _key_of_weights(content: Any) -> str | None:
-    """Where in a mapping the weights lie; None where they are not in one of its entries."""
+    """The key under which a mapping holds weights; None if it has none of `STATE_DICTS`."""
     found = content if isinstance(content, Mapping) else {}
     return next((key for key in STATE_DICTS if isinstance(found.get(key), Mapping)), None)
 

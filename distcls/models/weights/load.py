@@ -1,4 +1,4 @@
-"""The weights of a checkpoint -> a classifier, whoever named them, with a report of every entry."""
+"""Loads checkpoints with any supported library's names into a classifier, with a report of every entry."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -15,7 +15,7 @@ from distcls.models.weights.timm_names import TIMM
 from distcls.models.weights.torchvision_names import TORCHVISION
 
 NameMap = Literal["auto", "none", "openmmlab", "torchvision", "timm", "distcls"]
-#: Less than this fraction of the backbone's parameter elements is no match.
+#: Fraction of the backbone's parameter elements that a checkpoint must contain.
 LEAST_MATCH = 0.9
 LIBRARIES: dict[str, Mapping[str, Family]] = {"torchvision": TORCHVISION, "timm": TIMM}
 
@@ -23,14 +23,15 @@ LIBRARIES: dict[str, Mapping[str, Family]] = {"torchvision": TORCHVISION, "timm"
 def load_checkpoint(
     model: nn.Module, checkpoint: Checkpoint, map: NameMap = "auto", allow_low_match: bool = False
 ) -> Report:
-    """Load into `model`, a classifier with `backbone` and `head`, what fits.
+    """Load the entries that fit into `model`, a classifier with `backbone` and `head`.
 
-    Position embeddings and bias tables are resized, a classifier of another number of classes is left out, and an entry
-    that differs by axes of length one alone (a linear layer and a 1x1 convolution), or a convolution over a whole map
-    where we flatten it, is given the model's shape.
+    Position embeddings and bias tables are resized; a classifier for another number of classes is left out. Entries are
+    reshaped if their shapes differ only in axes of length one (a linear layer and a 1x1 convolution), or if they are a
+    convolution over a whole map that the model flattens.
 
     Args:
-        map: whose names the file has. "auto" tries all and takes what fits best; "none" changes no name.
+        map: the library whose names the file has; "auto" tries all and takes the best match, "none" renames nothing.
+        allow_low_match: load even if the checks below fail.
 
     Raises:
         UserError: less than 90% of the backbone's parameter elements are there, or the file's network computes
@@ -51,17 +52,17 @@ def load_checkpoint(
 
 
 def _best_reading(model: nn.Module, checkpoint: Checkpoint, map: NameMap) -> tuple[Report, dict[str, Tensor]] | None:
-    """What can be loaded of the file as the library wrote it that fits best, and the report of it."""
+    """Report and loadable entries under the naming that fits best; None if no mapping applies."""
     found = [
         _compare(model, renamed, Report(checkpoint.path, source, notes=checkpoint.notes))
         for source, renamed in _readings(model, checkpoint.tensors, map)
     ]
-    # names alike in the backbone (torchvision's ResNet is ours) may still differ in the head
+    # libraries with equal names in the backbone (torchvision's ResNet and ours) may still differ in the head
     return max(found, key=lambda one: _quality(one[0]), default=None)
 
 
 def _prefix_that_fits(model: nn.Module, checkpoint: Checkpoint, map: NameMap) -> str | None:
-    """The first of the names' beginnings below which there is enough: ``encoder_q.`` of a self-supervised model."""
+    """The first top-level prefix whose entries match well enough: ``encoder_q.`` of a self-supervised model."""
     for prefix in dict.fromkeys(f"{name.partition('.')[0]}." for name in checkpoint.tensors):
         below = replace(checkpoint, tensors=entries_below(checkpoint.tensors, prefix))
         best = _best_reading(model, below, map)
@@ -71,12 +72,12 @@ def _prefix_that_fits(model: nn.Module, checkpoint: Checkpoint, map: NameMap) ->
 
 
 def _quality(report: Report) -> tuple[float, int, int]:
-    """Of two readings that load as much, that which also knows the classifier that it leaves out."""
+    """Sort key: of two readings that load as much, prefer the one that recognises the classifier it drops."""
     return report.match, len(report.loaded), -len(report.unused)
 
 
 def _readings(model: nn.Module, tensors: Mapping[str, Tensor], map: NameMap) -> list[tuple[str, Mapping[str, Renamed]]]:
-    """(library, entries under the names that they have if it wrote the file), for each that `map` allows."""
+    """(library, entries renamed as if it had written the file), for each library that `map` allows."""
     readings: list[tuple[str, Mapping[str, Renamed]]] = []
     if map in ("auto", "openmmlab"):
         readings.append(("openmmlab", _openmmlab(model, tensors)))
@@ -90,7 +91,7 @@ def _readings(model: nn.Module, tensors: Mapping[str, Tensor], map: NameMap) -> 
 
 
 def _openmmlab(model: nn.Module, tensors: Mapping[str, Tensor]) -> dict[str, Renamed]:
-    """Our names are OpenMMLab's, and older versions' were a little different; a bare backbone gets its prefix."""
+    """Our names are those of OpenMMLab, except of older versions; a bare backbone's names get their prefix."""
     bare = not any(name.startswith(("backbone.", "head.")) for name in tensors)
     last = len(getattr(model.backbone, "depths", ())) - 1
     renamed = {}
@@ -124,7 +125,7 @@ def _compare(model: nn.Module, renamed: Mapping[str, Renamed], report: Report) -
         report.loaded.append(name)
         if renamed[name].old != name:
             report.renamed.append((renamed[name].old, name))
-        if given[name].numel() != ours.numel() and name in parameters:  # an index into a resized table is not named
+        if given[name].numel() != ours.numel() and name in parameters:  # without buffers: an index into a resized table
             report.resized.append(name)
     report.missing += [name for name, *_ in (*report.dropped, *report.misfits)]
     report.unused = [one.old for name, one in renamed.items() if name not in own]
@@ -135,14 +136,17 @@ def _compare(model: nn.Module, renamed: Mapping[str, Renamed], report: Report) -
 
 
 def _same_numbers(entry: Tensor, ours: Tensor) -> bool:
-    """Whether each number keeps its meaning in our shape: the two differ by axes of length one alone, or theirs is a
-    convolution over a whole map (timm's VGG), which is our linear layer on the flattened one."""
+    """Whether reshaping keeps the meaning of each number.
+
+    The shapes differ only in axes of length one, or the entry is a convolution over a whole map (timm's VGG), equal to
+    our linear layer on the flattened map.
+    """
     lengths, own = ([length for length in one.shape if length != 1] for one in (entry, ours))
     return lengths == own or (entry.ndim == 4 and entry.flatten(1).shape == ours.shape)
 
 
 def _fit(model: nn.Module, given: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The entries after the model's own modules have resized theirs and added what follows from their size."""
+    """The entries after the model's modules have resized their own and added those that follow from their size."""
     fitted = dict(given)
     for prefix, module in model.named_modules():
         fit: Any = getattr(module, "fit_position_embedding", None)
@@ -152,7 +156,7 @@ def _fit(model: nn.Module, given: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _is_classifier(model: nn.Module, name: str, entry: Tensor) -> bool:
-    """Whether it has a row per class: in the head, or at the end of a backbone that classifies itself, as VGG does."""
+    """Whether an entry depends on the number of classes: in the head, or the last layer of a backbone such as VGG."""
     classes = getattr(model.backbone, "num_classes", None)
     return name.startswith("head.") or (name.startswith("backbone.classifier.") and entry.shape[0] == classes)
 

@@ -1,4 +1,4 @@
-"""What became of a checkpoint's entries, in numbers and in words."""
+"""Report on what became of each entry of a checkpoint."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -15,18 +15,18 @@ class Report:
     """Every entry of the file is loaded, dropped or unused; every one of the model is loaded or missing.
 
     Attributes:
-        source: whose names the file has.
+        source: library whose names the file has.
         loaded: names in the model.
-        renamed: (name in the file, name in the model) where they differ; loaded ones.
-        resized: position embeddings and bias tables that were interpolated; loaded ones.
-        dropped: (name in the model, shape in the file, shape in the model), for another number of classes.
-        misfits: the same, of other entries.
-        unused: names in the file for which the model has no place.
+        renamed: (name in the file, name in the model) of loaded entries where they differ.
+        resized: loaded position embeddings and bias tables that were interpolated.
+        dropped: (name in the model, shape in the file, shape in the model) of classifiers for other classes.
+        misfits: the same for other entries of another shape.
+        unused: names in the file that the model does not have.
         missing: names in the model that keep their initial values.
-        beyond: those of `unused` that the file's network needed in a part that the model has, too.
+        beyond: those of `unused` that belong to a part of the backbone that the model has as well.
         match: fraction of the backbone's parameter elements that were loaded.
         notes: about the file.
-        warnings: what a person should see to.
+        warnings: what the user should look into.
     """
 
     path: Path
@@ -44,14 +44,14 @@ class Report:
     warnings: list[str] = field(default_factory=list)
 
     def counts(self) -> dict[str, Any]:
-        """For an event."""
+        """The report as numbers, for an event."""
         kinds = ("loaded", "renamed", "resized", "dropped", "misfits", "unused", "missing")
         return {"path": str(self.path), "source": self.source, "match": round(self.match, 4)} | {
             kind: len(getattr(self, kind)) for kind in kinds
         }
 
     def lines(self) -> list[str]:
-        """For a person: the sum, then a line for each kind of entry that there is."""
+        """The report as text: a summary, then one line for each kind of entry that occurs."""
         heading = (
             f"weights from {self.path} ({self.source}): {len(self.loaded)} entries loaded, "
             f"{self.match:.1%} of the backbone's parameter elements"
@@ -69,7 +69,7 @@ class Report:
 
 
 def some(items: Sequence[str]) -> str:
-    """The first few, and that there are more."""
+    """The first few items, followed by dots if there are more."""
     return ", ".join(items[:SHOWN]) + (", ..." if len(items) > SHOWN else "")
 
 

@@ -1,4 +1,4 @@
-"""How the names of another library's weights become ours: patterns, one after the other, and what moves in a tensor."""
+"""Rules that convert another library's weights: patterns applied to names in order, and changes to tensors."""
 
 import re
 from collections.abc import Callable, Iterable, Mapping
@@ -9,16 +9,16 @@ from torch import Tensor
 
 Replacement = str | Callable[[re.Match[str]], str]
 Rule = tuple[str, Replacement]
-#: Rules that depend on which names there are; the second argument is the backbone.
+#: (names in the file, backbone) -> rules, where they depend on the names.
 Rules = Callable[[Iterable[str], Any], list[Rule]]
 
 
 @dataclass(frozen=True)
 class Family:
-    """One of our backbones in another library.
+    """How another library stores one of our backbones.
 
     Attributes:
-        rules: every one is applied to every name, in this order; or a function that makes them from all names.
+        rules: each is applied to every name, in this order; or a function that makes them from all names.
         change: (new name, tensor) -> tensor, where more than the name differs.
     """
 
@@ -26,7 +26,7 @@ class Family:
     change: Callable[[str, Tensor], Tensor] = lambda name, entry: entry
 
     def rename(self, tensors: Mapping[str, Tensor], backbone: Any) -> dict[str, "Renamed"]:
-        """New name -> the entry under it. A name that no rule moved to the head is the backbone's."""
+        """New name -> entry. Names that no rule moves to the head belong to the backbone."""
         rules = self.rules(tensors, backbone) if callable(self.rules) else self.rules
         compiled = [(re.compile(pattern), replacement) for pattern, replacement in rules]
         renamed = {}
@@ -48,7 +48,7 @@ class Renamed:
 
 
 def less_one(number: str) -> int:
-    """Their counting from 1, ours from 0."""
+    """Other libraries' count from 1 -> ours from 0."""
     return int(number) - 1
 
 
@@ -74,7 +74,7 @@ DENSENET = Family(
 
 
 def vgg_features(names: Iterable[str], backbone: Any) -> list[Rule]:
-    """Their convolution and norm are layers of their own, ours one module: the n-th convolution is the n-th."""
+    """Match the n-th convolutions: in torchvision and timm, convolution and norm are separate layers of `features`."""
     theirs = _convolutions(r"features\.(\d+)\.weight", [n for n in names if _is_convolution(n, names)])
     ours = _convolutions(r"features\.(\d+)\.conv\.weight", backbone.state_dict())
     index = dict(zip(theirs, ours, strict=False))
@@ -98,8 +98,11 @@ def _is_convolution(name: str, names: Iterable[str]) -> bool:
 
 
 def merged_patches(new: str, entry: Tensor) -> Tensor:
-    """The values that Swin merges: theirs lie position by position, in the order (0, 0), (1, 0), (0, 1), (1, 1); ours
-    channel by channel, as torch's unfold has them, positions row by row."""
+    """Reorder the weights of Swin's patch merging.
+
+    Theirs go position by position, in the order (0, 0), (1, 0), (0, 1), (1, 1); ours channel by channel, as in torch's
+    unfold, with positions row by row.
+    """
     if ".downsample." not in new:
         return entry
     width = entry.shape[-1] // 4

@@ -1,4 +1,4 @@
-"""Reading torch's pickled files without running anything that is in them."""
+"""Reads torch's pickled files without executing code in them."""
 
 import re
 import zipfile
@@ -14,11 +14,11 @@ from distcls.errors import UserError, first_line
 
 
 class HistoryBuffer:
-    """Stands for mmengine's class of this name in a checkpoint's message_hub: it keeps what was pickled, unread."""
+    """Stand-in for mmengine's class of this name in a checkpoint's message_hub; its content is not interpreted."""
 
 
 def _numpy_globals() -> list[Any]:
-    """What pickled numpy scalars and arrays name; numpy 2 moved the functions and reads both places."""
+    """Globals that pickled numpy scalars and arrays refer to, under the modules of numpy 1 and of numpy 2."""
     multiarray = np._core.multiarray  # type: ignore[attr-defined]
     named: list[Any] = [np.dtype, np.ndarray]
     for module in ("numpy.core.multiarray", "numpy._core.multiarray"):
@@ -27,15 +27,15 @@ def _numpy_globals() -> list[Any]:
     return [*named, *(kind for kind in kinds if isinstance(kind, type) and issubclass(kind, np.dtype))]
 
 
-#: Beside tensors and plain values: what OpenMMLab's checkpoints hold of their logs.
+#: Allowed besides tensors and plain values: the logs in OpenMMLab's checkpoints.
 ALLOWED: list[Any] = [(HistoryBuffer, "mmengine.logging.history_buffer.HistoryBuffer"), *_numpy_globals()]
 
 
 def read_torch_file(path: Path) -> Any:
-    """What `torch.save` wrote to `path`, on the CPU.
+    """Load a file written by `torch.save`, onto the CPU.
 
     Raises:
-        UserError: it holds something that only code could rebuild, which is refused and not executed; or it is damaged.
+        UserError: it holds an object that only code can rebuild, which is refused and not executed; or it is damaged.
     """
     _check_sums(path)
     try:
@@ -43,7 +43,7 @@ def read_torch_file(path: Path) -> Any:
             return torch.load(path, map_location="cpu", weights_only=True)
     except UnpicklingError as error:
         raise UserError(_refusal(path, str(error))) from error
-    except Exception as error:  # bytes that are no pickle at all end in errors of many kinds
+    except Exception as error:  # bytes that are not a pickle raise errors of many kinds
         if "TorchScript" in str(error):
             raise UserError(f"{path}: refused: it is a TorchScript program, not a state_dict") from error
         reason = first_line(error)
@@ -51,9 +51,13 @@ def read_torch_file(path: Path) -> Any:
 
 
 def _check_sums(path: Path) -> None:
-    """torch writes a zip archive with a checksum of every tensor, and does not look at it when it reads."""
+    """Verify the checksums in the zip archive: torch writes one for every tensor but does not check them on reading.
+
+    Raises:
+        UserError: a checksum does not match, or the archive is damaged.
+    """
     if not zipfile.is_zipfile(path):
-        return  # the older format, which has none, or what is left of an archive: torch will say
+        return  # the older format, which has no checksums, or a truncated archive, which torch reports
     try:
         with zipfile.ZipFile(path) as archive:
             bad = archive.testzip()

@@ -1,4 +1,4 @@
-"""Whether a network that takes every tensor of a file also computes what the file's network did."""
+"""Detects models that can load a file's tensors but compute something else than the file's network."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -9,11 +9,11 @@ from torch import Tensor, nn
 from distcls.models.weights.report import Report, some
 from distcls.models.weights.rules import Renamed
 
-#: Entries that follow from the image's size, which older files of Swin hold beside the weights.
+#: Entries derived from the image size, which older files of Swin hold besides the weights.
 DERIVED = ("attn_mask", "relative_coords_table")
 POSITIONS = ("pos_embed", "pos_embedding", "position_bias_table")
 BLUR = ".blur_filter"
-#: What the names of all weights without a place have in common -> what the model lacks.
+#: Part that the names of all unused weights have in common -> what the model lacks.
 LACKS = (
     (BLUR, "It blurs before it strides: set `conv_cfg: {type: BlurPoolConv2d}` in the backbone"),
     (".se_layer.", "It has squeeze and excitation: take SEResNet or SEResNeXt"),
@@ -24,10 +24,10 @@ LACKS = (
 
 
 def beyond(model: nn.Module, renamed: Mapping[str, Renamed]) -> list[str]:
-    """The file's names of weights that have no place in a part of the backbone that both networks have.
+    """Names of the file's unused weights that belong to a part of the backbone that the model has as well.
 
-    A 34-layer ResNet holds all tensors of the one with 18 layers, and more of each stage: what has those tensors alone
-    computes something else. Stages that the model does not have at all are not meant.
+    A 34-layer ResNet contains all tensors of the 18-layer one and more in each stage, so a model with only those
+    computes something else. Stages that the model lacks entirely are not counted.
     """
     own, modules = model.state_dict(), dict(model.named_modules())
     found = []
@@ -45,13 +45,13 @@ def beyond(model: nn.Module, renamed: Mapping[str, Renamed]) -> list[str]:
 
 
 def _is_ours(module: Any, blur: Tensor) -> bool:
-    """Whether the module blurs as the file says."""
+    """Whether the module has the file's blur filter."""
     own = module.blur if getattr(module, "blurs", False) else None
-    return own is not None and torch.allclose(blur.float(), own, atol=1e-3)  # of half precision, too
+    return own is not None and torch.allclose(blur.float(), own, atol=1e-3)  # tolerates half precision
 
 
 def refusal(model: nn.Module, report: Report) -> str | None:
-    """Why the model would compute something else; None if nothing speaks for that."""
+    """Why the model would compute something else than the file's network; None if nothing indicates that."""
     text = None
     if report.beyond:
         text = (
@@ -77,7 +77,7 @@ def _lack(names: list[str]) -> str:
 
 
 def warnings(model: nn.Module, renamed: Mapping[str, Renamed], report: Report) -> list[str]:
-    """What a person should see of weights that were taken."""
+    """What the user should know about weights that are loaded."""
     found = []
     own = {name for name, _ in model.named_parameters() if name.startswith("backbone.")}
     dropped = {name for name, *_ in report.dropped}

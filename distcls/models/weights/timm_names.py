@@ -24,7 +24,7 @@ NARROW = {
 
 
 def _resnet_d(names: Iterable[str], backbone: Any) -> list[Rule]:
-    """V1c and V1d: three convolutions in the stem; where nothing is averaged timm's shortcut keeps an empty place."""
+    """V1c and V1d: three convolutions in the stem; without averaging, timm's shortcut still has an index for it."""
     rules: list[Rule] = [
         (r"^fc\.", "head.fc."),
         (r"^conv1\.([036])\.", lambda m: f"stem.{int(m[1]) // 3}.conv."),
@@ -54,7 +54,7 @@ def _mobilenet_v2(names: Iterable[str], backbone: Any) -> list[Rule]:
 
 
 def _inverted_residuals(names: Iterable[str], backbone: Any) -> list[Rule]:
-    """The parts of the blocks of EfficientNet and MobileNetV3, whose places other rules set."""
+    """Names within the blocks of EfficientNet and MobileNetV3; other rules map the blocks' positions."""
 
     def part(match: re.Match[str]) -> str:
         parts = EXPANDED if f"{match[1]}.conv_pwl.weight" in names else NARROW
@@ -68,7 +68,7 @@ def _inverted_residuals(names: Iterable[str], backbone: Any) -> list[Rule]:
 
 
 def _efficientnet(names: Iterable[str], backbone: Any) -> list[Rule]:
-    """timm's stages 3 and 4, and 5 and 6, are one layer each of ours, because the map keeps its size between them."""
+    """timm's stages 3 and 4, and 5 and 6, are one layer of ours each, because they share a resolution."""
     blocks = _stage_blocks(names)
     places: dict[tuple[int, int], str] = {}
     for stage, layer in enumerate((1, 2, 3, 4, 4, 5, 5)):
@@ -86,7 +86,7 @@ def _efficientnet(names: Iterable[str], backbone: Any) -> list[Rule]:
 
 
 def _mobilenet_v3(names: Iterable[str], backbone: Any) -> list[Rule]:
-    """The blocks of all stages in one row, as our layer1, layer2, ...; the last stage is the last convolution."""
+    """The blocks of all stages, numbered consecutively, are layer1, layer2, ...; the last stage is a convolution."""
     order = [(stage, block) for stage, blocks in sorted(_stage_blocks(names).items()) for block in sorted(blocks)]
     places = {place: f"layer{i + 1}." for i, place in enumerate(order)}
     return [
@@ -117,7 +117,7 @@ def _vgg(names: Iterable[str], backbone: Any) -> list[Rule]:
 
 
 def _swin(names: Iterable[str], backbone: Any) -> list[Rule]:
-    """Since timm 0.9 the merging stands at the beginning of the next stage; the authors' files have it as we do."""
+    """Since timm 0.9 patch merging begins the next stage; in the authors' files it ends a stage, as in ours."""
     late = any(name.startswith("layers.0.downsample.") for name in names)
     return [
         (r"^head\.(?:fc\.)?", "head.fc."),
@@ -132,7 +132,7 @@ def _swin(names: Iterable[str], backbone: Any) -> list[Rule]:
 
 
 def _own_model(names: Iterable[str], backbone: Any) -> list[Rule]:
-    """TimmBackbone holds timm's model as it is; only the classifier lies elsewhere."""
+    """TimmBackbone wraps timm's model unchanged; only the classifier has another name."""
     classifiers = getattr(backbone.timm_model, "pretrained_cfg", {}).get("classifier") or ()
     classifiers = (classifiers,) if isinstance(classifiers, str) else classifiers
     rules: list[Rule] = [(rf"^{re.escape(name)}\.(weight|bias)$", r"head!fc.\1") for name in classifiers]

@@ -10,7 +10,7 @@ PARTS = ("conv", "bn")  # of our ConvModule; torchvision's Conv2dNormActivation 
 
 
 def _resnet(names: Iterable[str], backbone: Any) -> list[Rule]:
-    """ffcv-imagenet's too, which puts a convolution that is blurred into a module beside its filter."""
+    """Also for ffcv-imagenet, which wraps a blurred convolution in a module together with its filter."""
     blurs = any(name.endswith(".blur_filter") for name in names)
     return [(r"^fc\.", "head.fc."), *([(r"\.conv\.weight$", ".weight")] if blurs else [])]
 
@@ -22,7 +22,7 @@ def _mobilenet_v2(names: Iterable[str], backbone: Any) -> list[Rule]:
 
     def block(match: re.Match[str]) -> str:
         number, conv, inner = int(match[1]), int(match[2]), match[3]
-        # the last convolution of a block is bare, and its norm counts as one more
+        # a block's last convolution is not in a Conv2dNormActivation, so its norm has the next index
         if inner is None and f"features.{number}.conv.{conv - 1}.0.weight" not in names:
             conv, part = conv - 1, "bn"
         else:
@@ -38,7 +38,7 @@ def _mobilenet_v2(names: Iterable[str], backbone: Any) -> list[Rule]:
 
 
 def _mobilenet_v3(names: Iterable[str], backbone: Any) -> list[Rule]:
-    """A block is [expansion,] depthwise, [squeeze and excitation,] projection; the two may be missing."""
+    """A block is [expansion,] depthwise, [squeeze and excitation,] projection; parts in brackets are optional."""
     found = [re.match(r"features\.(\d+)\.block\.(\d+)\.(?:0\.weight|fc1\.weight)", name) for name in names]
     convs: dict[int, list[int]] = {}
     for match in filter(None, found):
@@ -60,7 +60,7 @@ def _mobilenet_v3(names: Iterable[str], backbone: Any) -> list[Rule]:
 
 
 def _shuffle_branch(match: re.Match[str]) -> str:
-    """Convolutions stand at 0, 2 (first branch) or 0, 3, 5 (second), each before its norm."""
+    """Convolutions are at 0, 2 (first branch) or 0, 3, 5 (second), each followed by its norm."""
     branch, number = match[1], int(match[2])
     starts = (0, 2) if branch == "1" else (0, 3, 5)
     index = max(i for i, start in enumerate(starts) if start <= number)

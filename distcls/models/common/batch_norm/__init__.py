@@ -1,1 +1,1 @@
-"""BatchNorm with the ReLU, sum or pooling behind it as one piece of work on a GPU: Triton kernels and their caller."""
+"""BatchNorm fused with the ReLU, residual sum or pooling after it, for GPUs: Triton kernels and their caller."""

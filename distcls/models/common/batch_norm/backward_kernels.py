@@ -1,4 +1,4 @@
-"""Triton kernels of BatchNorm with what is behind it: backward.
+"""Triton kernels of fused BatchNorm: backward.
 
 Two passes: one reduction over gradient and input, then the input's gradient. All sums are float32 in a fixed order.
 """
@@ -17,10 +17,11 @@ def unpooled(
     gradient, gradient2, index, out, windows, channels, height, width, pooled_height, pooled_width,
     TWO: tl.constexpr, BLOCK_ROWS: tl.constexpr, BLOCK_CHANNELS: tl.constexpr,
 ):  # fmt: skip
-    """Gradient of the map before a 3x3 max pooling of stride 2 and padding 1; with TWO of gradient + gradient2.
+    """Gradient of the map before a 3x3 max pooling of stride 2 and padding 1; with TWO for gradient + gradient2.
 
-    A row is a window and writes the four pixels from its centre on, each of which lies in up to four windows: this
-    one, its right and its lower neighbours. `index` says which of its nine pixels was a window's maximum.
+    A row is a pooling window. It writes four pixels: its centre and those to the right, below and diagonally below,
+    which lie in up to four windows: this one and its neighbours in those directions. `index` tells which of its nine
+    pixels was a window's maximum.
     """
     first = tl.program_id(0).to(tl.int64) * BLOCK_ROWS
     row = first + tl.arange(0, BLOCK_ROWS)
@@ -37,7 +38,7 @@ def unpooled(
     corner, won_corner = _window(
         gradient, gradient2, index, row + pooled_width + 1, right & below, channel, known, channels, TWO
     )
-    # a window's nine pixels are numbered line by line; its centre is number 4
+    # a window's nine pixels are numbered row by row; its centre is number 4
     straight = tl.where(won_here == 4, here, 0.0)
     beside = tl.where(won_here == 5, here, 0.0) + tl.where(won_east == 3, east, 0.0)
     under = tl.where(won_here == 7, here, 0.0) + tl.where(won_south == 1, south, 0.0)
@@ -54,7 +55,7 @@ def unpooled(
 
 @triton.jit
 def _window(gradient, gradient2, index, row, real, channel, known, channels, TWO: tl.constexpr):
-    """Gradient of the windows `row` and which pixel was their maximum; 0 and none beyond the map."""
+    """Gradient of the windows `row` and the number of the pixel that was their maximum; 0 and 255 outside the map."""
     place = row[:, None] * channels + channel[None, :]
     inside = real[:, None] & known[None, :]
     value = tl.load(gradient + place, mask=inside, other=0).to(tl.float32)
@@ -76,10 +77,11 @@ def backward_sums(
     ADD: tl.constexpr, TWO: tl.constexpr, SCALED: tl.constexpr, STAGES: tl.constexpr,
     BLOCK_ROWS: tl.constexpr, BLOCK_CHANNELS: tl.constexpr,
 ):  # fmt: skip
-    """Per part the sums of g and of g * (x - mean), g being the gradient behind the ReLU.
+    """Partial sums of g and of g * (x - mean), where g is the gradient of the ReLU's input.
 
-    g is gradient (with TWO: + gradient2) where scale * x + shift > 0; with ADD where `positive` says so, and it is
-    written to `joined`, being the shortcut's gradient too. With SCALED also the sums of g * (shortcut - its mean).
+    g is gradient (with TWO: + gradient2) where scale * x + shift > 0. With ADD it is masked by the bits of `positive`
+    instead and written to `joined`, since it is also the shortcut's gradient. With SCALED also sums
+    g * (shortcut - its mean).
     """
     part = tl.program_id(0)
     first = part.to(tl.int64) * rows_each
@@ -124,7 +126,7 @@ def backward_factors(
     sums, products, weight, table, factors, parts, rows, channels,
     BLOCK_PARTS: tl.constexpr, BLOCK_CHANNELS: tl.constexpr,
 ):  # fmt: skip
-    """factors (5, channels): a, b, c of the input's gradient ``a * g + b * x + c``, and those of weight and bias."""
+    """factors (5, channels): a, b, c of the input's gradient ``a * g + b * x + c``; gradients of weight and bias."""
     total = tl.zeros((BLOCK_PARTS, BLOCK_CHANNELS), tl.float32)
     product = tl.zeros((BLOCK_PARTS, BLOCK_CHANNELS), tl.float32)
     for start in range(0, parts, BLOCK_PARTS):
@@ -151,9 +153,9 @@ def backward(
     ADD: tl.constexpr, TWO: tl.constexpr, SCALED: tl.constexpr, DESCENDING: tl.constexpr,
     BLOCK_ROWS: tl.constexpr, BLOCK_CHANNELS: tl.constexpr,
 ):  # fmt: skip
-    """out = a * g + b * x + c; g as in `backward_sums`, which with ADD has already written it.
+    """out = a * g + b * x + c, with g of `backward_sums`, which has already written it in the case of ADD.
 
-    With SCALED the same of the shortcut, by its own factors.
+    With SCALED the same for the shortcut, with its own factors.
     """
     first = first_of_tile(DESCENDING, BLOCK_ROWS)
     offset, inside = tile(first, rows, channels, BLOCK_ROWS, BLOCK_CHANNELS)

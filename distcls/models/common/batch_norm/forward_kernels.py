@@ -1,7 +1,7 @@
-"""Triton kernels of BatchNorm with the ReLU, the shortcut's sum or the max pooling behind it: forward.
+"""Triton kernels of BatchNorm fused with the ReLU, shortcut sum or max pooling after it: forward.
 
-ResNets on today's GPUs are bound by memory traffic, so each map is read once for its statistics, and read once and
-written once for the result. All sums are float32 in a fixed order: the same bits every time.
+ResNets on current GPUs are bound by memory traffic, so each map is read once for its statistics, and read once and
+written once for the result. All sums are float32 in a fixed order, so that results are bitwise reproducible.
 """
 
 # Triton's types are not Python's.
@@ -18,9 +18,9 @@ def moments(
     x, means, squares, rows, channels, rows_each,
     STAGES: tl.constexpr, BLOCK_ROWS: tl.constexpr, BLOCK_CHANNELS: tl.constexpr,
 ):  # fmt: skip
-    """Mean and sum of squared distances to it, over rows_each rows a program: two tables (programs, channels).
+    """Mean and sum of squared deviations over rows_each rows per program: two tables (programs, channels).
 
-    Differences to the first row are summed, which loses nothing where the mean is large against the deviation.
+    Sums differences from the first row, which avoids cancellation where the mean is large compared to the deviation.
     """
     part = tl.program_id(0)
     first = part.to(tl.int64) * rows_each
@@ -59,7 +59,7 @@ def normalisation(
     BLOCK_PARTS: tl.constexpr,
     BLOCK_CHANNELS: tl.constexpr,
 ):
-    """Combine the parts of `moments` (Chan et al. 1979) and move the running statistics.
+    """Combine the parts of `moments` (Chan et al. 1979) and update the running statistics.
 
     table (4, channels): mean, 1 / deviation, scale and shift, with which the layer is ``scale * x + shift``.
     """
@@ -92,7 +92,7 @@ def normalisation(
 
 @triton.jit
 def _counts(start, parts, rows, rows_each, BLOCK_PARTS: tl.constexpr):
-    """Rows of each of BLOCK_PARTS parts: the last one is shorter."""
+    """Number of rows of each of BLOCK_PARTS parts: the last one may be shorter."""
     part = start + tl.arange(0, BLOCK_PARTS)
     count = tl.minimum(rows - part.to(tl.int64) * rows_each, rows_each)
     return tl.where(part < parts, count, 0).to(tl.float32)
@@ -100,7 +100,7 @@ def _counts(start, parts, rows, rows_each, BLOCK_PARTS: tl.constexpr):
 
 @triton.jit
 def _relu(value):
-    """As torch's, NaN of NaN: `tl.maximum` gives 0 there, and a run that has diverged would seem to learn."""
+    """As torch's ReLU, NaN for NaN: `tl.maximum` gives 0, which would hide that a run has diverged."""
     return tl.where(value < 0, 0.0, value)
 
 
@@ -121,9 +121,9 @@ def forward(
     BLOCK_ROWS: tl.constexpr,
     BLOCK_CHANNELS: tl.constexpr,
 ):
-    """y = relu(scale * x + shift [+ shortcut]), with SCALED the shortcut normalised by a table of its own.
+    """y = relu(scale * x + shift [+ shortcut]); with SCALED the shortcut is normalised by its own table.
 
-    With KEEP one bit per value, eight channels a byte: is it positive?
+    With KEEP stores in `positive` whether each value is positive: one bit per value, eight channels per byte.
     """
     first = first_of_tile(DESCENDING, BLOCK_ROWS)
     offset, inside = tile(first, rows, channels, BLOCK_ROWS, BLOCK_CHANNELS)
@@ -151,7 +151,7 @@ def forward_pooled(
     x, table, y, index, rows, channels, height, width, pooled_height, pooled_width,
     BLOCK_ROWS: tl.constexpr, BLOCK_CHANNELS: tl.constexpr,
 ):  # fmt: skip
-    """y = the 3x3 maxima, stride 2, padding 1, of relu(scale * x + shift), and which of the nine pixels each one was.
+    """y = max pooling (3x3, stride 2, padding 1) of relu(scale * x + shift); index = which of the nine pixels it was.
 
     rows: of y. The normalised map itself is never written.
     """

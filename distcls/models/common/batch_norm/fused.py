@@ -1,8 +1,7 @@
-"""BatchNorm with what follows it as one function of the autograd: half the memory traffic of separate layers.
+"""BatchNorm fused with the layers after it into one autograd function: half the memory traffic of separate layers.
 
-`norm_relu`, `norm_add_relu` and `norm_relu_pool` take the plain layers and compute what these compute one after the
-other, up to rounding: from Triton kernels where the map lies channels-last on a GPU, else from the layers themselves.
-torch.compile sees the plain layers.
+`norm_relu`, `norm_add_relu` and `norm_relu_pool` take the plain layers and compute the same up to rounding: with Triton
+kernels if the map is channels-last on a GPU, else by calling the layers. torch.compile sees the plain layers.
 """
 
 from collections.abc import Sequence
@@ -16,7 +15,7 @@ from torch.autograd.function import once_differentiable
 
 from distcls.models.common.batch_norm.launches import Launches
 
-_DTYPES = (torch.float32, torch.float16, torch.bfloat16)  # the sums are float32: too little for float64
+_DTYPES = (torch.float32, torch.float16, torch.bfloat16)  # sums in float32 are not accurate enough for float64
 
 
 def norm_relu(norm: nn.Module, relu: nn.Module, x: Tensor) -> Tensor:
@@ -46,8 +45,9 @@ def norm_relu_pool(norm: nn.Module, relu: nn.Module, pool: nn.Module, x: Tensor)
 def shortcut_of(x: Tensor) -> Tensor:
     """The same values as x, for the shortcut of the block that takes x.
 
-    A fused result is used twice, by the next block's first layer and by its shortcut. The second use has a name of its
-    own, so that backward gets two gradients, which it adds as it reads them, instead of a sum that was written first.
+    A fused result is used twice, by the next block's first layer and by its shortcut. The second use is an output of
+    its own, so that backward receives two gradients and adds them while reading, instead of autograd writing their sum
+    to memory first.
     """
     return getattr(x, "second_use", x)
 
@@ -56,7 +56,7 @@ def _fused(
     norm: Any, x: Tensor, shortcut: Tensor | None = None, shortcut_norm: Any = None, pool: bool = False
 ) -> Tensor:
     of_shortcut = (None, None) if shortcut_norm is None else (shortcut_norm.weight, shortcut_norm.bias)
-    with torch.cuda.device_of(x):  # Triton launches on the current device; backward's thread has x's already
+    with torch.cuda.device_of(x):  # Triton launches on the current device; autograd sets it for backward
         y, second = _FusedBatchNorm.apply(x, shortcut, norm.weight, norm.bias, *of_shortcut, norm, shortcut_norm, pool)
     if torch.is_grad_enabled():
         y.second_use = second
@@ -64,7 +64,7 @@ def _fused(
 
 
 def run_layers(layers: Sequence[nn.Module], x: Tensor) -> Tensor:
-    """The layers one after the other; BatchNorm, ReLU and max pooling in a row as one, where that is possible."""
+    """Run the layers in sequence, with consecutive BatchNorm, ReLU and max pooling fused where possible."""
     rest = list(layers)
     while rest:
         layer = rest.pop(0)
@@ -88,23 +88,23 @@ def _fuses(norm: nn.Module, x: Tensor) -> bool:
         and on_device(x)
         and _is_rows(x)
         and x.dtype in _DTYPES
-        and x.numel() > x.shape[1]  # of a single value a channel the layer says that there is no deviation
+        and x.numel() > x.shape[1]  # for a single value per channel the layer raises its own error
         and not torch.compiler.is_compiling()
         and not torch.jit.is_tracing()
     )
 
 
 def is_hooked(layer: nn.Module) -> bool:
-    """Then it must be called: ZeRO-3 gathers a layer's weights in its hooks, a user looks at what comes out of it."""
+    """Whether the layer has hooks and must be called: ZeRO-3 gathers weights in them, users inspect outputs."""
     hooks = (layer._forward_pre_hooks, layer._forward_hooks, layer._backward_pre_hooks, layer._backward_hooks)
     return any(hooks)
 
 
 @cache
 def _kernels(way: str) -> Any:
-    """The module of the "forward" or "backward" kernels, or None where torch comes without Triton.
+    """The module of the "forward" or "backward" kernels; None if Triton is not installed.
 
-    Only a process with a GPU pays for the import.
+    Imported here, so that only a process with a GPU pays for it.
     """
     try:
         return import_module(f"distcls.models.common.batch_norm.{way}_kernels")
@@ -134,7 +134,7 @@ def _is_stem_pool(pool: nn.Module) -> bool:
 
 
 class _FusedBatchNorm(torch.autograd.Function):
-    """(x, shortcut or None, weights and biases of both norms, the norms, pool?) -> (y, y again).
+    """(x, shortcut or None, weights and biases of both norms, the norms, pool?) -> (y, y for its second use).
 
     The formulas are in forward_kernels.py and backward_kernels.py.
     """
@@ -241,7 +241,7 @@ def _as_rows(gradient: Tensor) -> Tensor:
 
 
 def _statistics(norm: Any, x: Tensor, shape: Launches) -> Tensor:
-    """(4, C): mean, 1 / deviation, scale and shift. In training this batch's, which the running ones move towards."""
+    """(4, C): mean, 1 / deviation, scale and shift. In training those of the batch, which update the running ones."""
     if not norm.training:
         return _kept_statistics(norm)
     parts = torch.empty((2, shape.parts, shape.channels), dtype=torch.float32, device=x.device)

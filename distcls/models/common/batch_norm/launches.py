@@ -1,4 +1,4 @@
-"""How the kernels are laid over a map: tiles, the parts of a sum, warps."""
+"""Launch configuration of the kernels: tiles, partial sums, warps."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -6,20 +6,21 @@ from typing import Any
 
 from torch import Tensor
 
-_ROWS, _CHANNELS = 16, 128  # of a tile
+_ROWS, _CHANNELS = 16, 128  # tile size
 
 
 @dataclass(frozen=True)
 class Tuning:
-    """What benchmarks/ceiling.py tries. Only the parts, by the order of additions, have a share in what is computed.
+    """Tuning parameters, compared by benchmarks/ceiling.py. Only the parts affect results, by the order of additions.
 
     Attributes:
-        parts: about so many programs share a sum; 528 are four a multiprocessor of an H100, as many as its registers
-            hold. parts_of_two: the same where a normalised shortcut is summed beside it, which takes more registers:
-            with a fourth of them left over for a second round, the GPU would be half idle in it.
-        warps: of a program that sums. Sums wait for memory, and more of them wait at once.
-        stages: tiles that such a program reads ahead, through shared memory; 1 reads none.
-        descending: results are written from the map's end, so that the next layer finds its beginning in the L2.
+        parts: approximate number of programs that share a sum; 528 is four per multiprocessor of an H100, as many as
+            its registers allow.
+        parts_of_two: the same for sums that also read a normalised shortcut, which takes more registers: of 528
+            programs, a quarter would run in a second wave that leaves the GPU half idle.
+        warps: per program that sums. Sums wait for memory, and more warps wait concurrently.
+        stages: tiles that such a program prefetches through shared memory; 1: no prefetching.
+        descending: write results from the map's end, so that the next layer finds its beginning in the L2 cache.
     """
 
     parts: int = 528
@@ -33,11 +34,11 @@ TUNING = Tuning()
 
 
 class Launches:
-    """A map as rows x channels, how its sums are parted, and the launch of a kernel over it.
+    """A map viewed as rows x channels, the partition of its sums, and kernel launches over it.
 
     Args:
         x: (N, C, H, W), channels-last.
-        two: a sum also reads a shortcut that has a norm of its own.
+        two: sums also read a shortcut that has its own norm.
     """
 
     def __init__(self, x: Tensor, *, two: bool = False) -> None:

@@ -1,4 +1,4 @@
-"""Tiles of a map seen as rows x channels, which is its channels-last memory."""
+"""Tiles of a channels-last map viewed as a rows x channels matrix."""
 
 # Triton's types are not Python's.
 # mypy: ignore-errors
@@ -11,7 +11,7 @@ import triton.language as tl
 def first_of_tile(DESCENDING: tl.constexpr, BLOCK_ROWS: tl.constexpr):
     """The first row of this program's tile.
 
-    DESCENDING: the map's end is written first, so that the L2 keeps its beginning.
+    DESCENDING: start with the map's end, so that its beginning stays in the L2 cache.
     """
     place = tl.program_id(0).to(tl.int64)
     if DESCENDING:
@@ -21,7 +21,7 @@ def first_of_tile(DESCENDING: tl.constexpr, BLOCK_ROWS: tl.constexpr):
 
 @triton.jit
 def channels_of(channels, BLOCK_CHANNELS: tl.constexpr):
-    """The channels of this program's second index, and which of them exist."""
+    """The channels of this program's second index, and the mask of those that exist."""
     channel = tl.program_id(1) * BLOCK_CHANNELS + tl.arange(0, BLOCK_CHANNELS)
     return channel, channel < channels
 
