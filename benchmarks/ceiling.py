@@ -18,6 +18,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -87,7 +88,7 @@ def training_step(mode: Mode, resolution: int, batch: int, depth: int = 50) -> C
     model = distcls.build_model(block, image_size=(resolution, resolution))
     if mode.wide_stem:
         model.backbone.conv1.__class__ = WideConv2d
-    model.to(device=DEVICE, memory_format=torch.channels_last).train()
+    model.to(DEVICE).to(memory_format=torch.channels_last).train()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, weight_decay=5e-5, fused=True)
     scaler = torch.amp.GradScaler(DEVICE, enabled=DEVICE == "cuda")
     if mode.compiled:
@@ -171,9 +172,9 @@ def main() -> None:
             step = training_step(mode, resolution, options.batch, options.depth)
             batch = resident(mode, resolution, options.batch)
             row: dict = {"first_loss": step(*batch).item(), "start_s": time.perf_counter() - began}
-            row |= rate(lambda step=step, batch=batch: step(*batch), options.batch, options.steps)
+            row |= rate(partial(step, *batch), options.batch, options.steps)
             if options.profile:
-                row["us_per_step"] = profile(lambda step=step, batch=batch: step(*batch))
+                row["us_per_step"] = profile(partial(step, *batch))
             rows[f"{name} @{resolution}"] = row | {"mode": asdict(mode)}
             print(
                 f"{name:10} @{resolution}: {row['images_per_second']:8.0f} images/s  "

@@ -22,7 +22,7 @@ import time
 from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from made_up import MadeUp
@@ -31,6 +31,7 @@ CASES = {
     "raw 28x28": (28, 512, ("ours", "stock")),
     "jpeg 400x350 q90 -> 224": (224, 128, ("ours", "whole", "area", "bicubic", "stock")),
 }
+INTERPOLATIONS: dict[str, Literal["ffcv_area", "bicubic"]] = {"area": "ffcv_area", "bicubic": "bicubic"}
 ROWS = {
     "images_per_second": "images/s",
     "cpu_us_per_image": "CPU us per image",
@@ -56,7 +57,7 @@ def ours(which: str, path: Path, resolution: int, batch: int, workers: int) -> I
         workers=workers,
         device="cpu",
         jpeg=WHOLE if which == "whole" else None,
-        interpolation={"area": "ffcv_area", "bicubic": "bicubic"}.get(which, "bilinear"),
+        interpolation=INTERPOLATIONS.get(which, "bilinear"),
     )
     with loader.stream(0, 10**9) as stream:
         for images in stream:

@@ -104,7 +104,7 @@ def main() -> None:
                 with batches(path, resolution, options) as stream:
                     report(
                         f"{name}: loader alone @{resolution}",
-                        rate(lambda s=stream: len(next(s).images), options.seconds),
+                        rate(lambda s=stream: len(next(s).images), options.seconds),  # type: ignore[misc]
                     )
             if options.training:
                 feed(files, resolution, options, report)

@@ -15,13 +15,14 @@ import json
 import os
 import platform
 import random
-import re
 import select
 import signal
 import sys
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -35,7 +36,8 @@ def state_at(step: int) -> dict[str, dict[str, torch.Tensor]]:
 
 
 def train_for_ever(folder: Path, first: int, acknowledge: int) -> None:
-    store, background, files, pending = CheckpointStore(folder), Background(), state_at(first), first
+    store, files, pending = CheckpointStore(folder), state_at(first), first
+    background: Background[Path] = Background()
     for step in range(first, first + 100_000):  # saves the existing step again first, to test replacing it
         for stem, share in state_at(step).items():
             for name, tensor in share.items():
@@ -45,7 +47,7 @@ def train_for_ever(folder: Path, first: int, acknowledge: int) -> None:
             os.write(acknowledge, pending.to_bytes(8, "little"))
         if background.idle:
             copies, pending = cpu_copies(files), step
-            background.start(lambda step=step, copies=copies: store.save(step, copies, {"step": step}))
+            background.start(partial(store.save, step, copies, {"step": step}))
 
 
 def main() -> int:
@@ -81,12 +83,13 @@ def main() -> int:
                 acknowledged = int.from_bytes(said, "little")
                 found["saves acknowledged"] += 1
             os.close(reader)
-            debris = {re.match(r"\.([a-z]+)_step", path.name)[1] for path in folder.iterdir() if path.name[0] == "."}
+            debris = {path.name[1:].split("_")[0] for path in folder.iterdir() if path.name[0] == "."}
             found["kills"] += 1
             found["kills in the middle of a save"] += bool(debris)
             for kind in debris:
                 found[f"kills that left a .{kind}_ folder"] += 1
             path = store.latest()
+            assert path is not None
             step, tensors = store.load(path)[0]["step"], store.load(path)[1]
             whole = all(
                 torch.equal(tensors[stem][name], tensor)
@@ -100,7 +103,7 @@ def main() -> int:
             last = step
             if kill % 50 == 49:
                 print(f"{kill + 1} kills, {found['saves acknowledged']} saves", file=sys.stderr, flush=True)
-    result = {
+    result: dict[str, Any] = {
         "machine": {"kernel": platform.release(), "torch": torch.__version__},
         "options": {"kills": options.kills, "seed": options.seed},
     }

@@ -17,6 +17,7 @@ import tempfile
 import time
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import torch
 
@@ -33,7 +34,7 @@ EVERY = 50
 SETTINGS = Settings(8, 8, "bf16", True, 1, 1024, 1.0, 1000, torch.cuda.is_available())
 
 
-def job(device: torch.device, trackers: Trackers, console: Console) -> SimpleNamespace:
+def job(device: torch.device, trackers: Trackers, console: Console) -> Any:
     """A stand-in for a job with what Rows needs."""
 
     def log(row):

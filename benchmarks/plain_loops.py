@@ -76,7 +76,7 @@ def resident(options: argparse.Namespace) -> float:
         "neck": {"type": "GlobalAveragePooling"},
         "head": {"type": "LinearClsHead", "num_classes": 10, "loss": {"type": "CrossEntropyLoss"}},
     }
-    model = distcls.build_model(block, image_size=size).to(device=DEVICE, memory_format=torch.channels_last).train()
+    model = distcls.build_model(block, image_size=size).to(DEVICE).to(memory_format=torch.channels_last).train()
     optimizer = torch.optim.SGD(
         model.parameters(), lr=0.1, momentum=0.9, weight_decay=5e-5, fused=DEVICE.type == "cuda"
     )
@@ -96,7 +96,7 @@ def resident(options: argparse.Namespace) -> float:
 def torchvisions(batches: Iterator[Batch], options: argparse.Namespace) -> float:
     """Throughput of torchvision's ResNet on these batches in eager mode."""
     model = getattr(torchvision.models, f"resnet{options.depth}")()
-    model.to(device=DEVICE, memory_format=torch.channels_last).train()
+    model.to(DEVICE).to(memory_format=torch.channels_last).train()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, weight_decay=5e-5)
     criterion = torch.nn.functional.cross_entropy
     return rate(training(lambda x, y: criterion(model(x), y), optimizer, batches, options.precision), options)

@@ -20,6 +20,7 @@ import tempfile
 import time
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -64,7 +65,7 @@ class Noise:
 
     def __init__(self, number: int) -> None:
         self.class_names = [str(label) for label in range(10)]
-        self.multi_label = False
+        self.small, self.multi_label = True, False
         self._pixels = np.random.default_rng(0).integers(0, 256, (number, 8, 8, 3), dtype=np.uint8)
 
     def __len__(self) -> int:
@@ -79,13 +80,13 @@ class Noise:
     def pixels_of(self, index: int) -> int:
         return 64
 
-    def fingerprint(self) -> str:
+    def fingerprint(self, indices: list[int] | None = None) -> str:
         return "noise"
 
 
-def start(recipe: Path, run: Path, **options: object) -> subprocess.Popen:
+def start(recipe: Path, run: Path, **options: Any) -> subprocess.Popen:
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path]), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, ROOT / "launch/train.py", recipe, f"output_dir={run}"]
+    command: list[str | Path] = [sys.executable, ROOT / "launch/train.py", recipe, f"output_dir={run}"]
     return subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, **options)
 
 

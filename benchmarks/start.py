@@ -135,7 +135,7 @@ def main() -> None:
     result = {"machine": machine, "recipe": options.recipe.name, "repeats": options.repeats, "rows": rows}
     options.out.parent.mkdir(parents=True, exist_ok=True)
     options.out.write_text(json.dumps({**result, "seconds": taken}, indent=1) + "\n")
-    columns = list(max(rows.values(), key=len))
+    columns = max(map(list, rows.values()), key=len)
     print("\n| case |", " | ".join(columns), "|\n|---|" + "---|" * len(columns))
     for case, row in rows.items():
         print("|", " | ".join([case, *(f"{row[part]:.2f}" if part in row else "" for part in columns)]), "|")

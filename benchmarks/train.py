@@ -73,7 +73,7 @@ def trainer(
     recipe = write_recipe(folder, beton, resolution, options, evaluate)
     run = Path(tempfile.mkdtemp(dir=folder))
     began, started = time.perf_counter(), time.time()
-    command = [sys.executable, HERE.parent / "launch/train.py", recipe, f"output_dir={run}", *extra]
+    command: list[str | Path] = [sys.executable, HERE.parent / "launch/train.py", recipe, f"output_dir={run}", *extra]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL, env=ALIKE)
     rows = [row for row in read_rows(run) if "train/loss" in row]
     steady = [row for row in rows if row["step"] > options.warm_up]
@@ -94,7 +94,7 @@ def plain(loop: str, resolution: int, options: argparse.Namespace, data: Path | 
     """Throughput of a loop of plain_loops.py."""
     kept = ("batch", "steps", "warm_up", "depth", "precision", "mode")
     said = [f"--{name.replace('_', '-')}={getattr(options, name)}" for name in kept]
-    command = [sys.executable, HERE / "plain_loops.py", loop, f"--resolution={resolution}", *said]
+    command: list[str | Path] = [sys.executable, HERE / "plain_loops.py", loop, f"--resolution={resolution}", *said]
     done = subprocess.run(
         [*command, f"--data={data}"] if data else command, check=True, stdout=subprocess.PIPE, text=True, env=ALIKE
     )
