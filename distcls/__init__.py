@@ -17,12 +17,14 @@ if TYPE_CHECKING:
     from distcls.engine.stopping.outcome import Outcome
     from distcls.models.classifier import ImageClassifier
 
-# Imports stand inside the functions: `import distcls` costs nothing, and launch/train.py sets signal handlers before
-# torch.
+# The functions import what they need themselves: `import distcls` stays cheap, and launch/train.py can install its
+# signal handlers before torch is imported.
 
 
 def build_model(block: Mapping[str, Any], *, image_size: tuple[int, int] = (224, 224)) -> "ImageClassifier":
-    """The classifier that a model block (the `model` of a recipe) names, with fresh weights from torch's generator.
+    """Build the classifier that a model block (a recipe's `model`) describes, with random weights.
+
+    The weights are drawn from torch's global generator.
 
     Raises:
         UserError: an unknown type or argument, or parts that do not fit together.
@@ -33,14 +35,13 @@ def build_model(block: Mapping[str, Any], *, image_size: tuple[int, int] = (224,
 
 
 def load(run_or_weights: str | Path) -> "ImageClassifier":
-    """The classifier of a run folder (its best weights, else its last) or of one of its weight files, in eval mode.
+    """Load the classifier of a run folder (the best weights, else the last) or of one weights file, in eval mode.
 
-    Its `mean` and `std` attributes, per RGB channel on the scale 0 to 1, are what images are to be normalised with; its
-    `class_names` name the logits. Plug-ins of the run are imported from where they lay, unless their classes are
-    registered already.
+    Normalise images with its attributes `mean` and `std` (per RGB channel, on the scale 0 to 1); its `class_names` name
+    the logits. The run's plug-ins are imported from their recorded paths unless their classes are already registered.
 
     Raises:
-        UserError: nothing there, or a file that is damaged or not one of ours.
+        UserError: the file does not exist, is damaged, or was not written by distcls.
     """
     from distcls.engine.library import load
 
@@ -48,7 +49,7 @@ def load(run_or_weights: str | Path) -> "ImageClassifier":
 
 
 def train(recipe_path: str | Path, overrides: Sequence[str] = ()) -> "Outcome":
-    """Train a recipe in this process, or go on with it; what `launch/train.py` does."""
+    """Train a recipe in this process, or resume its run, as `launch/train.py` does."""
     from distcls.engine.run import train
 
     return train(recipe_path, overrides)

@@ -4,9 +4,9 @@ import difflib
 from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar
 
-from distcls.errors import ArgumentError, UserError
+from distcls.errors import ArgumentError, UserError, first_line
 
-#: How a part of ours, or a layer of torch in it, refuses arguments; anything else is a bug of ours.
+#: The errors by which our parts, or torch layers in them, refuse arguments; any other error is a bug of ours.
 REFUSALS = (ArithmeticError, AssertionError, IndexError, RuntimeError, TypeError, ValueError)
 
 Class = TypeVar("Class", bound=type)
@@ -16,12 +16,12 @@ class Registry:
     """The classes that a recipe may name for one role.
 
     Args:
-        role: the word for error messages, e.g. ``"backbone"``.
-        given: constructor arguments that the builder supplies and a recipe may not.
-        found: those that it finds out where a recipe leaves them out.
-        example: the class that messages show.
+        role: the word used in messages, e.g. ``"backbone"``.
+        given: constructor arguments that the builder supplies and a recipe must not.
+        found: those that the builder determines where a recipe leaves them out.
+        example: the class that messages show as an example.
 
-    A registered class's constructor signature is its schema: annotated keyword arguments, defaults once, there. An
+    The constructor signature of a registered class is its schema: annotated keyword arguments with their defaults. An
     argument that is itself a block of another role is annotated with that role's registry:
     ``loss: Annotated[dict, LOSSES]`` is one block, ``Annotated[list, LOSSES]`` a list of them.
     """
@@ -58,7 +58,7 @@ class Registry:
         """The class registered under `name`.
 
         Raises:
-            UserError: there is none; the text names the nearest.
+            UserError: there is none; the text suggests the nearest name.
         """
         if name not in self._classes:
             raise UserError(
@@ -68,10 +68,10 @@ class Registry:
         return self._classes[name]
 
     def build(self, block: Mapping[str, Any], **given: Any) -> Any:
-        """Construct what ``{type: NAME, argument: value, ...}`` names; `given` are the builder's own arguments.
+        """Construct ``{type: NAME, argument: value, ...}``; `given` are the arguments that the builder supplies.
 
         Raises:
-            UserError: no such class, or one of ours refuses its arguments. A plug-in's author gets the traceback.
+            UserError: no such class, or one of ours refuses its arguments. Errors of plug-ins keep their traceback.
         """
         arguments = {key: value for key, value in block.items() if key != "type"}
         cls = self[block["type"]]
@@ -80,7 +80,7 @@ class Registry:
         except ArgumentError as error:
             if error.place not in arguments:
                 raise
-            # a layer, which knows the argument and not whose it is
+            # Raised by a layer, which knows the argument but not the class that passed it on.
             raise ArgumentError(f"{cls.__name__}.{error.place}", error.reason) from error
         except REFUSALS as error:
             if not is_ours(cls):
@@ -89,23 +89,18 @@ class Registry:
 
 
 def is_ours(cls: type) -> bool:
-    """Whether the class belongs to this package, not to a plug-in."""
+    """Whether the class belongs to this package rather than to a plug-in."""
     return cls.__module__.startswith("distcls.")
 
 
-def first_line(error: Exception) -> str:
-    """What it says, or what it is."""
-    return (str(error) or type(error).__name__).splitlines()[0]
-
-
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """`` Did you mean 'x'?`` with a leading space, or nothing where no known word is near."""
+    """`` Did you mean 'x'?`` with a leading space, or nothing if no known word is similar."""
     near = nearest(word, known)
     return f" Did you mean {near!r}?" if near else ""
 
 
 def nearest(word: str, known: Iterable[str], cutoff: float = 0.6) -> str | None:
-    """The known word that was probably meant: small and capital letters count as equal, so `sgd` finds `SGD`."""
+    """The known word that was probably meant, ignoring case: `sgd` finds `SGD`."""
     lowered = {one.lower(): one for one in known}
     near = difflib.get_close_matches(word.lower(), lowered, n=1, cutoff=cutoff)
     return lowered[near[0]] if near else None

@@ -8,24 +8,26 @@ from typing import Annotated
 
 import typer
 
-app = typer.Typer(no_args_is_help=True, help="Measure on this machine.")
+app = typer.Typer(no_args_is_help=True, help="Measure the speed of this machine.")
 
 
 @app.callback()
 def bench() -> None:
-    """Measure on this machine."""
+    """Measure the speed of this machine."""
 
 
 @app.command()
 def data(
-    recipe: Annotated[Path, typer.Argument(metavar="RECIPE", help="The recipe's YAML file.")],
+    recipe: Annotated[Path, typer.Argument(metavar="RECIPE", help="YAML file of the recipe.")],
     overrides: Annotated[
-        list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Changes, for example data.workers=4")
+        list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Overrides, e.g. data.workers=4")
     ] = None,
-    seconds: Annotated[float, typer.Option(min=0.1, help="How long each loader is measured.")] = 5.0,
-    only_ours: Annotated[bool, typer.Option("--only-ours", help="Leave torch's and FFCV's loaders out.")] = False,
+    seconds: Annotated[float, typer.Option(min=0.1, help="Duration of each measurement, in seconds.")] = 5.0,
+    only_ours: Annotated[
+        bool, typer.Option("--only-ours", help="Measure only distcls, not torch's and FFCV's loaders.")
+    ] = False,
 ) -> None:
-    """Images per second and CPU time per image of a recipe's training data, and what bounds them."""
+    """Measure images per second and CPU time per image of a recipe's training data, and find the bottleneck."""
     from distcls.data.inspecting import bench as run
     from distcls.data.loader import TrainLoader
     from distcls.engine.building.datasets import open_datasets

@@ -7,13 +7,13 @@ import typer
 
 from distcls.errors import UserError
 
-app = typer.Typer(no_args_is_help=True, help="Look at what a run has saved; export it.")
-Source = Annotated[Path, typer.Argument(metavar="RUN_OR_CHECKPOINT", help="A run folder, or checkpoints/step_N in it.")]
+app = typer.Typer(no_args_is_help=True, help="List, verify, export and convert the checkpoints of a run.")
+Source = Annotated[Path, typer.Argument(metavar="RUN_OR_CHECKPOINT", help="Run folder, or a checkpoints/step_N in it.")]
 
 
 @app.command(name="list")
-def list_checkpoints(run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")]) -> None:
-    """List a run's checkpoints. Sizes are checked; `verify` checks every byte."""
+def list_checkpoints(run: Annotated[Path, typer.Argument(metavar="RUN", help="Run folder.")]) -> None:
+    """List the checkpoints of a run. Checks sizes only; `verify` checks every byte."""
     from rich.console import Console
     from rich.table import Table
 
@@ -44,7 +44,7 @@ def list_checkpoints(run: Annotated[Path, typer.Argument(metavar="RUN", help="A 
 
 @app.command()
 def verify(source: Source) -> None:
-    """Hash every file; status 1 if one is not what was written."""
+    """Verify the hash of every file. Exit status 1 if a checkpoint is damaged."""
     from distcls.engine.checkpoints.inventory import checkpoints_of, harm_of
 
     damaged = []
@@ -61,10 +61,15 @@ def verify(source: Source) -> None:
 @app.command()
 def export(
     source: Source,
-    output: Annotated[Path | None, typer.Option("-o", "--output", help="The file; default in RUN/weights.")] = None,
-    raw: Annotated[bool, typer.Option("--raw", help="The weights themselves where an average is kept.")] = False,
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help="File to write. Default: in RUN/weights.")
+    ] = None,
+    raw: Annotated[bool, typer.Option("--raw", help="Export the raw weights instead of the EMA.")] = False,
 ) -> None:
-    """Write one .safetensors file for `distcls.load` and `model.init`; a run gives its newest whole checkpoint."""
+    """Export weights to one .safetensors file, for `distcls.load` and `model.init`.
+
+    Of a run folder, the newest valid checkpoint is exported.
+    """
     from distcls.engine.checkpoints.export import export as write
 
     whole = _newest_whole(source)
@@ -75,14 +80,12 @@ def export(
 @app.command()
 def convert(
     source: Source,
-    output: Annotated[Path, typer.Option("-o", "--output", help="The folder for the new step_N.")],
-    world_size: Annotated[
-        int, typer.Option("--world-size", min=1, help="The number of processes to write it for.")
-    ] = 1,
+    output: Annotated[Path, typer.Option("-o", "--output", help="Folder in which step_N is written.")],
+    world_size: Annotated[int, typer.Option("--world-size", min=1, help="Number of processes to write it for.")] = 1,
 ) -> None:
-    """Write a checkpoint out for another number of processes, every tensor whole.
+    """Rewrite a checkpoint for another number of processes, with every tensor whole.
 
-    A run needs no conversion: it goes on from any checkpoint on any number of processes, under any strategy.
+    Resuming needs no conversion: a run resumes from any checkpoint on any number of processes, with any strategy.
     """
     from distcls.engine.checkpoints.convert import convert as write
 

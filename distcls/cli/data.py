@@ -10,14 +10,14 @@ from distcls.cli.data_check import check
 from distcls.cli.data_convert import convert
 from distcls.cli.data_describe import describe
 
-app = typer.Typer(no_args_is_help=True, help="Write .beton files from images, and look into them.")
+app = typer.Typer(no_args_is_help=True, help="Convert images to .beton files, check and inspect them.")
 for command in (convert, check, describe, browse):
     app.command()(command)
 
 
 @app.command()
-def info(path: Annotated[Path, typer.Argument(metavar="PATH", help="A .beton.")]) -> None:
-    """Check a .beton's structure and print what it holds."""
+def info(path: Annotated[Path, typer.Argument(metavar="PATH", help="A .beton file.")]) -> None:
+    """Print structure and statistics of a .beton file."""
     from distcls.data.beton.shard_names import expanded
     from distcls.data.dataset import BetonDataset
     from distcls.errors import UserError

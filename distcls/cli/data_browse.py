@@ -10,20 +10,17 @@ from distcls.errors import UserError
 
 
 def browse(
-    recipe: Annotated[Path, typer.Argument(metavar="RECIPE", help="The recipe's YAML file.")],
+    recipe: Annotated[Path, typer.Argument(metavar="RECIPE", help="YAML file of the recipe.")],
     overrides: Annotated[
-        list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Changes, for example data.resolution=64")
+        list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Overrides, e.g. data.resolution=64")
     ] = None,
     output: Annotated[
-        Path | None, typer.Option("-o", "--output", help="The .png or .html to write; default: <recipe>_data.png.")
+        Path | None, typer.Option("-o", "--output", help="The .png or .html to write. Default: <recipe>_data.png.")
     ] = None,
-    images: Annotated[int, typer.Option("-n", "--images", min=1, help="How many, of the first batch.")] = 8,
-    epoch: Annotated[int, typer.Option(min=0, help="Whose order and augmentation.")] = 0,
+    images: Annotated[int, typer.Option("-n", "--images", min=1, help="Number of images, from the first batch.")] = 8,
+    epoch: Annotated[int, typer.Option(min=0, help="Epoch whose order and augmentation are drawn.")] = 0,
 ) -> None:
-    """Write a contact sheet: the first images of an epoch as stored, beside what training makes of them.
-
-    First with all transforms and mixes, then with each of them alone.
-    """
+    """Draw training images before and after augmentation: all transforms together, then each alone."""
     from distcls.data.inspecting.browse import rows_of, title_of
     from distcls.data.inspecting.contact_sheet import page, picture
     from distcls.data.loader import TrainLoader

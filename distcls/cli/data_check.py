@@ -10,15 +10,16 @@ from distcls.cli.progress import progress_bar
 
 
 def check(
-    path: Annotated[Path, typer.Argument(metavar="PATH", help="A .beton.")],
+    path: Annotated[Path, typer.Argument(metavar="PATH", help="A .beton file.")],
     other: Annotated[
-        Path | None, typer.Argument(metavar="OTHER", help="A second one that may share no image with it.")
+        Path | None, typer.Argument(metavar="OTHER", help="A second file, which must not share images with the first.")
     ] = None,
-    workers: Annotated[
-        int | None, typer.Option(min=1, help="Threads. Default: the cores this process may use.")
-    ] = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="Threads. Default: the number of available cores.")] = None,
 ) -> None:
-    """Check structure, sidecar, labels and every image; of two files also what they share. Status 1 on a fault."""
+    """Check structure, sidecar, labels and every image, and the images that two files share.
+
+    Exit status 1 on a fault.
+    """
     from distcls.data.inspecting.check import FileCheck, Finding
 
     def show(title: str, findings: list[Finding]) -> None:

@@ -16,66 +16,64 @@ def convert(
         Path,
         typer.Argument(
             metavar="SOURCE",
-            help="Folder with one sub-folder per class or a known set's files, or a list: .csv or .txt.",
+            help="Folder with one sub-folder per class, folder of a known data set, or a list (.csv or .txt).",
         ),
     ],
-    out: Annotated[Path, typer.Argument(metavar="OUT", help="The .beton to write; OUT.json is written beside it.")],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="The .beton to write; OUT.json is written next to it.")],
     source_type: Annotated[
-        str, typer.Option(help="auto, folder, csv, list, fashion-mnist, mnist or torchvision.")
+        str, typer.Option(help="Format of SOURCE: auto, folder, csv, list, fashion-mnist, mnist or torchvision.")
     ] = "auto",
     split: Annotated[
-        str | None, typer.Option(help="train, val or test; for a folder: the sub-folder of that name.")
+        str | None, typer.Option(help="train, val or test. Of a folder: its sub-folder of that name.")
     ] = None,
     val_share: Annotated[
         float | None,
-        typer.Option(
-            help="Of a folder or list that is one whole: hold out this share, and write --split train or val."
-        ),
+        typer.Option(help="Hold out this share of SOURCE for validation; --split train or val selects what to write."),
     ] = None,
     dataset: Annotated[
-        str | None, typer.Option(help="Class of torchvision.datasets, e.g. CIFAR10. Never downloads.")
+        str | None, typer.Option(help="Class of torchvision.datasets, e.g. CIFAR10. Nothing is downloaded.")
     ] = None,
     image_root: Annotated[
-        Path | None, typer.Option(help="Of a list: the folder of its paths. Default: the list's own.")
+        Path | None, typer.Option(help="Folder to which the paths of a list are relative. Default: the list's folder.")
     ] = None,
     classes: Annotated[
         Path | None,
-        typer.Option(help="Of a list: a file with a class a line, in order. Default: those listed, sorted."),
+        typer.Option(
+            help="File with one class name per line, in order, for a list. Default: the list's names, sorted."
+        ),
     ] = None,
     write_mode: Annotated[
-        str | None, typer.Option(help="raw, jpg, proportion or smart. Default: raw for small images, else jpg.")
+        str | None, typer.Option(help="raw, jpg, proportion or smart. Default: raw for small images, otherwise jpg.")
     ] = None,
     max_resolution: Annotated[
-        int | None, typer.Option(help="Shrink larger images to this longer side, in pixels.")
+        int | None, typer.Option(help="Shrink larger images so that the longer side has this many pixels.")
     ] = None,
     quality: Annotated[int, typer.Option(help="JPEG quality, 1..100.")] = 90,
     compress_probability: Annotated[
-        float, typer.Option(help="Share stored as JPEG with --write-mode proportion.")
+        float, typer.Option(help="Share of images stored as JPEG, with --write-mode proportion.")
     ] = 0.5,
     smart_threshold: Annotated[
-        int, typer.Option(help="Bytes of pixels from which on --write-mode smart uses JPEG.")
+        int, typer.Option(help="Store images with more bytes of pixels than this as JPEG, with --write-mode smart.")
     ] = 524288,
     on_error: Annotated[
         str,
-        typer.Option(
-            help="At an image that cannot be read or stored: stop, or skip it and list it in OUT.report.json."
-        ),
+        typer.Option(help="If an image cannot be read or stored: stop, or skip it and list it in OUT.report.json."),
     ] = "stop",
     shards: Annotated[
         int | None,
-        typer.Option(help="Write OUT-00000-of-N.beton and so on; started again, it keeps those that are whole."),
+        typer.Option(help="Number of files to write: OUT-00000-of-N.beton and so on. A restart keeps finished ones."),
     ] = None,
     shard_size: Annotated[
-        str | None, typer.Option(help="In place of --shards: bytes of a shard, about, for example 2GiB.")
+        str | None, typer.Option(help="Instead of --shards: approximate size of a shard, e.g. 2GiB.")
     ] = None,
     shuffle: Annotated[
-        bool, typer.Option("--shuffle", help="Write the images in a random order, the same each time.")
+        bool, typer.Option("--shuffle", help="Write the images in a random, reproducible order.")
     ] = False,
     workers: Annotated[
-        int | None, typer.Option(min=1, help="Processes. Default: the cores this process may use.")
+        int | None, typer.Option(min=1, help="Processes. Default: the number of available cores.")
     ] = None,
 ) -> None:
-    """Write a .beton and its sidecar (class names, statistics) from images on disk."""
+    """Convert images to a .beton file and its sidecar (class names, statistics)."""
     from distcls.data.converting.convert import convert as to_file
     from distcls.data.converting.held_out import part_of
     from distcls.data.converting.image_files import printable

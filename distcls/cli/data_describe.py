@@ -11,19 +11,22 @@ from distcls.cli.progress import progress_bar
 
 def describe(
     path: Annotated[
-        Path, typer.Argument(metavar="PATH", help="A .beton with an RGB image and an int label, e.g. ffcv-imagenet's.")
+        Path, typer.Argument(metavar="PATH", help="A .beton with an RGB image and an int label, e.g. of ffcv-imagenet.")
     ],
     class_names: Annotated[
-        Path, typer.Option(help="The names in the labels' order: one a line, or a JSON list.", show_default=False)
+        Path,
+        typer.Option(help="Class names in the order of the labels: one per line, or a JSON list.", show_default=False),
     ],
     multi_label: Annotated[
-        bool, typer.Option("--multi-label", help="Its int fields hold one bit per class, as `convert` writes them.")
+        bool,
+        typer.Option(
+            "--multi-label",
+            help="The file has several labels per image, as bits of int fields, as `convert` writes them.",
+        ),
     ] = False,
-    workers: Annotated[
-        int | None, typer.Option(min=1, help="Threads. Default: the cores this process may use.")
-    ] = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="Threads. Default: the number of available cores.")] = None,
 ) -> None:
-    """Write the sidecar (class names, statistics, fingerprint) of a .beton that another program wrote."""
+    """Write the missing sidecar (class names, statistics, fingerprint) of a .beton from another program."""
     from distcls.data.beton.file_format import read_samples
     from distcls.data.beton.sidecar import sidecar_path
     from distcls.data.class_names import read_class_names

@@ -15,16 +15,17 @@ def evaluate(
     data: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="FILE.beton", help="Another data set than the run's data.val; KEY=VALUE changes a recipe."
+            metavar="FILE.beton",
+            help="Data set to evaluate on instead of the run's data.val. For a recipe also KEY=VALUE.",
         ),
     ] = None,
     output: Annotated[
         Path | None,
-        typer.Option("-o", "--output", help="A folder for all of it: JSON, confusion matrix, worst images."),
+        typer.Option("-o", "--output", help="Folder for the results: JSON, confusion matrix, worst images."),
     ] = None,
-    batch_size: Annotated[int | None, typer.Option(min=1, help="Images at once; else as in the run.")] = None,
+    batch_size: Annotated[int | None, typer.Option(min=1, help="Images per batch. Default: as in the run.")] = None,
 ) -> None:
-    """Evaluate a trained model, every image once: loss, top-k, and precision, recall and F1 of each class."""
+    """Evaluate a model: loss, top-k accuracy, and precision, recall and F1 of each class."""
     from distcls.engine.building.recipe_start import is_recipe
     from distcls.engine.evaluation import class_file, prediction_files
     from distcls.engine.records.durable_file import replace_file

@@ -1,4 +1,4 @@
-"""The commands beside training, which is: accelerate launch launch/train.py RECIPE"""
+"""Tools for recipes, data and runs. To train: accelerate launch launch/train.py RECIPE"""
 
 # Each sub-command imports what it needs when it runs, so that --help is instant.
 

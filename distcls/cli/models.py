@@ -27,13 +27,13 @@ WRAPPERS = ("TimmBackbone", "TorchvisionBackbone")
 def models(
     pattern: Annotated[
         str,
-        typer.Argument(metavar="PATTERN", help="Part of a name, or a pattern with * and ?. Capitals do not matter."),
+        typer.Argument(metavar="PATTERN", help="Part of a name, or a pattern with * and ?. Case is ignored."),
     ] = "*",
     library: Annotated[
-        str | None, typer.Option("--library", help="Only those of distcls, timm or torchvision.")
+        str | None, typer.Option("--library", help="List only those of distcls, timm or torchvision.")
     ] = None,
 ) -> None:
-    """List the backbones whose names match, with the block that a recipe writes for each."""
+    """List backbones of distcls, timm and torchvision, each with its block for a recipe."""
     if library not in (None, *LIBRARIES):
         raise UserError(f"--library: got {library!r}, expected {', '.join(LIBRARIES)}")
     wanted = pattern.lower() if any(sign in pattern for sign in "*?[") else f"*{pattern.lower()}*"

@@ -14,16 +14,16 @@ WIDTH = 130
 
 
 def plan(
-    recipe: Annotated[Path, typer.Argument(metavar="RECIPE", help="The recipe's YAML file.")],
+    recipe: Annotated[Path, typer.Argument(metavar="RECIPE", help="YAML file of the recipe.")],
     overrides: Annotated[
-        list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Changes, for example train.precision=bf16")
+        list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Overrides, e.g. train.precision=bf16")
     ] = None,
-    gpus: Annotated[int, typer.Option(min=1, help="GPUs of each node.")] = 1,
-    nodes: Annotated[int, typer.Option(min=1, help="Nodes.")] = 1,
-    memory: Annotated[float, typer.Option(min=0.1, help="GiB of each GPU.")] = 80.0,
-    as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON, sizes in bytes.")] = False,
+    gpus: Annotated[int, typer.Option(min=1, help="GPUs per node.")] = 1,
+    nodes: Annotated[int, typer.Option(min=1, help="Number of nodes.")] = 1,
+    memory: Annotated[float, typer.Option(min=0.1, help="Memory of each GPU, in GiB.")] = 80.0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, with sizes in bytes.")] = False,
 ) -> None:
-    """Say what a recipe needs: memory by strategy, traffic, batch, steps, and what is missing here."""
+    """Compute what a recipe needs: GPU memory by strategy, traffic, batch and steps; list what is missing."""
     from distcls.engine.checks.plugins import checked_recipe
 
     checked, source, _ = checked_recipe(recipe, overrides or [])

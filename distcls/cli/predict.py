@@ -13,21 +13,20 @@ Run = Annotated[
     Path,
     typer.Argument(
         metavar="RUN",
-        help="A run folder (its best weights), a file of its weights, or a recipe: the weights that its model.init "
-        "names, of any program.",
+        help="Run folder (its best weights are used), its weights file, or recipe (the weights of its model.init).",
     ),
 ]
 
 
 def predict(
     run: Run,
-    images: Annotated[list[Path], typer.Argument(metavar="IMAGE", help="Image files, or folders of them.")],
+    images: Annotated[list[Path], typer.Argument(metavar="IMAGE", help="Image files, or folders with images.")],
     output: Annotated[
-        Path | None, typer.Option("-o", "--output", help="A .csv file to write in place of printing.")
+        Path | None, typer.Option("-o", "--output", help="Write a .csv file instead of printing.")
     ] = None,
-    top: Annotated[int, typer.Option(min=1, help="The number of classes for each image.")] = 3,
+    top: Annotated[int, typer.Option(min=1, help="Number of classes per image.")] = 3,
 ) -> None:
-    """Name the most probable classes of images, prepared as in the run's evaluations."""
+    """Classify images, preprocessed as in the run's evaluations."""
     from distcls.data.errors import DataError
     from distcls.engine.trained_model import TrainedModel
 

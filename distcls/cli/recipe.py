@@ -10,18 +10,16 @@ from distcls.cli import recipe_runs
 from distcls.recipe.errors import RecipeError
 from distcls.recipe.source import read
 
-app = typer.Typer(no_args_is_help=True, help="Check recipes and their runs, and show what they say.")
+app = typer.Typer(no_args_is_help=True, help="Check and show recipes; compare runs with measured ones.")
 app.command()(recipe_runs.record)
 app.command(name="check-run")(recipe_runs.check_run)
-RecipePath = Annotated[Path, typer.Argument(metavar="RECIPE", help="The recipe's YAML file.")]
-Overrides = Annotated[
-    list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Changes, for example optimizer.lr=0.5")
-]
+RecipePath = Annotated[Path, typer.Argument(metavar="RECIPE", help="YAML file of the recipe.")]
+Overrides = Annotated[list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Overrides, e.g. optimizer.lr=0.5")]
 
 
 @app.command()
 def check(recipe: RecipePath, overrides: Overrides = None) -> None:
-    """Report every mistake of a recipe, each at file:line:column."""
+    """Check a recipe and report every error with file:line:column."""
     from distcls.engine.checks.plugins import checked_recipe
 
     checked_recipe(recipe, overrides or [])
@@ -32,10 +30,12 @@ def check(recipe: RecipePath, overrides: Overrides = None) -> None:
 def show(
     recipe: RecipePath,
     overrides: Overrides = None,
-    origin: Annotated[bool, typer.Option("--origin", help="Say behind each key where it was written.")] = False,
-    params: Annotated[bool, typer.Option("--params", help="Print its parameter groups instead.")] = False,
+    origin: Annotated[bool, typer.Option("--origin", help="Show for each key the line that it comes from.")] = False,
+    params: Annotated[
+        bool, typer.Option("--params", help="Print the parameter groups of the optimizer instead.")
+    ] = False,
 ) -> None:
-    """Print the recipe as it will run: bases merged, changes applied, defaults filled in."""
+    """Print the resolved recipe: bases merged, overrides applied, defaults filled in."""
     from distcls.engine.checks.plugins import checked_recipe
     from distcls.recipe.origin import with_origin
     from distcls.recipe.yaml12 import to_yaml
@@ -52,14 +52,10 @@ def show(
 
 @app.command(name="schema")
 def write_schema(
-    recipe: Annotated[
-        Path | None, typer.Argument(metavar="RECIPE", help="A recipe whose plug-ins the schema is to know.")
-    ] = None,
-    output: Annotated[
-        Path | None, typer.Option("-o", "--output", help="The file to write; else it is printed.")
-    ] = None,
+    recipe: Annotated[Path | None, typer.Argument(metavar="RECIPE", help="Recipe whose plug-ins to include.")] = None,
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="File to write. Default: print it.")] = None,
 ) -> None:
-    """Write the JSON schema that lets editors complete and check recipes.
+    """Write a JSON schema with which editors complete and check recipes.
 
     VS Code's YAML extension uses it for recipes that begin with
     # yaml-language-server: $schema=recipe.schema.json

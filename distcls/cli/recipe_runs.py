@@ -15,13 +15,13 @@ RESULTS = Path("recipes/results")
 
 def record(
     runs: Annotated[
-        list[Path], typer.Argument(metavar="RUN...", help="Finished runs of one recipe, of several seeds.")
+        list[Path], typer.Argument(metavar="RUN...", help="Finished runs of one recipe with different seeds.")
     ],
     output: Annotated[
-        Path | None, typer.Option("-o", "--output", help="The file; default recipes/results/NAME.json.")
+        Path | None, typer.Option("-o", "--output", help="File to write. Default: recipes/results/NAME.json.")
     ] = None,
 ) -> None:
-    """Write down what finished runs of a recipe reached: what check-run compares other runs with."""
+    """Record the results of finished runs, with which check-run compares other runs."""
     from distcls.engine.checks.plugins import import_parts
     from distcls.engine.records.measured_runs import MeasuredRuns
 
@@ -36,14 +36,12 @@ def record(
 
 
 def check_run(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder; the run may be going on.")],
-    against: Annotated[
-        Path | None, typer.Option(help="What its recipe reached; default recipes/results/NAME.json.")
-    ] = None,
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="Run folder; the run may still be training.")],
+    against: Annotated[Path | None, typer.Option(help="Recorded results. Default: recipes/results/NAME.json.")] = None,
 ) -> None:
-    """Say whether a run is on the course of its recipe: at each epoch within the band of the runs that were measured.
+    """Compare each evaluation of a run with the band of recorded runs of its recipe.
 
-    Status 1 if it left the band, is another recipe's run, or has nothing to be compared with.
+    Exit status 1 if an evaluation is outside the band, the run is of another recipe, or nothing is recorded for it.
     """
     from distcls.engine.checks.plugins import import_parts
     from distcls.engine.records.measured_runs import MeasuredRuns, read_curves, read_record

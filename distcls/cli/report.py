@@ -10,16 +10,20 @@ from distcls.errors import UserError
 
 
 def report(
-    runs: Annotated[list[Path], typer.Argument(metavar="RUN", help="Run folders; several are compared.")],
-    output: Annotated[Path | None, typer.Option("-o", "--output", help="The file; default RUN/report.html.")] = None,
+    runs: Annotated[
+        list[Path], typer.Argument(metavar="RUN", help="Run folders; several are compared with each other.")
+    ],
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help="File to write. Default: RUN/report.html.")
+    ] = None,
     watch: Annotated[
         int | None,
         typer.Option(
-            min=1, metavar="SECONDS", help="Draw it anew every so often while a run goes on; a browser follows."
+            min=1, metavar="SECONDS", help="Redraw at this interval while the run is training; the page reloads itself."
         ),
     ] = None,
 ) -> None:
-    """Draw runs, finished or running, into one HTML file that needs no network."""
+    """Write an HTML report of one run, or a comparison of several, finished or still training."""
     from distcls.tracking.report import write_report
 
     if output is None:

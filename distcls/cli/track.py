@@ -1,7 +1,6 @@
 """`distcls track ...`: a run's numbers and W&B."""
 
 import importlib.util
-import json
 import os
 import secrets
 import sys
@@ -11,9 +10,10 @@ from typing import Annotated
 import typer
 
 from distcls.errors import UserError
+from distcls.tracking.run_record import json_of
 from distcls.tracking.tracker import Status
 
-app = typer.Typer(no_args_is_help=True, help="A run's numbers on Weights & Biases.")
+app = typer.Typer(no_args_is_help=True, help="Upload runs to Weights & Biases.")
 Runs = Annotated[list[Path], typer.Argument(metavar="RUN", help="Run folders.")]
 
 
@@ -21,10 +21,13 @@ Runs = Annotated[list[Path], typer.Argument(metavar="RUN", help="Run folders.")]
 def sync(
     runs: Runs,
     rebuild: Annotated[
-        bool, typer.Option("--rebuild", help="Upload metrics.jsonl as a new W&B run, whatever wandb's files hold.")
+        bool,
+        typer.Option(
+            "--rebuild", help="Upload metrics.jsonl as a new W&B run, if W&B's own files are damaged or missing."
+        ),
     ] = False,
 ) -> None:
-    """Upload what runs logged offline, or could not upload in time. Status 1 if anything is left."""
+    """Upload offline runs, and what online runs could not upload. Exit status 1 if anything is left."""
     from distcls.engine.records.run_lock import RunLock
     from distcls.tracking.wandb_sync import set_aside
     from distcls.tracking.wandb_sync import sync as upload
@@ -58,10 +61,10 @@ def sync(
 
 @app.command()
 def workspace(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder: its W&B project and entity.")],
-    name: Annotated[str, typer.Option(help="Of the workspace.")] = "distcls",
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="Run folder, for its W&B project and entity.")],
+    name: Annotated[str, typer.Option(help="Name of the workspace.")] = "distcls",
 ) -> None:
-    """Save a W&B workspace with a panel for everything that runs log, and print its address."""
+    """Create a W&B workspace with panels for all metrics, and print its address."""
     if not (run / "run.json").exists():
         raise UserError(f"{run} is not a run folder: it has no run.json")
     if importlib.util.find_spec("wandb_workspaces") is None:
@@ -71,7 +74,7 @@ def workspace(
 
     from distcls.tracking.wandb_workspace import workspace as made
 
-    tracking = json.loads((run / "run.json").read_text())["recipe"]["tracking"]
+    tracking = json_of(run / "run.json")["recipe"]["tracking"]
     entity: str = tracking["entity"] or wandb.Api().default_entity or ""
     print(made(entity, tracking["project"], name).save().url)
 
@@ -90,11 +93,11 @@ def reopened(run: Path, anew: bool = False) -> None:
     from distcls.tracking.labels import run_labels
     from distcls.tracking.wandb import WandbTracker
 
-    state = json.loads((run / "run.json").read_text())
+    state = json_of(run / "run.json")
     status: Status = state["status"] if state["status"] in ("finished", "preempted") else "failed"
     run_id = f"{state['run_id']}-{secrets.token_hex(2)}" if anew else state["run_id"]
     recipe, environments = state["recipe"], run / "environment.json"
-    first = next(iter(json.loads(environments.read_text()).values())) if environments.exists() else {}
+    first = next(iter(json_of(environments).values())) if environments.exists() else {}
     code = recipe["tracking"].get("code", True)  # the key is younger than some runs
     labels = run_labels(recipe["name"], recipe["tracking"], first.get("slurm", {}))
     tracker = WandbTracker(run, run_id, mode="online", required=True, anew=anew, config=recipe, code=code, **labels)

@@ -14,22 +14,24 @@ from distcls.errors import UserError
 
 
 def verify_resume(
-    recipe: Annotated[Path, typer.Argument(metavar="RECIPE", help="The recipe's YAML file.")],
+    recipe: Annotated[Path, typer.Argument(metavar="RECIPE", help="YAML file of the recipe.")],
     overrides: Annotated[
-        list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Changes, for example train.global_batch_size=64")
+        list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Overrides, e.g. train.global_batch_size=64")
     ] = None,
-    kills: Annotated[int, typer.Option(min=0, help="How often each run is killed.")] = 3,
-    ranks: Annotated[str, typer.Option(help="Numbers of processes, for example 1,2,4.")] = "1,2",
-    steps: Annotated[int, typer.Option(min=8, help="Optimizer updates of each run.")] = 24,
-    cpu: Annotated[bool, typer.Option("--cpu", help="Leave the GPUs alone.")] = False,
-    seed: Annotated[int | None, typer.Option(help="Of the random moments; else other ones each time.")] = None,
-    keep: Annotated[Path | None, typer.Option(help="A new folder for the runs; else they are deleted.")] = None,
+    kills: Annotated[int, typer.Option(min=0, help="Number of times that each run is killed.")] = 3,
+    ranks: Annotated[str, typer.Option(help="Numbers of processes, e.g. 1,2,4.")] = "1,2",
+    steps: Annotated[int, typer.Option(min=8, help="Steps of each run.")] = 24,
+    cpu: Annotated[bool, typer.Option("--cpu", help="Do not use GPUs.")] = False,
+    seed: Annotated[
+        int | None, typer.Option(help="Seed of the moments at which runs are killed. Default: random.")
+    ] = None,
+    keep: Annotated[Path | None, typer.Option(help="Keep the runs in this new folder. Default: delete them.")] = None,
 ) -> None:
-    """Prove that a recipe's runs survive kill -9, preemption and other numbers of processes.
+    """Test that a recipe resumes exactly after kill -9, preemption and on another number of processes.
 
-    Trains a short version of the recipe undisturbed, and again killed at random moments, preempted, and moved between
-    numbers of processes; then compares samples, learning rates, losses and weights. Status 1 if one of them differs
-    that must not, or if a run was over before it could be interrupted.
+    Trains a short version of the recipe undisturbed, then killed at random moments, preempted, and moved between
+    numbers of processes, and compares samples, learning rates, losses and weights. Exit status 1 if one that must be
+    equal differs, or if a run ended before it could be interrupted.
     """
     from distcls.engine.attempt.preparing import prepare
     from distcls.engine.verify.proofs import compare, loss_bound

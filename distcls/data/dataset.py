@@ -1,4 +1,4 @@
-"""One or several .beton files as one data set."""
+"""One or more .beton files as one data set."""
 
 import mmap
 import os
@@ -15,23 +15,22 @@ from distcls.data.beton.shard_names import expanded
 from distcls.data.beton.sidecar import deviation, fingerprint_of, read_sidecar, sidecar_path
 from distcls.data.errors import DataError
 
-_OTHER_FILES = 200  # that a run opens besides: sockets, checkpoints, libraries
+_OTHER_FILES = 200  # open files of a run beside its shards: sockets, checkpoints, libraries
 
 
 class BetonDataset:
     """Images and labels of .beton files (shards), mapped into memory; 24 bytes of index per sample.
 
     Args:
-        paths: one file or several, also by patterns such as ``train-*.beton``; samples are numbered through them in the
-            order given.
+        paths: one or more files or patterns such as ``train-*.beton``; samples are numbered across them in this order.
 
     Attributes:
-        samples: (N,) table of `beton.SAMPLE`, whose addresses stay valid as long as this object lives.
+        samples: (N,) table of `file_format.SAMPLE`; its addresses are valid as long as this object lives.
         class_names: the same in all shards.
-        class_counts: (C,) images of each class, over all shards.
+        class_counts: (C,) number of images per class, over all shards.
         multi_label: whether an image may have any number of classes.
-        mean, std: three floats per RGB channel on the scale 0..1, over all shards.
-        fingerprint: changes when a shard, or their order, changes.
+        mean, std: one float per RGB channel on the scale 0..1, over all shards.
+        fingerprint: changes with the content and the order of the shards.
         sidecar: the first shard's sidecar.
 
     Raises:
@@ -50,7 +49,7 @@ class BetonDataset:
         shards = [_Shard(path) for path in self.paths]
         self._files = [shard.file for shard in shards]
         for file in self._files:
-            # What was read for checking is in the table now, or was the fingerprint's: some 30 MB a file.
+            # Free the pages that the checks have read, some 30 MB per file.
             file._mmap.madvise(mmap.MADV_DONTNEED)  # type: ignore[attr-defined]
         self.samples = np.concatenate([shard.table for shard in shards]) if len(shards) > 1 else shards[0].table
         self._ends = np.cumsum([len(shard.table) for shard in shards])
@@ -90,14 +89,14 @@ class BetonDataset:
 
     @property
     def labels(self) -> np.ndarray:
-        """(N,) int64 class numbers; of a multi-label set (N, C) uint8 of 0 and 1."""
+        """(N,) int64 class numbers; for multi-label data (N, C) uint8 of 0 and 1."""
         return unpack(self._words, self.num_classes) if self.multi_label else self.samples["label"].astype(np.int64)
 
     def targets(self, indices: np.ndarray) -> np.ndarray:
-        """What a batch is trained towards, for positions (n,) of which -1 is padding.
+        """The targets of a batch, for indices (n,) of which -1 is padding.
 
         Returns:
-            (n,) int64 class numbers, -1 for padding; of a multi-label set (n, C) float32 of 0 and 1, 0 for padding.
+            (n,) int64 class numbers, -1 for padding; for multi-label data (n, C) float32 of 0 and 1, 0 for padding.
         """
         real = indices >= 0
         if self.multi_label:
@@ -105,10 +104,10 @@ class BetonDataset:
         return np.where(real, self.samples["label"][indices], -1).astype(np.int64)
 
     def check_unchanged(self, every: float = 1.0) -> None:
-        """Look at each file's inode, size and time, unless that was done less than `every` seconds ago.
+        """Compare each file's inode, size and time with those when it was opened, at most once in `every` seconds.
 
         Raises:
-            DataError: a file is not the one that was opened.
+            DataError: a file has changed since it was opened.
         """
         now = time.monotonic()
         if now - self._checked < every:
@@ -122,16 +121,16 @@ class BetonDataset:
                 )
 
     def guard(self) -> None:
-        """From now on a page of a file that cannot be read does not end the process, but fails `check_readable`."""
-        from distcls.data.beton.bus_error import guard  # compiles, where that was not done before
+        """From now on an unreadable page of a file does not kill the process; `check_readable` reports it instead."""
+        from distcls.data.beton.bus_error import guard  # may compile
 
         self._guards = [guard(file) for file in self._files]
 
     def check_readable(self) -> None:
-        """After reading.
+        """Call it after reading.
 
         Raises:
-            DataError: pages of a guarded file could not be read: what was read holds zeros.
+            DataError: pages of a guarded file could not be read, so that zeros were read in their place.
         """
         if not self._guards:
             return
@@ -146,17 +145,17 @@ class BetonDataset:
                 )
 
     def files(self) -> list[tuple[Path, int, int]]:
-        """Of each file: path, the address that its first byte is mapped at, and bytes."""
+        """For each file its path, the address of its first byte in memory, and its size in bytes."""
         return [(path, file.ctypes.data, len(file)) for path, file in zip(self.paths, self._files, strict=True)]
 
     def place_of(self, index: int) -> str:
-        """For messages: ``FILE: sample NUMBER`` with the number in that file."""
+        """``FILE: sample NUMBER`` for messages, with the number within that file."""
         shard = int(np.searchsorted(self._ends, index, side="right"))
         return f"{self.paths[shard]}: sample {index - (self._ends[shard - 1] if shard else 0)}"
 
 
 def _allow_open_files(paths: list[Path]) -> None:
-    """Each mapped file keeps one open: raise this process's soft limit, often 1024, where all of them pass it."""
+    """Raise this process's soft limit of open files, often 1024, if needed: each mapped shard stays open."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     needed = len(os.listdir("/proc/self/fd")) + len(paths) + _OTHER_FILES
     if resource.RLIM_INFINITY in (soft, hard) or needed <= soft:
@@ -171,10 +170,10 @@ def _allow_open_files(paths: list[Path]) -> None:
 
 
 def _identity(path: Path) -> tuple[int, int, int, int] | None:
-    """Device, inode, bytes and time of writing in ns; None where none can be seen."""
+    """Device, inode, size in bytes and modification time in ns; None if the file cannot be reached."""
     try:
         status = os.stat(path)
-    except OSError:  # it, or its folder, is gone; or its server has forgotten it (ESTALE)
+    except OSError:  # the file or its folder is gone, or the file handle is stale (ESTALE)
         return None
     return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
 
@@ -191,7 +190,7 @@ def _change(before: tuple[int, int, int, int] | None, found: tuple[int, int, int
 
 
 class _Shard:
-    """One file with its sidecar, checked against each other. `words` (n, fields) holds multi-hot labels, if any."""
+    """One file and its sidecar, checked against each other. `words` (n, fields) holds the multi-hot labels, if any."""
 
     def __init__(self, path: Path) -> None:
         self.file, self.table = read_samples(path)

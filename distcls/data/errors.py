@@ -1,13 +1,13 @@
-"""What goes wrong with data: always a file, what was got, what was expected and what to do."""
+"""Errors of data sets; each names the file, what was got, what was expected and what to do."""
 
 from distcls.errors import UserError
 
 
 class DataError(UserError):
-    """A data set, or one sample of it, is not what it should be.
+    """A data set, or one of its samples, is not as it should be.
 
-    One that reaches the end of a run comes from a batch, and each rank has its own; those found while files are opened
-    become mistakes of the recipe.
+    While files are opened such an error becomes a mistake of the recipe. One that ends a run comes from a batch, which
+    only one rank has read.
     """
 
     on_one_rank = True

@@ -1,4 +1,4 @@
-"""The two loaders: training, an endless and exactly repeatable sequence; evaluation, every image exactly once."""
+"""The two loaders. Training: an endless, exactly repeatable sequence. Evaluation: every image exactly once."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -25,29 +25,29 @@ from distcls.errors import ArgumentError
 class TrainLoader(Loader):
     """An endless, exactly repeatable sequence of micro-batches for one rank.
 
-    Micro-batch m of A on rank r of W is chunk m * W + r of the global batch's A * W equal chunks, so that the chunks do
-    not depend on how they are dealt to ranks and accumulation.
+    The global batch consists of A * W equal chunks for A accumulation steps and W ranks. Micro-batch m of rank r is
+    chunk m * W + r, so that the chunks do not depend on how they are dealt to ranks and accumulation steps.
 
     Args:
         dataset: the images; its mean and std normalise them.
         resolution: side of the square images in pixels, or a schedule of it over epochs.
-        transforms: constructed TRANSFORMS, applied in turn; none: the largest centred square.
-        mixes: constructed MIXES, of which each step takes one at random.
+        transforms: constructed TRANSFORMS, applied in turn. Without any, the largest centred square is taken.
+        mixes: constructed MIXES; each step takes one at random.
         global_batch_size: images per optimizer step over all ranks and accumulation.
         accumulation_steps: micro-batches per step and rank.
         rank, world_size: this process's place among all.
         seed: the run's seed; order and augmentation follow from it.
-        balanced: every class equally often in an epoch, see order.BalancedOrder.
-        repeats: how often each of an epoch's images comes in it, see order.GlobalOrder.
-        block_size: for data larger than memory: images that are read together, see block_order.BlockOrder. None: all
-            images are shuffled.
-        block_window: blocks that are mixed with each other.
+        balanced: each class occurs equally often in an epoch, see order.BalancedOrder.
+        repeats: how often each image of an epoch occurs in it, see order.GlobalOrder.
+        block_size: for data larger than memory: the number of images that are read together, see
+            block_order.BlockOrder. None: all images are shuffled.
+        block_window: number of blocks that are mixed with each other.
         workers: decoding threads.
         device: where the batches go.
         dtype: of the images.
-        batches_ahead: micro-batches in work or ready beyond the one in use.
+        batches_ahead: micro-batches being decoded or ready, beside the one in use.
         interpolation: how crops are resized, see interpolation.py.
-        jpeg: how JPEGs are decoded; None: as well as this installation can.
+        jpeg: how JPEGs are decoded; None: the best way that is installed.
         gpu_decode_share: share of the data set's JPEGs that the GPU decodes.
 
     Attributes:
@@ -126,7 +126,7 @@ class TrainLoader(Loader):
         self.world_size = world_size
 
     def _try_the_smallest(self, seed: int) -> None:
-        """What a transform says to images that are too small for it, now: they may come, or become it, days later."""
+        """Try the transforms on the smallest images: one that is too small is reported now, not days later."""
         samples = self.dataset.samples
         least = samples[[samples["height"].argmin(), samples["width"].argmin()]]
         draw_windows(
@@ -142,7 +142,7 @@ class TrainLoader(Loader):
         return self._schedule.at(step // self.steps_per_epoch)
 
     def stream(self, first_step: int, last_step: int) -> Stream:
-        """The micro-batches of steps [first_step, last_step), `accumulation_steps` of them for each, across epochs."""
+        """The micro-batches of steps [first_step, last_step), `accumulation_steps` for each step, across epochs."""
         return Stream(self, self._plans(first_step, last_step))
 
     def _plans(self, first_step: int, last_step: int) -> Iterator[Plan]:
@@ -172,7 +172,7 @@ class TrainLoader(Loader):
         return replace(plan, finish=self._finish(step, taken, resolution))
 
     def _finish(self, step: int, taken: Slice, resolution: int) -> Finish | None:
-        """Draw what the device has to do with a batch beyond decoding."""
+        """Draw what the device must do with a batch after decoding."""
         if not (self._pixels or self._mixing):
             return None
         pixels = self._pixels.draw(taken.epoch, taken.positions, resolution)
@@ -191,9 +191,9 @@ class EvalLoader(Loader):
     Args:
         dataset: the images.
         resolution: side of the square output in pixels.
-        crop_ratio: side of the centred square that is taken, as a share of the image's shorter side.
+        crop_ratio: side of the centre crop, as a fraction of the image's shorter side.
         batch_size: images per batch on each rank; the last batches are padded up to it.
-        mean, std: per channel on the scale 0..1; the training set's. The data set's own where left out.
+        mean, std: of the training set, per channel on the scale 0..1. None: those of `dataset`.
         rank, world_size: this process's place among all.
         workers, device, dtype, batches_ahead, interpolation, jpeg: as TrainLoader.
     """
@@ -239,7 +239,7 @@ class EvalLoader(Loader):
 
     @property
     def protocol(self) -> dict[str, float | str]:
-        """How images are looked at, for what is said beside a result."""
+        """How images are prepared, to be recorded with a result."""
         return {
             "resolution": self.resolution,
             "crop_ratio": self.crop_ratio,

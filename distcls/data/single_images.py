@@ -10,7 +10,7 @@ from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as transforms
 
 from distcls.data.augmenting.windows import Windows
-from distcls.data.converting.image_files import IMAGE_SUFFIXES, ImageFiles
+from distcls.data.converting.image_files import ImageFiles, images_below
 from distcls.data.errors import DataError
 
 
@@ -74,7 +74,7 @@ def _files_of(path: Path) -> list[Path]:
         raise DataError(f"{path}: no such file or folder")
     if not path.is_dir():
         return [path]
-    files = sorted(file for file in path.rglob("*") if file.suffix.lower() in IMAGE_SUFFIXES)
+    files = sorted(images_below(path))
     if not files:
         raise DataError(f"{path}: holds no images")
     return files

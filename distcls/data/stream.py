@@ -1,8 +1,8 @@
 """From plans to batches: decoded ahead by threads, normalised on the device, handed out in order.
 
-There is no producer thread: whoever asks for a batch also hands the freed slot to the pool, so that `batches_ahead`
-batches are always being decoded. Threads and slots live as long as the loader; a stream that ends early cancels what it
-had asked for.
+There is no producer thread: asking for a batch also hands the slot that became free to the thread pool, so that
+`batches_ahead` batches are always being decoded. Threads and slots live as long as the loader; a stream that ends early
+cancels the work that it had submitted.
 """
 
 from collections import deque
@@ -28,10 +28,10 @@ class Batch:
 
     Attributes:
         images: (N, 3, R, R), normalised, on the device, channels-last in memory.
-        target: on the device, (N,) int64, -1 beyond `count`; of a multi-label set (N, C) float32; with mixing (N, C) of
-            weights that add up to as much as an image's own.
-        index: (N,) int64 on the CPU, positions in the data set; -1 beyond `count`.
-        count: how many are real: N in training; in evaluation the rest is padding.
+        target: on the device. (N,) int64, -1 beyond `count`; for multi-label data (N, C) float32; with mixing (N, C)
+            soft labels.
+        index: (N,) int64 on the CPU, indices into the data set; -1 beyond `count`.
+        count: number of real images. In training N; in evaluation the rest is padding.
     """
 
     images: torch.Tensor
@@ -41,7 +41,7 @@ class Batch:
 
 
 class Stream:
-    """An iterator of batches, and the context manager that ends it: leaving it drops what is not yet decoded."""
+    """An iterator of batches, and a context manager: leaving it drops what is not decoded yet."""
 
     def __init__(self, loader: "Loader", plans: Iterator[Plan]) -> None:
         if loader.streaming:
@@ -116,13 +116,13 @@ class Stream:
         self._loader.streaming = False
 
     def __del__(self) -> None:
-        # Whichever thread collects garbage calls this, also one that decodes: it would wait for itself.
+        # The garbage collector may run in a decoding thread, which must not wait for itself.
         if getattr(self, "_open", False):
             self._cancel()
 
 
 class Loader:
-    """What training and evaluation share: the slots, the threads, and the way from a plan to a batch."""
+    """The base of both loaders: slots, threads, and the way from a plan to a batch."""
 
     def __init__(
         self,
@@ -145,12 +145,12 @@ class Loader:
         self.dataset = dataset
         self.resolution = resolution
         self.batch_size = batch_size
-        #: called with what begins: "data" (the consumer waits for a batch), "copy" (onto the device), "compute"
+        #: called at the start of each phase: "data" (waiting for a batch), "copy" (to the device), "compute"
         self.mark: Callable[[str], None] = lambda phase: None
         self.workers = workers
         self.streaming = False
-        self.unfinished: list[Future[None]] = []  # what the last stream could not cancel any more
-        self.watch: Callable[[Batch], None] | None = None  # is shown every batch as it is handed out
+        self.unfinished: list[Future[None]] = []  # what the previous stream could not cancel
+        self.watch: Callable[[Batch], None] | None = None  # called with every batch that is handed out
         self.interpolation: Interpolation = interpolation
         self.slots = make_slots(
             batches_ahead,
@@ -164,7 +164,7 @@ class Loader:
             jpeg=jpeg or window_decoder(),
         )
         self._threads = ThreadPoolExecutor(workers, thread_name_prefix="distcls-data")
-        # Equal parts, as many as threads: batches queue up behind each other, so a slow part delays no thread.
+        # One part of equal size per thread. Batches queue up, so a slow part delays no other thread.
         self._cuts = [round(batch_size * part / workers) for part in range(workers + 1)]
 
     def close(self) -> None:
@@ -172,7 +172,7 @@ class Loader:
         self._threads.shutdown(cancel_futures=True)
 
     def decode(self, slot: Slot, plan: Plan) -> list[Future[None]]:
-        """Start to fill the slot."""
+        """Start to decode the plan into the slot."""
         cuts = [(first, last) for first, last in zip(self._cuts, self._cuts[1:], strict=False) if last > first]
         apart = plan.on_device is not None and bool(plan.on_device.any())
         slot.begin(plan, len(cuts) + apart)

@@ -1,18 +1,18 @@
 """From a checked recipe to a trained model: everything that happens in a run, on every rank.
 
-The way of a run, in the order of reading:
+The modules in the order in which a run uses them:
 
-    run          the command and the function; signals first
-    attempt/     one attempt: check, meet the other ranks, open the folder, build, restore, train, close
-    checks/      what can be wrong before the first batch, said at the recipe's line
-    building/    recipe -> job, the only room that does it
+    run          the entry points, as a command and as a function
+    attempt/     one attempt: check, meet the other ranks, open the run folder, build, restore, train, close
+    checks/      mistakes that can be found before the first batch, reported at their line in the recipe
+    building/    recipe -> job; nothing else turns a recipe into objects
     job          what the loop works with
-    trainer      the loop, whole; rows (what is logged), totals (sums of losses and counts), seeding
-    evaluate     every image of the set once
-    stopping/    requests to stop, on which all ranks act at the same step; what the caller gets
+    trainer      the whole loop; rows (what is logged), totals (sums of losses and counts), seeding
+    evaluate     every image of the validation set exactly once
+    stopping/    requests to stop, which all ranks follow at the same step; the outcome of a run
 
-What these stand on: ranks/ (the processes of a run), strategies/ (where weights lie), checkpoints/, records/ (the run
-folder), evaluation/ (beside loss and top-k), performance/ (where time goes).
+They build on: ranks/ (the processes of a run), strategies/ (how weights are distributed), checkpoints/, records/ (the
+run folder), evaluation/ (metrics and predictions), performance/ (where the time goes).
 
-Commands of their own: library and trained_model (a model that was trained, in use), plan/, verify/, slurm/.
+For other commands: library and trained_model (using a trained model), plan/, verify/, slurm/.
 """

@@ -1,4 +1,4 @@
-"""Exact evaluation: every image of the set counted once, on any number of ranks."""
+"""Exact evaluation: every image of the set is counted once, on any number of ranks."""
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -29,23 +29,23 @@ def evaluate(
     metrics: ClassMetrics | None = None,
     predictions: Predictions | None = None,
 ) -> dict[str, float] | None:
-    """Loss and top-k of `model` over the whole set of `loader`.
+    """Loss and top-k of `model` over the whole data set of `loader`.
 
-    Every rank runs the same number of equally large batches, so that a sharded model's collectives meet and a compiled
-    one sees one shape; rows beyond a batch's `count` are padding and enter nothing.
+    Every rank runs the same number of batches of the same size, so that the collectives of a sharded model match and a
+    compiled model sees one shape; rows beyond a batch's `count` are padding and not counted.
 
     Args:
         model: the wrapped classifier, ``images (N, 3, H, W) -> logits (N, C)``.
-        classifier: the same, unwrapped: its ``loss(logits, target)`` gives the losses and counts.
-        tta: flip: an image's logits are the mean of its own and its mirror image's. ffcv-imagenet takes their sum,
-            which ranks classes alike; the mean keeps the scale on which the loss and probabilities were trained.
-        stop_requested: this rank's wish to end early; all ranks agree on it between batches.
-        beat: called once a batch, for whoever watches that this goes on.
-        metrics: what to measure beside them.
-        predictions: gets to see every batch; what it collects is for the caller.
+        classifier: the same without its wrapper; its ``loss(logits, target)`` gives the losses and counts.
+        tta: with "flip" an image's logits are the mean of its own and its mirror image's. ffcv-imagenet takes the sum,
+            which ranks classes alike; the mean keeps the scale that loss and probabilities were trained on.
+        stop_requested: whether this rank wants to stop early; all ranks agree on it between batches.
+        beat: called once per batch, as a sign of life.
+        metrics: further metrics to measure.
+        predictions: collects every image's prediction, for the caller to read.
 
     Returns:
-        Means over the samples of all ranks and their number ``n``, or None when a stop request cut it short.
+        Means over the samples of all ranks and their number ``n``, or None if a stop request cut it short.
 
     Raises:
         AssertionError: not every image was counted once.
@@ -63,7 +63,7 @@ def evaluate(
             for number, batch in enumerate(batches):
                 with autocast():
                     logits = logits_of(model, batch.images, tta)
-                    # A rank whose share is padding alone still sums zeros under the same names.
+                    # A batch of nothing but padding is counted as zeros, under the same names.
                     rows = max(batch.count, 1)
                     values = classifier.loss(logits[:rows], batch.target[:rows].clamp(min=0))
                 if not batch.count:
@@ -87,6 +87,6 @@ def evaluate(
 
 
 def logits_of(model: nn.Module, images: Tensor, tta: Literal["flip"] | None) -> Tensor:
-    """(N, 3, H, W) -> (N, C), under `tta` as `evaluate` says."""
+    """Images (N, 3, H, W) -> logits (N, C); for `tta` see `evaluate`."""
     logits = model(images)
     return (logits + model(images.flip(3))) / 2 if tta == "flip" else logits

@@ -1,4 +1,4 @@
-"""What the train loop works with: everything that a recipe asks for, built and ready."""
+"""Everything that the train loop works with."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -23,7 +23,11 @@ from distcls.tracking.trackers import Trackers
 
 @dataclass
 class Job:
-    """Everything that the train loop uses, built and ready. `strategy` has the wrapped classifier and the optimizer."""
+    """What building/build.py makes of a recipe.
+
+    `strategy` holds the wrapped classifier and the optimizer. `learning_rates` are those before the schedule, by the
+    names under which they are logged; "optim/lr" is the recipe's.
+    """
 
     accelerator: Accelerator
     classifier: ImageClassifier
@@ -70,12 +74,15 @@ class Job:
         return {"step": step, "epoch": round(step / self.steps_per_epoch, 6), "samples": samples}
 
     def log(self, row: dict[str, float]) -> None:
-        """One row to the trackers and to the person at the terminal."""
+        """Send one row to the trackers and print it."""
         self.trackers.log(row)
         (self.console.val_row if "val/loss" in row else self.console.train_row)(row)
 
     def evaluation_due(self, step: int) -> bool:
-        """After each `eval.every_epochs` epochs, at the nearest step, and at the end; beyond it where it moved."""
+        """At the step nearest to each multiple of `eval.every_epochs` epochs, and from the last step on.
+
+        A resumed run may already be beyond the last step, if its recipe was made shorter.
+        """
         period = self.evaluate_every_epochs * self.steps_per_epoch
         nearest = round(step / period)
         return step >= self.total_steps or (nearest > 0 and step == max(1, round(nearest * period)))

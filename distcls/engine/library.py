@@ -1,4 +1,4 @@
-"""Models for other people's Python: from a block, or from a run's weights."""
+"""Models for use from Python: built from a model block, or loaded from a run's weights."""
 
 import json
 from collections.abc import Mapping
@@ -28,9 +28,9 @@ def load(path: Path) -> ImageClassifier:
 
 
 def load_with_facts(path: Path) -> tuple[ImageClassifier, dict[str, Any]]:
-    """`distcls.load`'s model, and what its file says beside the weights."""
+    """The model of `distcls.load`, and the facts that its file stores beside the weights."""
     file = weights_file(path)
-    ours = file.suffix == ".safetensors" or is_safetensors(file)  # a torn one of ours is to be called that
+    ours = file.suffix == ".safetensors" or is_safetensors(file)  # a truncated file of ours must be reported as such
     tensors, metadata = load_weights(file) if ours else ({}, {})
     if metadata.get("format") != "distcls":
         raise UserError(
@@ -50,7 +50,7 @@ def load_with_facts(path: Path) -> tuple[ImageClassifier, dict[str, Any]]:
 
 
 def _import_plugins(file: Path, recipe: Mapping[str, Any]) -> None:
-    """Those of the run, where its model has a class that nobody has registered."""
+    """Import the run's plug-ins if its model needs a class that is not registered."""
     types = [block["type"] for _, block in blocks(recipe["model"])]
     if all(any(name in role for role in ROLES) for name in types):
         return

@@ -1,6 +1,6 @@
-"""Training rows on their way to the trackers: begun when a window closes, written when its sums have arrived.
+"""Training rows for the trackers: a row begins when its logging window closes, and is written LAG steps later.
 
-Between the two lie LAG steps, after which everything that a row reads lies in the device's past: nothing waits.
+By then the device has computed everything that the row reads, so that logging never waits for the device.
 """
 
 import time
@@ -21,7 +21,7 @@ from distcls.engine.totals import Means
 
 @dataclass
 class _Row:
-    """What a row needs until it is written; `means` is None for that of an epoch."""
+    """A row that is not written yet; without `means` it is the row that ends an epoch."""
 
     step: int
     marks: list[Mark]
@@ -32,13 +32,12 @@ class _Row:
 
 
 class Rows:
-    """One row for each window of `train.log_every_steps` steps, and one of time's shares for each epoch.
+    """A row for each window of `train.log_every_steps` steps, and one per epoch with the shares of where time went.
 
-    Every rank keeps the same windows; rank 0 alone has trackers, and alone measures.
+    Every rank keeps the same windows; only rank 0 measures time and has trackers.
 
     Args:
-        job: position, sizes and trackers.
-        first_step: where the speed of the first row is measured from (a resumed run's first window is a shorter one).
+        first_step: where the speed of the first row is measured from; the first window of a resumed run is shorter.
     """
 
     def __init__(self, job: Job, first_step: int) -> None:
@@ -51,15 +50,15 @@ class Rows:
         self._newest = first_step
         self._epoch_began = first_step
         self._spent = dict.fromkeys(PHASES, 0.0)
-        self._waited = 0.0  # for data, in the window: an epoch may end within it
+        self._waited = 0.0  # for data in this window, in which an epoch may end
         self._mark(first_step)
 
     def begin(self, step: int, means: Means, factor: float, norm: torch.Tensor | None) -> None:
         """Close the window that ends with `step`.
 
         Args:
-            factor: the schedule's, of the learning rates.
-            norm: of the gradient, before clipping.
+            factor: of the schedule, for all learning rates.
+            norm: of the gradient before clipping, if it was measured.
         """
         job, seconds = self._job, time.perf_counter() - self._began
         steps = step - self._first
@@ -79,11 +78,11 @@ class Rows:
         self._mark(step)
 
     def end_epoch(self, step: int) -> None:
-        """Close the epoch, or what this attempt did of it: its evaluation and checkpoint are done."""
+        """Close the epoch, or the part of it that this attempt trained, after its evaluation and checkpoint."""
         self._pending.append(_Row(step, self._phases.take(), {}))
 
     def write(self, *, all_now: bool) -> None:
-        """Write the rows begun LAG or more calls ago, which have arrived without anyone waiting; or all of them."""
+        """Write the rows that began at least LAG steps ago, which takes no waiting; or all of them."""
         self._newest += 1
         while self._pending and (all_now or self._pending[0].step <= self._newest - LAG):
             row = self._pending.popleft()
@@ -92,7 +91,7 @@ class Rows:
 
     @contextmanager
     def standing_still(self, phase: str) -> Iterator[None]:
-        """Evaluation and checkpoints do not count as training time."""
+        """Time a phase, evaluation or checkpoint, that does not count as training time."""
         began, before = time.perf_counter(), self._phases.now
         self._phases.mark(phase)
         yield
@@ -100,7 +99,7 @@ class Rows:
         self._began += time.perf_counter() - began
 
     def add_stall(self, seconds: float) -> None:
-        """Training stood still that long for a checkpoint; the next row says so."""
+        """Note that training waited this long for a checkpoint; the next row reports it."""
         self._stall += seconds
 
     def _write(self, row: _Row) -> None:
@@ -126,7 +125,7 @@ class Rows:
         if self._exchange.known and job.world_size > 1:
             spent["communication"] = min(self._exchange.take() * (step - self._epoch_began), spent["compute"])
             spent["compute"] -= spent["communication"]
-        elif job.world_size > 1:  # not told apart from compute
+        elif job.world_size > 1:  # the model cannot tell it from compute
             del spent["communication"]
         shares = {phase: seconds / total for phase, seconds in spent.items()}
         found = verdict(shares, job.settings)
@@ -144,7 +143,7 @@ class Rows:
 
 
 def _scalars(norm: torch.Tensor | None, scaler: torch.amp.GradScaler | None) -> tuple[list[str], SumOverRanks] | None:
-    """The gradient's norm and fp16's loss scale on their way to the CPU."""
+    """Start copying the gradient's norm and fp16's loss scale to the CPU."""
     found = {} if norm is None else {"optim/grad_norm": norm}
     if scaler is not None and scaler._scale is not None:  # get_scale() would wait for the device
         found["optim/loss_scale"] = scaler._scale

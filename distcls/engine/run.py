@@ -1,4 +1,4 @@
-"""A run as a command and as a function: signals first, then the session, then one clear last line."""
+"""The entry points of a run, as a command and as a function: install signal handlers, train, report the result."""
 
 import atexit
 import gc
@@ -16,16 +16,16 @@ from distcls.errors import UserError
 
 
 def train(recipe_path: str | Path, overrides: Sequence[str] = (), *, stop: StopRequest | None = None) -> Outcome:
-    """Train what a recipe says, or go on with it where its run folder has a checkpoint.
+    """Train a recipe, or resume its run if the run folder has a checkpoint.
 
     Args:
         recipe_path: a YAML file.
         overrides: ``KEY=VALUE``, as on the command line.
-        stop: where a request to stop arrives, installed from here on; None: one for the time of this call, after which
-            signals do what they did before.
+        stop: receives requests to stop; its signal handlers are installed and stay. None: use handlers of our own
+            during this call and restore the previous ones afterwards.
 
     Raises:
-        UserError: before training for every mistake that can be known then, in training for a loss that is not finite.
+        UserError: before training, for every mistake that can be detected by then; in training, for a non-finite loss.
     """
     if stop is None:
         stop = StopRequest()
@@ -34,10 +34,11 @@ def train(recipe_path: str | Path, overrides: Sequence[str] = (), *, stop: StopR
         finally:
             stop.uninstall()
     stop.install()
-    # On a CPU torch's threads share the cores with those that load data: spinning while they wait is four times slower.
+    # On a CPU torch's threads share the cores with the data threads: if they spin while waiting, training is four times
+    # slower.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    # Torch takes seconds to import, and a signal must find its handler from the start.
-    with _collecting_no_garbage():
+    # Only now import torch, which takes seconds: the signal handlers must be in place from the start.
+    with _garbage_collector_off():
         from distcls.engine.attempt import session
 
     return session.run(Path(recipe_path), overrides, stop)
@@ -49,8 +50,8 @@ def main(arguments: Sequence[str]) -> int:
         print(
             "usage: accelerate launch launch/train.py RECIPE [KEY=VALUE ...]\n\n"
             "RECIPE is a YAML file, see recipes/; KEY=VALUE replaces one of its values, e.g. optimizer.lr=0.5.\n"
-            f"Status: 0 finished, {PREEMPTED} preempted (start it again to go on), {NO_VALID_CHECKPOINT} no valid "
-            "checkpoint is left, 1 an error."
+            f"Exit status: 0 finished, {PREEMPTED} preempted (run it again to resume), {NO_VALID_CHECKPOINT} no valid "
+            "checkpoint left, 1 error."
         )
         return 0 if arguments else 2
     try:
@@ -64,10 +65,10 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def leave(status: int) -> NoReturn:
-    """End this process, in which everything of a run is saved and closed.
+    """End this process without the interpreter's usual shutdown; everything must be saved and closed by now.
 
-    The interpreter is not taken down in order: gloo's threads, which may still run then, abort the process (pytorch
-    issue 190489), so that a run that is finished would count as failed.
+    During that shutdown gloo's threads may still run and abort the process (pytorch issue 190489), so that a finished
+    run would count as failed.
     """
     atexit._run_exitfuncs()
     sys.stdout.flush()
@@ -76,8 +77,8 @@ def leave(status: int) -> NoReturn:
 
 
 @contextmanager
-def _collecting_no_garbage() -> Iterator[None]:
-    """While torch is imported: it makes half a million objects that stay, which are no garbage each time one looks."""
+def _garbage_collector_off() -> Iterator[None]:
+    """Speed up importing torch, which makes half a million lasting objects that each collection would visit."""
     enabled = gc.isenabled()
     gc.disable()
     try:
@@ -88,7 +89,7 @@ def _collecting_no_garbage() -> Iterator[None]:
 
 
 def _should_print(error: UserError) -> bool:
-    """A mistake that every rank finds for itself is printed once a node."""
+    """An error that every rank detects by itself is printed once per node."""
     return error.on_one_rank or os.environ.get("LOCAL_RANK", "0") == "0"
 
 

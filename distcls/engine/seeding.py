@@ -1,4 +1,4 @@
-"""Seeds of what the model draws (first weights, dropout, drop path): functions of the recipe's seed and the step."""
+"""Seeds for the model's own randomness (initial weights, dropout, drop path), from the recipe's seed and the step."""
 
 import hashlib
 
@@ -8,14 +8,14 @@ import torch
 def seed_micro_batch(seed: int, step: int, chunk: int) -> None:
     """Seed torch's generators on all devices for one micro-batch.
 
-    `chunk` is the micro-batch's place in the global batch (accumulation index x ranks + rank), so that two ranks, and
-    one rank that accumulates over two, drop the same units. No generator's state is ever saved.
+    `chunk` is the micro-batch's place in the global batch (accumulation index x ranks + rank), so that two ranks drop
+    the same units as one rank that accumulates over two. No generator state is ever saved.
     """
     torch.manual_seed(_hash(f"{seed}/{step}/{chunk}"))
 
 
 def seed_building(seed: int) -> None:
-    """Seed the weights' initialisation: the same on every rank, and apart from every micro-batch's seed."""
+    """Seed the initialisation of the weights: alike on every rank, and unlike every micro-batch's seed."""
     torch.manual_seed(_hash(f"{seed}/build"))
 
 

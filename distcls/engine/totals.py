@@ -1,4 +1,4 @@
-"""Losses and counts, added up on the device and read seldom."""
+"""Sums of losses and counts, kept on the device and read only now and then."""
 
 from collections.abc import Mapping
 
@@ -10,8 +10,8 @@ from distcls.engine.ranks.reduction import SumOverRanks
 class Totals:
     """Sums over samples of what a classifier returns: losses weighted by their batch's size, counts as they are.
 
-    Kept in one float64 tensor on the device, so that adding costs a few small operations and no synchronisation, and
-    so that the order of additions, and with it the last bit of a logged value, depends on the batches alone.
+    They are kept in one float64 tensor on the device: adding takes a few small operations and no synchronisation, and
+    the order of additions, hence the last bit of a logged value, depends on the batches alone.
 
     Args:
         device: of the values to come.
@@ -34,7 +34,7 @@ class Totals:
         self.sums += torch.stack([*batch, torch.full((), count, dtype=torch.float64, device=self.device)])
 
     def reduce(self) -> "Means":
-        """Start summing over ranks what was added since the last call, and begin anew."""
+        """Start to sum over the ranks what was added since the last call, and reset the sums."""
         means = Means(list(self.names), SumOverRanks(self.sums.clone(), self.world_size))
         self.sums.zero_()
         return means
@@ -44,19 +44,19 @@ class Totals:
         return list(self.names), self.sums.clone()
 
     def load(self, names: list[str], sums: torch.Tensor) -> None:
-        """Go on from what `state` gave."""
+        """Continue from what `state` returned."""
         self.names = list(names)
         self.sums = sums.to(self.device)
 
 
 class Means:
-    """A reduction under way. `read` gives every value's mean over the samples of all ranks, and their number ``n``."""
+    """A reduction in progress: each value's mean over the samples of all ranks, and their number ``n``."""
 
     def __init__(self, names: list[str], sums: SumOverRanks) -> None:
         self._names = names
         self._sums = sums
 
     def read(self) -> dict[str, float]:
-        """The means and ``n``; waits for what has not arrived."""
+        """The means and ``n``; waits until they have arrived."""
         *sums, count = self._sums.result().tolist()
         return {**{name: total / count for name, total in zip(self._names, sums, strict=True)}, "n": int(count)}

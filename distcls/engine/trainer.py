@@ -1,7 +1,7 @@
-"""The train loop, whole and visible: read it from top to bottom.
+"""The whole train loop, to be read from top to bottom.
 
 Everything that a step uses follows from the recipe and the step's number: the batch (from seed and epoch), the
-learning rate, the seed of dropout. So a run that starts at step N after a kill is the run that was never killed.
+learning rate, the seed of dropout. So a run that resumes at step N continues exactly as if it had never been killed.
 """
 
 import time
@@ -23,20 +23,20 @@ from distcls.errors import UserError
 
 
 class NonFiniteLoss(UserError):
-    """The loss or the weights became NaN or infinite. Weights from then on are of no use and are never saved."""
+    """The loss or the weights became NaN or infinite. Such weights are useless and never saved."""
 
 
 def train(job: Job, snapshots: Snapshots, progress: Progress, window: Totals) -> Literal["finished", "preempted"]:
     """Train from `progress.step` to the recipe's end.
 
     Args:
-        job: the built objects, see engine/job.py.
-        snapshots: writes checkpoints, beside the training, and weights.
+        snapshots: writes checkpoints, in the background, and weights.
         progress: where to start; kept up to date.
         window: the sums of the logging window that is open at `progress.step`.
 
     Returns:
-        "finished", or "preempted" once all ranks agreed on a stop request; the last step is in a checkpoint either way.
+        "finished", or "preempted" once all ranks have agreed on a stop request. Either way a checkpoint holds the last
+        step.
 
     Raises:
         NonFiniteLoss: with the step, the learning rate and the last good checkpoint.
@@ -49,7 +49,7 @@ def train(job: Job, snapshots: Snapshots, progress: Progress, window: Totals) ->
         with rows.standing_still("evaluation"):
             if not _evaluated(job, snapshots, progress):
                 return "preempted"
-            # the checkpoint that was taken when the evaluation was cut short does not know the best
+            # The checkpoint taken when the evaluation was cut short does not have its result.
             snapshots.save(progress, window, required=progress.step >= job.total_steps)
 
     model.train()
@@ -78,7 +78,7 @@ def train(job: Job, snapshots: Snapshots, progress: Progress, window: Totals) ->
             evaluating, saving = job.evaluation_due(progress.step), job.checkpoint_due(progress.step)
             agreement.post(progress.step, stop=job.stop.requested is not None, number=window.sums.sum())
             agreement.update()
-            if evaluating or saving or agreement.stop:  # the gradient of a finite loss may have broken the weights
+            if evaluating or saving or agreement.stop:  # a finite loss may have a gradient that is not
                 agreement.post(progress.step, stop=False, number=strategy.weights_norm())
                 agreement.update(wait=True)
             if agreement.broken_at is not None:
@@ -107,7 +107,7 @@ def train(job: Job, snapshots: Snapshots, progress: Progress, window: Totals) ->
 
 
 def _evaluated(job: Job, snapshots: Snapshots, progress: Progress) -> bool:
-    """Evaluate, log, keep the best weights. False when a stop request cut it short: the next attempt does it then."""
+    """Evaluate, log, keep the best weights. False if a stop request cut it short; the next attempt repeats it."""
     began = time.perf_counter()
     job.heart.beat(progress.step, "evaluating")
     predictions = job.predictions if progress.step >= job.total_steps else None
@@ -122,7 +122,7 @@ def _evaluated(job: Job, snapshots: Snapshots, progress: Progress) -> bool:
         if means is None:
             return False
         values |= {f"val_ema/{name}": value for name, value in means.items()}
-    progress.record(means)  # the average's, where one is kept: it is what "best" means and what is exported
+    progress.record(means)  # of the EMA weights if there are any: "best" refers to them, and they are exported
     if progress.best["step"] == progress.step:
         snapshots.export("best", progress)
     if job.metrics is not None and job.rank == 0:

@@ -1,4 +1,4 @@
-"""ImageClassifier: backbone, neck and head as one module; build_classifier makes it from the recipe's model block."""
+"""ImageClassifier: backbone, neck and head as one module; build_classifier builds it from a model block."""
 
 import copy
 import inspect
@@ -9,20 +9,20 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from distcls.errors import ArgumentError, UserError
+from distcls.errors import ArgumentError, UserError, first_line
 from distcls.models.common import BaseModule
-from distcls.registry import BACKBONES, HEADS, NECKS, REFUSALS, first_line, is_ours
+from distcls.registry import BACKBONES, HEADS, NECKS, REFUSALS, is_ours
 
 
 class ImageClassifier(BaseModule):
-    """Images (N, 3, H, W), normalised -> logits (N, C); with targets -> losses and counts of right answers.
+    """Normalised images (N, 3, H, W) -> logits (N, C); with targets -> losses and counts of correct answers.
 
     Args:
         backbone: images -> features, or a tuple of them.
-        neck: features -> features; None passes them on.
+        neck: features -> features, if there is one.
         head: `forward(x) -> logits` and `forward_train(x, gt_label) -> dict` (or the loss alone).
 
-    A tuple of one element is unwrapped on its way to the next part: a part written for a single map gets it.
+    A tuple of one element is unwrapped before it reaches the next part, which then gets a single feature map.
     """
 
     def __init__(self, *, backbone: nn.Module, neck: nn.Module | None = None, head: nn.Module) -> None:
@@ -30,7 +30,7 @@ class ImageClassifier(BaseModule):
         self.backbone = backbone
         self.neck = neck
         self.head: Any = head
-        #: names of modules that `train` leaves in eval mode, because they are frozen
+        #: names of frozen modules, which `train` keeps in eval mode
         self.kept_in_eval_mode: tuple[str, ...] = ()
 
     def train(self, mode: bool = True) -> "ImageClassifier":
@@ -40,7 +40,7 @@ class ImageClassifier(BaseModule):
         return self
 
     def features(self, images: Tensor) -> Any:
-        """Images (N, 3, H, W) -> what the head gets: features (N, C), or a tuple of several."""
+        """Images (N, 3, H, W) -> the head's input: features (N, C), or a tuple of several."""
         x = _unwrap(self.backbone(images))
         return x if self.neck is None else _unwrap(self.neck(x))
 
@@ -51,14 +51,14 @@ class ImageClassifier(BaseModule):
             target: (N,) class numbers, or (N, C) soft labels.
 
         Returns:
-            With a target: "loss", the objective, with its graph; beside it the head's other entries, detached: the
-            counts "top1", ... and, where the head returns several losses, the parts of the sum.
+            With a target: "loss", the objective, with its graph; and the head's other entries, detached: the counts
+            "top1", ... and, if the head returns several losses, each of them.
         """
         x = self.features(images)
         return self.head(x) if target is None else _objective(self.head.forward_train(x, target))
 
     def loss(self, logits: Tensor, target: Tensor) -> dict[str, Tensor]:
-        """What `forward(images, target)` returns, from logits (N, C) that are there already (evaluation)."""
+        """The same as `forward(images, target)`, from given logits (N, C); for evaluation."""
         return _objective(self.head.loss(logits, target))
 
 
@@ -67,7 +67,7 @@ def _unwrap(x: Any) -> Any:
 
 
 def _objective(entries: Tensor | Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Sum the entries whose names contain "loss" to "loss"; a tensor alone is the loss."""
+    """Sum the entries whose names contain "loss" into "loss"; a tensor alone is the loss."""
     if isinstance(entries, Tensor):
         return {"loss": entries}
     losses = [value for name, value in entries.items() if "loss" in name]
@@ -81,23 +81,22 @@ def _objective(entries: Tensor | Mapping[str, Tensor]) -> dict[str, Tensor]:
 def build_classifier(
     block: Mapping[str, Any], image_size: tuple[int, int], init_weights: bool = True
 ) -> ImageClassifier:
-    """The model that a recipe's model block names, with initial weights from torch's global generator.
+    """Build the model of a model block, with initial weights from torch's global generator.
 
-    One image of zeros goes through backbone and neck to find the head's `in_channels` where the block leaves it out,
-    and through the head and its loss to see that the parts fit. It changes neither BatchNorm's averages nor the random
-    numbers.
+    A dry run with one image of zeros determines the head's `in_channels` where the block leaves it out, and checks that
+    backbone, neck, head and loss fit together. It changes neither BatchNorm's statistics nor the random numbers.
 
     Args:
         block: ``{backbone: {type: ...}, neck: {type: ...} or None, head: {type: ..., loss: {type: ...}}}``.
         image_size: height and width of the images in pixels.
-        init_weights: False where all weights are about to be loaded: pretrained ones are then not looked for.
+        init_weights: False if all weights are about to be loaded; pretrained ones are then not fetched either.
 
     Raises:
         UserError: an unknown type, an argument out of range, or parts that do not fit together.
     """
     backbone = BACKBONES.build(block["backbone"])
     neck = NECKS.build(block["neck"]) if block.get("neck") else None
-    # a backbone for other than RGB images says so in `in_channels`, as ResNet does
+    # A backbone for images other than RGB has an attribute `in_channels`, as ResNet has.
     image = torch.zeros(1, getattr(backbone, "in_channels", 3), *image_size)
     features, last = _unwrap(_dry_run(backbone, image)), backbone
     if neck is not None:
@@ -111,7 +110,7 @@ def build_classifier(
 
 
 def _build_head(block: Mapping[str, Any], source: str, width: int) -> nn.Module:
-    """The head for features of this width, which `source` gives."""
+    """Build the head for features of `width` channels, which come from the part named `source`."""
     cls = HEADS[block["type"]]
     if block.get("in_channels") is None and _takes_in_channels(cls):
         block = {**block, "in_channels": width}
@@ -126,7 +125,7 @@ def _build_head(block: Mapping[str, Any], source: str, width: int) -> nn.Module:
 
 
 def _takes_in_channels(cls: type) -> bool:
-    """Whether the constructor takes `in_channels`, itself or through **kwargs along its base classes."""
+    """Whether the constructor takes `in_channels`, directly or through the **kwargs of its base classes."""
     for base in cls.__mro__:
         parameters = inspect.signature(base).parameters
         if "in_channels" in parameters:
@@ -138,7 +137,7 @@ def _takes_in_channels(cls: type) -> bool:
 
 @contextmanager
 def at_rest(part: nn.Module) -> Iterator[None]:
-    """Trying out a new `part` leaves no trace: eval mode, where BatchNorm only reads; beside the random stream."""
+    """Run a new `part` without side effects: in eval mode, without gradients, on a copy of the random state."""
     part.eval()
     try:
         with torch.no_grad(), torch.random.fork_rng(devices=[]):
@@ -148,7 +147,7 @@ def at_rest(part: nn.Module) -> Iterator[None]:
 
 
 def set_class_counts(model: nn.Module, counts: Sequence[int]) -> None:
-    """Tell every loss in `model` that wants to know it (``class_weight: auto``) how many training images classes have.
+    """Pass the number of training images per class to every loss that asks for it (``class_weight: auto``).
 
     Args:
         counts: (C,).
@@ -159,14 +158,14 @@ def set_class_counts(model: nn.Module, counts: Sequence[int]) -> None:
 
 
 def head_to_try(head: nn.Module, classes: int) -> Any:
-    """A copy whose losses can be asked, since a loss may count what it sees; each class has one training image."""
+    """A copy of `head` to call its losses on, since a loss may keep counts; as if each class had one training image."""
     head = copy.deepcopy(head)
     set_class_counts(head, [1] * classes)
     return head
 
 
 def _dry_run(part: nn.Module, x: Any, call: Callable[[Any], Any] | None = None) -> Any:
-    """What the part, or the `call` of it, gives for one image."""
+    """The output of the part (or of `call`, which uses it) for one image."""
     with at_rest(part):
         try:
             return (call or part)(x)
@@ -182,13 +181,13 @@ def _dry_run(part: nn.Module, x: Any, call: Callable[[Any], Any] | None = None) 
 
 
 def _width(features: Any) -> int:
-    """Channels of the features: of several maps or tokens those of the last."""
+    """Number of channels of the features; of several maps or tokens, that of the last."""
     last = features[-1] if isinstance(features, tuple | list) else features
     return last.shape[1]
 
 
 def _checked_logits(head: Any, features: Any) -> Tensor:
-    """The head's logits for one image."""
+    """The head's logits for one image, checked against its `num_classes` and `topk`."""
     logits = _dry_run(head, features)
     num_classes, topk = getattr(head, "num_classes", None), getattr(head, "topk", ())
     if num_classes is not None and logits.shape != (1, num_classes):
@@ -205,7 +204,7 @@ def _checked_logits(head: Any, features: Any) -> Tensor:
 
 
 def _check_loss(head: Any, logits: Tensor) -> None:
-    """That the losses of a ClsHead take these logits (1, C)."""
+    """Check that the losses of a ClsHead accept these logits (1, C)."""
     if not hasattr(head, "losses"):
         return
     classes = logits.shape[1]

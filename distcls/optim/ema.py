@@ -11,14 +11,13 @@ class Ema:
     """``average += (1 - decay) * (weight - average)`` after every `every_steps` updates, in one fused operation.
 
     Args:
-        weights: name -> what is followed, in place: a model's parameters, or of a sharded model this rank's part of
-            each.
+        weights: name -> the tensor to average, not copied: a parameter, or this rank's part of a sharded one.
         decay: share of itself that the average keeps each time, e.g. 0.9999.
-        every_steps: optimizer updates from one time to the next.
-        start_step: the average is the weights themselves up to this update: those of a warm-up do not count.
-        buffers: name -> floating-point buffers that are averaged in the same way, such as BatchNorm's running
-            statistics on this rank. Those that are not here stay the model's own.
-        changed: called when `applied` has written to the weights.
+        every_steps: optimizer updates between two updates of the average.
+        start_step: up to this update the average equals the weights, so that a warm-up does not count.
+        buffers: name -> floating-point buffers to average in the same way, such as BatchNorm's running statistics on
+            this rank. For other buffers the model's own are used.
+        changed: called after `applied` has written to the weights.
     """
 
     def __init__(
@@ -51,7 +50,7 @@ class Ema:
 
     @contextmanager
     def applied(self) -> Iterator[None]:
-        """The average in the model's place for the time of the block; after it everything is what it was."""
+        """Put the average in place of the model's weights within the block, and restore them after it."""
         own = [tensor.clone() for tensor in self._own]
         torch._foreach_copy_(self._own, self._average)
         self._changed()
@@ -70,8 +69,8 @@ class Ema:
         return dict(zip(self._buffer_names, self._average[len(self._names) :], strict=True))
 
     def load(self, state: Mapping[str, Tensor], buffers: Mapping[str, Tensor] | None = None) -> None:
-        """Go on from averages of the weights and of the buffers."""
+        """Continue from saved averages of the weights and the buffers."""
         averages, values = {**self.state(), **self.buffers()}, {**state, **(buffers or {})}
         for name, average in averages.items():
-            if average.numel():  # a rank may have no part of a small one
+            if average.numel():  # a rank may hold no part of a small tensor
                 average.copy_(values[name].view(average.shape))

@@ -1,4 +1,4 @@
-"""LAMB: Adam whose step in each parameter is as long as a share of that parameter."""
+"""LAMB: Adam whose step for each parameter is scaled to the norm of that parameter."""
 
 from typing import Any
 
@@ -16,13 +16,13 @@ from distcls.registry import OPTIMIZERS
 class Lamb(torch.optim.Optimizer):
     """You et al., "Large Batch Optimization for Deep Learning", 2019, https://arxiv.org/abs/1904.00962; equals timm's.
 
-    It is written here because importing timm takes seconds, which every run would pay. Norms are over whole parameters,
-    so it cannot update shards (zero1 to zero3, fsdp2).
+    Not timm's own, because importing timm takes seconds. Norms are over whole parameters, so it cannot update shards
+    (zero1 to zero3, fsdp2).
 
     Args:
-        betas, eps: as Adam's.
-        weight_decay: is part of the step before its length is set; parameters without it take Adam's step.
-        max_grad_norm: the gradients' common L2 norm is cut down to it; null does not clip.
+        betas, eps: as in Adam.
+        weight_decay: added to the step before it is scaled; parameters without it take Adam's step.
+        max_grad_norm: largest L2 norm of all gradients together; null does not clip.
     """
 
     def __init__(

@@ -1,8 +1,8 @@
 """Torch's optimizers under the names and arguments that recipes use.
 
-Each takes the model, not its parameters: which of them decay depends on the layers they belong to (param_groups.py).
-One that is `elementwise` updates every element from its own gradient and state alone, and so the shards of ZeRO and
-FSDP2 as it would the whole; one that needs norms over a parameter or its shape (LAMB, Muon) is not.
+Each takes the model rather than its parameters, since weight decay depends on the layers that they belong to
+(param_groups.py). An optimizer that is `elementwise` updates every element from its own gradient and state alone, so it
+can update the shards of ZeRO and FSDP2. One that needs a parameter's norm or shape (LAMB, Muon) is not.
 """
 
 from typing import Annotated, Any
@@ -40,8 +40,8 @@ class SGD(torch.optim.SGD):
     ) -> None:
         groups = param_groups(model, lr=lr, weight_decay=weight_decay, paramwise_cfg=paramwise_cfg)
         on_gpu = _on_gpu(model)
-        # torch's fused kernel of Adam takes the shards of FSDP2, that of SGD (2.14) refuses them in the first step
-        sharded = hasattr(next(model.parameters()), "to_local")  # DTensor itself takes half a second to import
+        # torch's fused kernel of SGD (2.14), unlike that of Adam, refuses the shards of FSDP2 in the first step
+        sharded = hasattr(next(model.parameters()), "to_local")  # importing DTensor takes half a second
         kernels: dict[str, Any] = {"foreach": on_gpu} if sharded else {"fused": on_gpu}
         super().__init__(groups, lr=lr, momentum=momentum, dampening=dampening, nesterov=nesterov, **kernels)
 
@@ -71,7 +71,7 @@ class AdamW(torch.optim.AdamW):
 @OPTIMIZERS.register
 @uncompiled
 class RMSprop(torch.optim.RMSprop):
-    """The gradient over the root of its running mean square (Tieleman & Hinton 2012), as torch.optim.RMSprop."""
+    """The gradient divided by the root of its running mean square (Tieleman & Hinton 2012), as torch.optim.RMSprop."""
 
     elementwise = True
 
@@ -91,5 +91,5 @@ class RMSprop(torch.optim.RMSprop):
 
 
 def _on_gpu(model: nn.Module) -> bool | None:
-    """True: one kernel for the whole update. None: torch's own choice."""
+    """True on a GPU: one kernel for the whole update. None: torch chooses."""
     return True if next(model.parameters()).is_cuda else None

@@ -1,4 +1,4 @@
-"""How fast each parameter learns and how much it decays: OpenMMLab's `paramwise_cfg`, as parameter groups."""
+"""Parameter groups with their own learning rate and weight decay, by OpenMMLab's `paramwise_cfg`."""
 
 import itertools
 from collections.abc import Callable, Mapping, Sequence
@@ -16,7 +16,7 @@ NORMS = (_NormBase, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm)
 
 
 class CustomKey(TypedDict, total=False):
-    """Multipliers for parameters by name; 1.0 where left out."""
+    """Multipliers for parameters by name; 1.0 if left out."""
 
     __pydantic_config__ = ConfigDict(extra="forbid")  # type: ignore[misc]
 
@@ -45,19 +45,18 @@ def param_groups(
 ) -> list[dict[str, Any]]:
     """One group per distinct learning rate and weight decay, in the order in which the model names its parameters.
 
-    Frozen parameters (``requires_grad=False``) are left out. Each group carries ``names``, so that logs and
-    checkpoints can say what is in it.
+    Frozen parameters (``requires_grad=False``) are left out. Each group has ``names``, for logs and checkpoints.
 
     Raises:
-        UserError: a custom key fits no parameter, the backbone does not say how deep its layers lie, or nothing is left
-            to train.
+        UserError: a custom key matches no parameter, the backbone does not know the depth of its layers, or no
+            parameter is left to train.
     """
     rules = paramwise_cfg or {}
     custom = rules.get("custom_keys", {})
     _check_keys(custom, [name for name, _ in model.named_parameters()])
     layer_scale = _layer_scale(model, rules.get("layer_decay_rate", 1.0))
     groups: dict[tuple[float, float], dict[str, Any]] = {}
-    known: set[int] = set()  # one that several modules share is updated once, under its first name
+    known: set[int] = set()  # a parameter that several modules share is updated once, under its first name
     for module_name, module in model.named_modules():
         for own_name, parameter in module.named_parameters(recurse=False):
             if not parameter.requires_grad or id(parameter) in known:
@@ -77,14 +76,14 @@ def param_groups(
 
 
 def learning_rates(groups: Sequence[Mapping[str, Any]], lr: float) -> dict[str, float]:
-    """Metrics' names and the learning rates before the schedule: "optim/lr", and where groups differ "optim/lr/<part>".
+    """The learning rates before the schedule by metric name: "optim/lr", and "optim/lr/<part>" if groups differ.
 
-    A part is what the names of all parameters with that rate have in common, e.g. ``backbone.layer1``; where that is
-    nothing, or two rates have the same in common, the rate's multiple of `lr`: ``x0.1``.
+    The part is the common beginning of the names of all parameters with that rate, e.g. ``backbone.layer1``. If there
+    is none, or two rates share it, it is the rate as a multiple of `lr`: ``x0.1``.
 
     Args:
-        groups: of an optimizer made here.
-        lr: the optimizer's own.
+        groups: of an optimizer of this package.
+        lr: the optimizer's learning rate.
     """
     names: dict[float, list[str]] = {}
     for group in groups:
@@ -98,14 +97,14 @@ def learning_rates(groups: Sequence[Mapping[str, Any]], lr: float) -> dict[str, 
 
 
 def _common_part(names: Sequence[str]) -> str:
-    """The leading modules that all parameter names share, the parameter's own name left out."""
+    """The leading modules that all parameter names share, without the parameter's own name."""
     modules = [name.split(".")[:-1] for name in names]
     common = itertools.takewhile(lambda column: len(set(column)) == 1, zip(*modules, strict=False))
     return ".".join(column[0] for column in common)
 
 
 def _decay(module: nn.Module, name: str, parameter: Tensor, rules: ParamwiseCfg) -> float:
-    """The multiplier of the weight decay by the kind of parameter: the first rule that is set and fits."""
+    """The multiplier of the weight decay for this kind of parameter: that of the first rule that is set and applies."""
     kinds = (
         (isinstance(module, NORMS), rules.get("norm_decay_mult")),
         (name == "bias" and not isinstance(module, NORMS), rules.get("bias_decay_mult")),
@@ -115,7 +114,7 @@ def _decay(module: nn.Module, name: str, parameter: Tensor, rules: ParamwiseCfg)
 
 
 def _layer_scale(model: nn.Module, rate: float) -> Callable[[str], float]:
-    """Parameter name -> rate ** (layers between it and the head)."""
+    """Parameter name -> rate ** (number of layers between it and the head)."""
     if rate == 1.0:
         return lambda name: 1.0
     backbone: Any = getattr(model, "backbone", None)

@@ -1,7 +1,7 @@
-"""Learning-rate schedules: pure functions of the step, so that a resumed run is at the right rate by construction.
+"""Learning-rate schedules: pure functions of the step, so that a resumed run continues at the right rate.
 
 A schedule is called with the 0-based index of an optimizer update and returns the factor for every group's base rate.
-Nothing is carried from call to call.
+It keeps no state.
 """
 
 import math
@@ -19,13 +19,13 @@ Fraction = Annotated[float, Field(ge=0, le=1)]
 
 
 class Schedule:
-    """A linear warm-up from `warmup_start_factor` to 1, then what the subclass's `decay` says.
+    """A linear warm-up from `warmup_start_factor` to 1, followed by the subclass's `decay`.
 
     Args:
         warmup_epochs, warmup_steps: how long the warm-up lasts; at most one of the two.
-        warmup_start_factor: the factor of the very first update.
-        by_epoch: the factor changes at the beginning of an epoch only, as torchvision's references and timm do.
-        total_steps, steps_per_epoch: of the run; given by the builder.
+        warmup_start_factor: the factor of the first update.
+        by_epoch: change the factor only at the beginning of an epoch, as torchvision's references and timm do.
+        total_steps, steps_per_epoch: of the run; supplied by the builder.
     """
 
     def __init__(
@@ -60,7 +60,7 @@ class Schedule:
         return self.decay(step)
 
     def decay(self, step: int) -> float:
-        """The factor at `step`, which is past the warm-up."""
+        """The factor at `step`, after the warm-up."""
         raise NotImplementedError
 
 
@@ -69,9 +69,9 @@ class CosineWarmup(Schedule):
     """Half a cosine from 1 to `end_factor` (SGDR without restarts, Loshchilov & Hutter 2017).
 
     Args:
-        end_factor: what it comes down to.
-        under_warmup: the cosine spans the whole run, and the warm-up hides its beginning, as in timm; else it begins at
-            1 where the warm-up ends.
+        end_factor: the factor at the end.
+        under_warmup: the cosine spans the whole run and the warm-up replaces its beginning, as in timm; else it begins
+            at 1 where the warm-up ends.
     """
 
     def __init__(self, *, end_factor: Fraction = 0.0, under_warmup: bool = False, **kwargs) -> None:
@@ -86,7 +86,7 @@ class CosineWarmup(Schedule):
 
 @SCHEDULES.register
 class LinearWarmup(Schedule):
-    """A straight line from 1 to `end_factor`, stepped per update (the triangle of ffcv-imagenet with a warm-up)."""
+    """A straight line from 1 to `end_factor`, updated every step (with a warm-up, the triangle of ffcv-imagenet)."""
 
     def __init__(self, *, end_factor: Fraction = 0.0, **kwargs) -> None:
         super().__init__(**kwargs)
@@ -99,7 +99,7 @@ class LinearWarmup(Schedule):
 
 @SCHEDULES.register
 class StepWarmup(Schedule):
-    """Times `gamma` at each milestone (He et al. 2015); milestones are epochs, and fractions of one are allowed."""
+    """Multiplies by `gamma` at each milestone (He et al. 2015); milestones are epochs, also fractional ones."""
 
     def __init__(self, *, milestones: Sequence[float], gamma: Positive = 0.1, **kwargs) -> None:
         super().__init__(**kwargs)
@@ -112,7 +112,7 @@ class StepWarmup(Schedule):
 
 @SCHEDULES.register
 class ExponentialWarmup(Schedule):
-    """Times `gamma` every `every_epochs` epochs (torch's StepLR, which MobileNets are trained with)."""
+    """Multiplies by `gamma` every `every_epochs` epochs (torch's StepLR, with which MobileNets are trained)."""
 
     def __init__(self, *, gamma: Positive, every_epochs: Positive = 1.0, **kwargs) -> None:
         super().__init__(**kwargs)

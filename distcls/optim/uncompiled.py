@@ -1,4 +1,4 @@
-"""Optimizers without torch's compiler: a run that compiles nothing saves the second that importing it takes."""
+"""Optimizers that do not import torch's compiler, which takes a second."""
 
 import inspect
 from typing import TypeVar
@@ -9,11 +9,11 @@ Class = TypeVar("Class", bound=type[torch.optim.Optimizer])
 
 
 def uncompiled(cls: Class) -> Class:
-    """Class decorator: the methods of a torch optimizer as they are inside of what torch has wrapped them in.
+    """Class decorator that removes torch's compiler wrappers from the methods of an optimizer.
 
-    torch 2.14 keeps five methods out of compiled code, and imports all of `torch._dynamo` for that at the first call of
-    each. Nobody compiles an optimizer here: the model alone is, by `train.compile`. The wrapper of `step` switches
-    gradients off as well, which is done here.
+    torch 2.14 excludes five methods from compiled code, and imports all of `torch._dynamo` for that when they are first
+    called. Optimizers are never compiled here: `train.compile` compiles the model only. The wrapper of `step` also
+    disables gradients, so this decorator does that itself.
     """
     for name in ("add_param_group", "zero_grad", "state_dict", "load_state_dict"):
         setattr(cls, name, inspect.unwrap(getattr(cls, name)))

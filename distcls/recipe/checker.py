@@ -1,6 +1,6 @@
-"""The walk over a recipe's tree: which keys a mapping accepts, which class a block names, what is missing.
+"""Walks over a recipe's tree and checks keys, classes and values, and finds what is missing.
 
-It goes on after a mistake, so that one report has them all.
+It continues after a mistake, so that one report contains all of them.
 """
 
 from collections.abc import Mapping, Sequence
@@ -29,26 +29,26 @@ from distcls.recipe.source import Source
 from distcls.recipe.values import convert, describe, either, plain, show, value_schema
 from distcls.registry import ROLES, Registry
 
-_LISTED = 12  # accepted names in a message: more would hide the mistake
+_LISTED = 12  # names listed in a message; more would hide the mistake
 _PLACES = {"augmentation": " It belongs in data.augment.", "mixing": " It belongs in data.mix."}
 
 
 class Checker:
-    """Collects in `problems` what is wrong with a source."""
+    """Checks a source, and collects its mistakes in `problems`."""
 
     def __init__(self, source: Source) -> None:
         self.source = source
         self.problems = list(source.problems)
-        self.meant: set[KeyPath] = set()  # keys that were written, but misspelt or in another place
-        self.parts: list[tuple[str, ...]] = []  # all keys of the recipe's fixed parts
-        # What a plug-in that failed would have registered is no mistake of its own.
+        self.meant: set[KeyPath] = set()  # paths of keys that were probably meant by misspelt or misplaced ones
+        self.parts: list[tuple[str, ...]] = []  # paths of all keys of the recipe's fixed parts
+        # A class that a failed plug-in would have registered is not reported as a second mistake.
         self.plugin_failed = any(problem.path[:1] == ("plugins",) for problem in self.problems)
 
     def problem(self, path: KeyPath, text: str) -> None:
         self.problems.append(self.source.problem(path, text))
 
     def mapping(self, keys: Keys, tree: Mapping[str, Any], path: KeyPath = ()) -> dict[str, Any]:
-        """The values that the user wrote, converted."""
+        """Check a mapping; return its values, converted."""
         self.parts = self.parts or paths_of(keys)
         for name in tree:
             if name not in keys.named and not keys.open:
@@ -57,7 +57,7 @@ class Checker:
                 accepted = listed(keys.named) or "only the type"
                 self.problem((*path, name), f"unknown key: expected {accepted}.{hint}".removesuffix("."))
         for name, key in keys.named.items():
-            # A misspelt key is one mistake, not also a missing one; and a base that cannot be read may hold the key.
+            # A misspelt key is not also reported as missing.
             if key.default is REQUIRED and name not in tree and (*path, name) not in self.meant:
                 self.missing(path, name, self.expected(key))
         return {
@@ -66,7 +66,7 @@ class Checker:
         }
 
     def missing(self, path: KeyPath, name: str, expected: str) -> None:
-        """The place is the mapping that lacks the key. A base that cannot be read may have it."""
+        """Report a missing key at the mapping that lacks it, unless a base that cannot be read may contain it."""
         if self.source.complete:
             self.problems.append(Problem(self.source.at(path), (*path, name), f"missing key: expected {expected}"))
 
@@ -101,7 +101,7 @@ class Checker:
         return value
 
     def block(self, registry: Registry, block: Any, path: KeyPath) -> Any:
-        """``{type: NAME, argument: value, ...}`` against the signature of the class NAME."""
+        """Check ``{type: NAME, argument: value, ...}`` against the signature of the class NAME."""
         if not isinstance(block, dict):
             named = show(block) if not (isinstance(block, str) and block in registry) else f"only the name {block!r}"
             hint = ". It holds the warm-up, too" if registry.role == "schedule" and isinstance(block, list) else ""
@@ -117,13 +117,13 @@ class Checker:
                 )
                 del arguments[supplied]
             keys = keys_of_block(registry, name)
-            # A key that the class meant lacks may have been there: another type throws away the arguments of its base.
+            # If the type was wrong, no argument is missing: merging dropped those of a base with another type.
             given = keys if name == block["type"] else none_required(keys)
             return {"type": name, **self.mapping(given, arguments, path)}
         return block
 
     def class_of(self, registry: Registry, name: Any, path: KeyPath) -> str | None:
-        """The registered class that `name` is or, after a mistake, surely means: its arguments can be checked, too."""
+        """The registered class `name`; after a mistake the one that is certainly meant, to check its arguments."""
         names = registry.names()
         if name in names:
             return name
@@ -142,13 +142,13 @@ class Checker:
 
 
 def _example(registry: Registry, name: Any = None) -> str:
-    """A block of the role as it is written, of the class `name` if there is one."""
+    """An example of a block for messages, with the class `name` if it is registered."""
     names = registry.names()
     return f"{{type: {next((one for one in (name, registry.example, *names) if one in names), 'NAME')}}}"
 
 
 def _in_mapping(part: type | None, value: Any) -> str:
-    """A hint where the value would do for the one key that the part needs: ``train: a.beton`` for {path: a.beton}."""
+    """A hint if the value fits the only required key of the part: ``train: a.beton`` for {path: a.beton}."""
     needed = [(name, key) for name, key in keys_of_part(part).named.items() if key.default is REQUIRED] if part else []
     if len(needed) != 1 or value is None or convert(needed[0][1].annotation, value)[1]:
         return ""
@@ -156,9 +156,9 @@ def _in_mapping(part: type | None, value: Any) -> str:
 
 
 def filled(keys: Keys, tree: Mapping[str, Any]) -> dict[str, Any]:
-    """A checked mapping as JSON-able values, with the default of every key that was not written.
+    """A checked mapping as JSON-able values, with defaults for all keys that were not written.
 
-    A default that only Python can make (a class, a function) is left out: reading the result gives that default again.
+    A default that JSON cannot express (a class, a function) is left out; reading the result gives it again.
     """
     named = keys.named
     whole = {key: one.default for key, one in named.items()} | dict(tree)
@@ -188,7 +188,7 @@ def _filled_block(registry: Registry, block: Mapping[str, Any]) -> dict[str, Any
 
 
 def listed(names: Sequence[str] | Mapping[str, Any]) -> str:
-    """``a, b or c``; a long list is cut."""
+    """``a, b or c``; a long list is shortened."""
     names = list(names)
     if len(names) > _LISTED:
         return f"one of {', '.join(names[: _LISTED - 2])} ... ({len(names)} in all)"

@@ -1,4 +1,4 @@
-"""JSON schema of the recipe, draft 7, as the YAML extension of VS Code and other editors read it."""
+"""The JSON schema of recipes, draft 7, for VS Code's YAML extension and other editors."""
 
 from typing import Any
 
@@ -24,8 +24,8 @@ from distcls.registry import Registry
 def json_schema() -> dict[str, Any]:
     """Completion, descriptions and defaults of every key and every registered class, in whole and partial recipes.
 
-    A file that has a `_base_` writes only what it changes, so no key is required here; `distcls recipe check` knows
-    what is missing. A block is one of its role's classes by `type`, or has no `type` and changes arguments of its base.
+    No key is required, because a file with a `_base_` contains only its changes; `distcls recipe check` reports missing
+    keys. A block either names a class of its role in `type`, or has no `type` and changes arguments of its base.
     """
     schema = _Schema()
     top = schema.mapping(keys_of_part(Recipe))
@@ -57,9 +57,9 @@ class _Schema:
             if key.default not in (REQUIRED, ABSENT) and not isinstance(key.default, pydantic.BaseModel):
                 extra["default"] = plain(key.annotation, key.default)
         except pydantic_core.PydanticSerializationError:
-            pass  # a class or a function: an editor has no use for it
+            pass  # a class or a function, of no use to an editor
         schema = self.value(key.annotation)
-        # Beside a $ref draft 7 ignores every other word.
+        # Draft 7 ignores all other keywords beside a $ref.
         return {"allOf": [schema], **extra} if "$ref" in schema and extra else {**schema, **extra}
 
     def value(self, annotation: Any) -> dict[str, Any]:
@@ -78,9 +78,9 @@ class _Schema:
         return schema
 
     def role(self, registry: Registry) -> str:
-        """Define the blocks of a role, once; returns the definition's name."""
+        """Define the blocks of a role, once; return the name of the definition."""
         if registry.role not in self.definitions:
-            self.definitions[registry.role] = {}  # a role may nest itself
+            self.definitions[registry.role] = {}  # a role may contain itself
             classes = {name: self.block(registry, name) for name in registry.names()}
             self.definitions |= {f"{registry.role}.{name}": block for name, block in classes.items()}
             arguments = {key for block in classes.values() for key in block["properties"] if key != "type"}

@@ -1,4 +1,4 @@
-"""What is wrong with a recipe: every mistake with its place, all of them in one report."""
+"""The mistakes of a recipe, each with its place, and the one report of all of them."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from distcls.errors import UserError
 
 KeyPath = tuple[str | int, ...]
-Mistake = tuple[KeyPath, str]  # what is wrong at a key, before anyone has looked up where that was written
+Mistake = tuple[KeyPath, str]  # a key and what is wrong with it, before its place in the files is looked up
 
 
 @dataclass(frozen=True, order=True)
 class Where:
-    """Where a key or list item was written. Lines and columns count from 1; without a line, the whole file is meant."""
+    """Where a key or list item is written. Lines and columns count from 1; without a line it is the whole file."""
 
     file: str
     line: int = 0
@@ -26,7 +26,7 @@ COMMAND_LINE = Where("command line")
 
 @dataclass(frozen=True)
 class Problem:
-    """One mistake: prints as ``file:line:column: key.path: what is wrong: got X, expected Y. Did you mean 'z'?``."""
+    """One mistake; prints as ``file:line:column: key.path: what is wrong: got X, expected Y. Did you mean 'z'?``."""
 
     where: Where
     path: KeyPath
@@ -51,5 +51,5 @@ class RecipeError(UserError):
 
 
 def dotted(path: KeyPath) -> str:
-    """``("data", "augment", 0, "p")`` -> ``data.augment.0.p``, as it is written on the command line."""
+    """``("data", "augment", 0, "p")`` -> ``data.augment.0.p``, as on the command line."""
     return ".".join(map(str, path))

@@ -1,4 +1,4 @@
-"""What other frameworks call things: so that a hint names what is meant there, not what is spelt alike here.
+"""The names that other frameworks use, so that a hint suggests what is meant rather than what is spelt alike.
 
 From MMPretrain, MMClassification and Awesome-Backbones, ffcv-imagenet, timm, torch and torchvision.
 """
@@ -9,9 +9,9 @@ from typing import Any
 from distcls.recipe.errors import KeyPath, dotted
 from distcls.registry import nearest
 
-_SURE = 0.84  # difflib's ratio: ResNet50 is surely ResNet, MyBackbone is not TimmBackbone
+_SURE = 0.84  # difflib's ratio: ResNet50 certainly means ResNet, MyBackbone does not mean TimmBackbone
 
-#: A class here: its names elsewhere.
+#: Our class -> its names elsewhere.
 _CLASSES = {
     "VisionTransformer": "ViT DeiT",
     "SwinTransformer": "Swin",
@@ -36,7 +36,7 @@ _CLASSES = {
     "LinearWarmup": "linear cyclic LinearLR PolyLR PolyLrUpdater OneCycleLR",
 }
 
-#: What to do about a class that has no counterpart.
+#: Advice -> the classes that have no counterpart here.
 _NO_CLASSES = {
     "Leave it out: images are decoded, batched and normalised (mean and std of the data file) without it.": "Normalize "
     "ToTensor PILToTensor ToDtype ToTorchImage ImageToTensor LoadImageFromFile PackInputs PackClsInputs Collect",
@@ -47,7 +47,7 @@ _NO_CLASSES = {
     "Write {type: CrossEntropyLoss, use_sigmoid: true}.": "BCE BCELoss BCEWithLogitsLoss BinaryCrossEntropy",
 }
 
-#: A key here, with all above it where it has one place: its names elsewhere, and its own where those are misplaced.
+#: Our key, with its full path if it has only one place -> its names elsewhere, and its own name if often misplaced.
 _KEYS = {
     "p": "prob erase_prob",
     "every_epochs": "step_size interval",
@@ -80,7 +80,7 @@ _KEYS = {
     "model.init.checkpoint": "load_from pretrained pretrained_weights init_cfg",
     "model.freeze": "freeze_layers",
     "data.interpolation": "backend",
-    "data.mix": "augments train_cfg",  # the model's; the whole recipe's is the next one
+    "data.mix": "augments train_cfg",  # as a key of the model; at the top of a config it means `train`
     "train": "train_cfg training",
     "train.global_batch_size": "batch_size samples_per_gpu batch_size_per_gpu",
     "train.epochs": "max_epochs num_epochs",
@@ -136,10 +136,10 @@ _CHOICES = {"fp16": "amp half float16", "bf16": "bfloat16", "fp32": "float32 no"
 
 
 def class_meant(role: str, name: str, known: Collection[str], guess: bool = True) -> tuple[str | None, str]:
-    """The class of `known` that `name` surely means, or None; and a hint with a leading space, or nothing.
+    """The class of `known` that `name` certainly means, or None; and a hint with a leading space, or nothing.
 
     Args:
-        guess: a name that is only near may be meant: not where it may be of a plug-in that failed.
+        guess: whether to suggest a name that is only similar; not if a failed plug-in may have defined it.
     """
     if sentence := _of(name, _NO_CLASSES):
         return None, f" {sentence[0]}"
@@ -155,10 +155,10 @@ def class_meant(role: str, name: str, known: Collection[str], guess: bool = True
 
 
 def key_meant(name: str, above: KeyPath, known: Collection[str], parts: Collection[KeyPath]) -> tuple[KeyPath, str]:
-    """The path of the key that is meant by `name`, written below `above`; and a hint with a leading space, or nothing.
+    """The path of the key that `name`, written below `above`, means; and a hint with a leading space, or nothing.
 
     Args:
-        known: what may stand there.
+        known: the keys allowed there.
         parts: the paths of all keys of the recipe's fixed parts.
     """
     if sentence := _of(name, _NO_KEYS):
@@ -175,16 +175,16 @@ def key_meant(name: str, above: KeyPath, known: Collection[str], parts: Collecti
 
 
 def value_meant(key: str | int, value: Any) -> str:
-    """A hint, with a leading space, where a key of the same name takes something else elsewhere."""
+    """A hint, with a leading space, if a key of the same name takes another kind of value elsewhere."""
     size = key in ("scale", "size", "crop_size") and type(value) is int
     return " data.resolution is the size in pixels." if size else ""
 
 
 def choice_meant(word: str, choices: Collection[str]) -> str | None:
-    """The one of `choices` that `word` means."""
+    """The one of `choices` that `word` probably means."""
     return next((one for one in _of(word, _CHOICES) if one in choices), None) or nearest(word, choices)
 
 
 def _of(name: str, table: Mapping[str, str]) -> list[str]:
-    """What `table` has for a name of elsewhere; capitals do not matter."""
+    """Our names in `table` for a name from elsewhere, ignoring case."""
     return [ours for ours, theirs in table.items() if name.lower() in theirs.lower().split()]

@@ -52,7 +52,7 @@ def _check_graphs(
         text = "got true beside train.compile, expected one of them: both launch the same work in fewer calls"
         checker.problem(path, text)
     if type(parts) is int and parts > 1:
-        # a graph writes its gradients to the same memory each time, where autograd would add them to themselves
+        # a graph writes its gradients to the same memory each time, so accumulation would add them to themselves
         checker.problem(path, f"needs one micro-batch a step: got {parts} accumulation steps, expected 1")
     if distributed.get("activation_checkpointing") is True:
         text = "keeps activations in fixed memory: got distributed.activation_checkpointing, expected false"

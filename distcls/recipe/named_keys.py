@@ -1,4 +1,4 @@
-"""Keys that a recipe names as text, in `checkpoint.allow_changes`: one that no recipe can have is a mistake."""
+"""Checks the keys listed in `checkpoint.allow_changes`: each must be a key that a recipe can have."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -12,11 +12,11 @@ NOTHING, ANYTHING = Keys({}), Keys({}, open=True)
 
 
 def check_named(checker: Checker, keys: Keys, tree: Mapping[str, Any]) -> None:
-    """Report to `checker` every key that `checkpoint.allow_changes` names and that does not exist.
+    """Report to `checker` every key in `checkpoint.allow_changes` that does not exist.
 
     Args:
         keys: of a whole recipe.
-        tree: as it was written; its values may still be wrong by themselves.
+        tree: as written; its values may be wrong.
     """
     checkpoint = tree.get("checkpoint")
     names = checkpoint.get("allow_changes") if isinstance(checkpoint, dict) else None
@@ -40,7 +40,7 @@ def _unknown(keys: Keys, name: str) -> str | None:
 
 
 def _below(annotation: Any) -> Keys:
-    """What a key may hold: of a block the keys of every class of its role, for the run may have had another type."""
+    """The keys allowed below a key. For a block those of all classes of its role, as the run may have had another."""
     if part := part_among(annotation):
         return keys_of_part(part)
     blocks = nested(annotation)

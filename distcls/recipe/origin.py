@@ -1,4 +1,4 @@
-"""Where each key of a resolved recipe comes from, as comments behind its lines."""
+"""Adds comments to a resolved recipe that say where each key comes from."""
 
 from distcls.recipe.errors import COMMAND_LINE, Where
 from distcls.recipe.source import Source
@@ -6,7 +6,7 @@ from distcls.recipe.yaml12 import parse
 
 
 def with_origin(text: str, source: Source) -> str:
-    """`text`, which `to_yaml` wrote, with ``# file:line`` behind each line, or ``# default`` where nobody wrote it."""
+    """`text`, written by `to_yaml`, with ``# file:line`` at the end of each line, or ``# default``."""
     root = parse(text, Where("", 1, 1), [])
     assert root is not None
     origins: dict[int, str] = {}
@@ -15,7 +15,7 @@ def with_origin(text: str, source: Source) -> str:
             continue
         where = source.where.get(path)
         origin = "default" if where is None else str(where) if where == COMMAND_LINE else f"{where.file}:{where.line}"
-        origins[place.line] = origin  # of `- type: X` the key, not the item; of `[1, 5]` the items, one place
+        origins[place.line] = origin  # the last one in the line: for `- type: X` that of the key, not of the item
     lines = text.splitlines()
     width = min(max(map(len, lines)), 60)
     return "".join(f"{line:<{width}}  # {origins[number]}\n" for number, line in enumerate(lines, 1))

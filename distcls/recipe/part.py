@@ -1,4 +1,4 @@
-"""What all fixed parts of a recipe are made of."""
+"""The base class of the fixed parts of a recipe."""
 
 from typing import Annotated
 
@@ -8,6 +8,6 @@ Count = Annotated[int, Field(gt=0)]
 
 
 class Part(BaseModel):
-    """A fixed part of the recipe. The docstrings below its fields are what editors show."""
+    """A fixed part of the recipe. Editors show the docstrings below its fields."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)

@@ -1,4 +1,4 @@
-"""A run's recorded recipe, read by a later version of distcls."""
+"""Reads the recorded recipe of a run with a later version of distcls."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -9,9 +9,9 @@ from distcls.recipe.source import Source
 
 
 def refilled(resolved: Mapping[str, Any]) -> dict[str, Any]:
-    """`resolved` with today's default for every key that its version did not have: what it would mean now.
+    """`resolved` with today's defaults for keys that its version did not have yet.
 
-    A recipe that this version refuses (it has a key that is gone) comes back as it is.
+    A recipe that this version refuses, for example because a key was removed, is returned unchanged.
     """
     source = Source(
         name=resolved.get("name", ""), recipe="run.json", tree=dict(resolved), where={(): Where("run.json")}

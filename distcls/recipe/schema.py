@@ -1,4 +1,4 @@
-"""The recipe's keys, their types and their defaults; and `check`, which finds every mistake of a recipe at once."""
+"""The keys of a recipe, their types and defaults; and `check`, which reports all mistakes of a recipe at once."""
 
 from typing import Annotated, Any, Literal
 
@@ -222,7 +222,7 @@ class Recipe(Part):
     """How ranks work together."""
 
     def resolved(self) -> dict[str, Any]:
-        """Everything with its defaults, JSON-able. Written with `to_yaml` it is a recipe again, of the same meaning."""
+        """The whole recipe with all defaults, JSON-able. `to_yaml` makes it a recipe of the same meaning again."""
         return filled(keys_of_part(Recipe), {key: getattr(self, key) for key in Recipe.model_fields})
 
 
@@ -232,7 +232,7 @@ def check(source: Source) -> Recipe:
     The classes that it names must be registered already: import them first, see engine/checks/plugins.py.
 
     Raises:
-        RecipeError: with all mistakes, those of the files and the command line among them.
+        RecipeError: all mistakes, including those of the files and the command line.
     """
     checker = Checker(source)
     values = checker.mapping(keys_of_part(Recipe), source.tree)

@@ -1,4 +1,4 @@
-"""A class -> the keys that a recipe may write for it: its constructor's signature is its schema."""
+"""The keys that a recipe may write for a class: the signature of its constructor is its schema."""
 
 import ast
 import inspect
@@ -16,7 +16,7 @@ from distcls.registry import Registry
 
 REQUIRED: Any = object()
 ABSENT: Any = object()
-_TAKES_NOTHING = ("torch.nn.modules.module", "Module")  # declares (*args, **kwargs) and refuses whatever comes
+_TAKES_NOTHING = ("torch.nn.modules.module", "Module")  # declares (*args, **kwargs) but refuses any
 
 
 @dataclass(frozen=True)
@@ -25,8 +25,8 @@ class Key:
 
     Attributes:
         annotation: the type of its value, with ``Annotated`` extras; ``Any`` accepts everything.
-        default: `REQUIRED` where the recipe must write the key, `ABSENT` where it may and nothing stands for it.
-        description: one sentence for editors, or nothing.
+        default: `REQUIRED` if the recipe must write the key, `ABSENT` if it need not and there is no default.
+        description: one sentence for editors, or empty.
     """
 
     annotation: Any
@@ -36,21 +36,21 @@ class Key:
 
 @dataclass(frozen=True)
 class Keys:
-    """What a mapping accepts: named keys, and any other one where it is `open`."""
+    """The keys that a mapping accepts: the named ones, and any others if it is `open`."""
 
     named: Mapping[str, Key]
     open: bool = False
 
 
 def keys_of_block(registry: Registry, name: str) -> Keys:
-    """The keys beside `type` of a block ``{type: NAME, ...}`` of that role."""
+    """The keys of a block ``{type: NAME, ...}`` of that role, apart from `type`."""
     keys = keys_of_class(registry[name], registry.given)
     found = {key: replace(keys.named[key], default=ABSENT) for key in registry.found if _is_required(keys, key)}
     return Keys({**keys.named, **found}, keys.open)
 
 
 def none_required(keys: Keys) -> Keys:
-    """The same keys, each of which may be left out."""
+    """The same keys, none of which is required."""
     named = {name: replace(key, default=ABSENT) if key.default is REQUIRED else key for name, key in keys.named.items()}
     return Keys(named, keys.open)
 
@@ -62,10 +62,10 @@ def _is_required(keys: Keys, key: str) -> bool:
 def keys_of_class(cls: type, given: Sequence[str] = ()) -> Keys:
     """The keyword arguments of `cls`, without those that the builder supplies (`given`).
 
-    ``**kwargs`` goes on along the base classes; where none of them ends it, the names cannot be known and every key is
-    accepted. What a constructor itself hands to its base (``super().__init__(deep_stem=True, **kwargs)``) is no key any
-    more. An unannotated argument accepts anything, and so does one whose annotation cannot be read here (a name
-    that is imported for type checkers only). ``None`` as default accepts null.
+    ``**kwargs`` adds the arguments of the base classes; if the last of them takes ``**kwargs`` too, every key is
+    accepted. An argument that a constructor passes to its base itself (``super().__init__(deep_stem=True, **kwargs)``)
+    is not a key. An argument without annotation, or with one that cannot be evaluated here (a name imported only for
+    type checkers), accepts anything. With the default ``None`` it accepts null.
     """
     named: dict[str, Key] = {}
     passes_on, taken = False, set(given)
@@ -104,7 +104,7 @@ def keys_of_part(part: type) -> Keys:
 
 
 def paths_of(keys: Keys, above: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
-    """The paths of these keys, then those of the keys of the fixed parts below them."""
+    """The paths of these keys, followed by those inside fixed parts."""
     paths = [(*above, name) for name in keys.named]
     for name, key in keys.named.items():
         if part := part_among(key.annotation):
@@ -127,7 +127,7 @@ def part_of(annotation: Any) -> type | None:
 
 
 def part_among(annotation: Any) -> type | None:
-    """`part_of`, also where a scalar may stand in its place: ``int | Part``."""
+    """Like `part_of`, but also for ``int | Part``, where a scalar may take its place."""
     if typing.get_origin(annotation) is Annotated:
         return part_among(typing.get_args(annotation)[0])
     if typing.get_origin(annotation) in (Union, types.UnionType):
@@ -136,7 +136,7 @@ def part_among(annotation: Any) -> type | None:
 
 
 def accepts_null(annotation: Any) -> bool:
-    """Whether null may stand for the value: ``X | None``."""
+    """Whether null is accepted: ``X | None``."""
     origin, inner = typing.get_origin(annotation), typing.get_args(annotation)
     if origin is Annotated:
         return accepts_null(inner[0])
@@ -145,7 +145,7 @@ def accepts_null(annotation: Any) -> bool:
 
 @dataclass(frozen=True)
 class Nested:
-    """The blocks of another role that an argument takes: `one` of them, or `many` in a list."""
+    """The blocks of another role that an argument accepts: `one`, or `many` in a list."""
 
     registry: Registry | None = None
     one: bool = False
@@ -179,11 +179,11 @@ def _is_wrapped(hint: Any) -> bool:
 
 
 def _handed_on(init: Any) -> set[str]:
-    """The keywords that a constructor writes beside its ``**kwargs`` in the call of its base class's constructor."""
+    """The keywords that a constructor passes to that of its base class itself, beside ``**kwargs``."""
     try:
         tree = ast.parse(textwrap.dedent(inspect.getsource(init)))
     except (OSError, TypeError, SyntaxError):
-        return set()  # made by a decorator or typed into a shell: a key too many is accepted
+        return set()  # no source, for example from a decorator: accept the key
     calls = [one for one in ast.walk(tree) if isinstance(one, ast.Call) and ast.unparse(one.func).endswith(".__init__")]
     to_base = [one for one in calls if any(word.arg is None for word in one.keywords)]
     return {word.arg for call in to_base for word in call.keywords if word.arg}
@@ -197,7 +197,7 @@ def _hints(init: Any) -> dict[str, Any]:
 
 
 def _descriptions(cls: type) -> dict[str, str]:
-    """Argument -> its sentence in the ``Args:`` section of the Google docstring of `cls` or of its constructor."""
+    """Argument -> its text in the ``Args:`` section of the Google docstring of `cls` or of its constructor."""
     found: dict[str, str] = {}
     for text in (vars(cls).get("__doc__"), vars(cls)["__init__"].__doc__):
         section = re.search(r"^Args:\n((?:[ ]+.*\n?|\n)*)", inspect.cleandoc(text or ""), re.MULTILINE)

@@ -1,6 +1,6 @@
-"""Recipe files and the command line -> one plain tree, plus the place where each key was written.
+"""Recipe files and the command line -> one plain tree, and the place where each key was written.
 
-A mistake found much later (a wrong type, an unknown argument) can so still point at the line that the user wrote.
+So a mistake that is found much later (a wrong type, an unknown argument) can still point at the user's line.
 """
 
 from collections.abc import Mapping, Sequence
@@ -17,15 +17,14 @@ class Source:
     """A recipe as it was written: inheritance resolved, overrides applied, nothing checked.
 
     Attributes:
-        name: the recipe's name: the stem of its file.
-        recipe: the recipe's file as messages show it.
+        name: of the recipe, the stem of its file.
+        recipe: the recipe's file, as shown in messages.
         tree: dicts, lists and scalars.
         where: key path -> where that key (or list item) was written; ``()`` is the top of the recipe.
         files: absolute paths of the recipe and its bases, in the order of reading.
-        plugins: absolute paths of Python files, and dotted module names as they are. Who imports them sees whether
-            they exist.
+        plugins: absolute paths of Python files, and dotted module names; whether they exist is not checked here.
         problems: the mistakes found so far.
-        complete: False where a base could not be read, so that a missing key may be no mistake.
+        complete: False if a base could not be read, so that keys may only seem to be missing.
     """
 
     name: str
@@ -48,7 +47,7 @@ class Source:
         return Problem(self.at(path), path, text)
 
     def error(self, *mistakes: Mistake) -> RecipeError:
-        """What to raise for mistakes that were found after the check, on the machine or in the data."""
+        """The error to raise for mistakes that are found after the check, in the data or on the machine."""
         return RecipeError(self.recipe, [self.problem(path, text) for path, text in mistakes])
 
 
@@ -56,13 +55,13 @@ def read(path: Path, overrides: Sequence[str] = ()) -> Source:
     """Read the recipe at `path` and its bases, then apply `overrides` (``KEY=VALUE``, VALUE in YAML).
 
     Raises:
-        RecipeError: the recipe itself is no readable YAML mapping. Other mistakes are kept in ``problems`` for `check`,
-            which reports them together with its own.
+        RecipeError: the recipe itself is no readable YAML mapping. Other mistakes are kept in ``problems``; `check`
+            reports them together with its own.
     """
     reading = _Reading()
     root = reading.file(Path(path), named_at=None)
     top = root or Node(Where(_shown(path)), {})
-    # A new type first, whatever the order on the command line: it would throw away the arguments given before it.
+    # Apply a new type first, whatever the order on the command line: it drops arguments set before.
     for item in sorted(overrides, key=lambda item: not item.partition("=")[0].endswith(".type")):
         _override(top, item, reading.problems)
     if root is None:
@@ -82,7 +81,7 @@ def read(path: Path, overrides: Sequence[str] = ()) -> Source:
 
 
 class _Reading:
-    """The files read so far, and those still open (to see a circle)."""
+    """The files read so far, and those still being read, to detect a circle."""
 
     def __init__(self) -> None:
         self.files: list[Path] = []
@@ -91,7 +90,7 @@ class _Reading:
         self.complete = True
 
     def file(self, path: Path, named_at: Where | None) -> Node | None:
-        """The nodes of one recipe on top of its bases; None where it is no mapping that could be read."""
+        """The nodes of one recipe merged over its bases; None if it is no readable mapping."""
         place, key = (named_at, ("_base_",)) if named_at else (Where(_shown(path)), ())
         absolute = path.resolve()
         if absolute in self.open:
@@ -132,7 +131,7 @@ class _Reading:
         return self.with_bases(absolute, root)
 
     def fail(self, where: Where, path: KeyPath, text: str) -> Node | None:
-        """Note why a file gives no nodes; returns None in their place."""
+        """Record why a file could not be used; return None in place of its nodes."""
         self.problems.append(Problem(where, path, text))
         self.complete = False
         return None
@@ -155,9 +154,9 @@ class _Reading:
 
 
 def merge(base: Node, over: Node) -> Node:
-    """`over` on top of `base`: mappings merge key by key, lists and scalars replace.
+    """Merge `over` into `base`: mappings key by key; lists and scalars are replaced.
 
-    A mapping that changes `type` replaces its base whole: the old type's arguments make no sense for the new one.
+    A mapping with another `type` replaces its base completely, because the arguments of the old type do not apply.
     """
     if not (isinstance(base.value, dict) and isinstance(over.value, dict)) or _changes_type(base.value, over.value):
         return over
@@ -172,7 +171,7 @@ def _changes_type(base: Mapping[str, Node], over: Mapping[str, Node]) -> bool:
 
 
 def _override(top: Node, item: str, problems: list[Problem]) -> None:
-    """Apply one ``model.backbone.depth=101`` to the tree, or append what is wrong with it to `problems`."""
+    """Apply one ``model.backbone.depth=101`` to the tree, or append its mistake to `problems`."""
 
     def refuse(text: str, path: KeyPath = ()) -> None:
         problems.append(Problem(COMMAND_LINE, path, text))
@@ -221,13 +220,13 @@ def _override(top: Node, item: str, problems: list[Problem]) -> None:
 
 
 def _resolve_plugins(plugins: Node | None, folder: Path) -> None:
-    """Make paths absolute, from the folder of the file that names them; dotted module names stay."""
+    """Make paths absolute, relative to the folder of the file that names them; leave dotted module names."""
     for entry in plugins.value if plugins and isinstance(plugins.value, list) else []:
         if isinstance(entry.value, str) and (entry.value.endswith(".py") or "/" in entry.value):
             entry.value = str((folder / entry.value).resolve())
 
 
 def _shown(path: Path) -> str:
-    """Relative to the working directory where it lies below it: short, and an editor finds it."""
+    """The path relative to the working directory if it is below it: short, and editors can open it."""
     absolute = Path(path).resolve()
     return str(absolute.relative_to(Path.cwd())) if absolute.is_relative_to(Path.cwd()) else str(absolute)

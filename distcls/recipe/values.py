@@ -1,4 +1,4 @@
-"""One value of a recipe against one annotation: pydantic judges, the sentences are ours."""
+"""Checks one value of a recipe against one annotation, with pydantic but with our own messages."""
 
 import contextlib
 import json
@@ -29,18 +29,18 @@ _YAML_1_1 = {"yes": True, "on": True, "no": False, "off": False, "none": None}
 
 
 class _Schema(GenerateJsonSchema):
-    """JSON schema of any annotation; what only Python can make (a class, a tensor) gets a schema that nothing meets."""
+    """JSON schema of any annotation; nothing satisfies that of a type that JSON cannot express (a class, a tensor)."""
 
     def handle_invalid_for_json_schema(self, schema: Any, error_info: str) -> dict[str, Any]:
         return {"not": {}}
 
 
 def adapter(annotation: Any) -> pydantic.TypeAdapter:
-    """Strict: nobody expects the text "0.1" to be a number, or true to be 1. From JSON a list may stand for a tuple."""
+    """A strict validator: "0.1" is no number and true is not 1. It reads JSON, where a list may stand for a tuple."""
     config = pydantic.ConfigDict(strict=True, arbitrary_types_allowed=True, allow_inf_nan=False)
     try:
         return pydantic.TypeAdapter(annotation, config=config)
-    except pydantic.PydanticUserError:  # not an annotation that pydantic can read: nothing is known about the value
+    except pydantic.PydanticUserError:  # pydantic does not know this annotation: accept any value
         return pydantic.TypeAdapter(Any)
 
 
@@ -50,10 +50,10 @@ def value_schema(annotation: Any) -> dict[str, Any]:
 
 
 def convert(annotation: Any, value: Any) -> tuple[Any, list[tuple[KeyPath, str]]]:
-    """`value` as its annotation wants it (a list as a tuple, an int as a float), and the mistakes in it.
+    """Convert `value` to its annotation (a list to a tuple, an int to a float), and find its mistakes.
 
     Returns:
-        The converted value and, per mistake, the key path below the value and the sentence.
+        The converted value; and for each mistake its key path below the value, and the text.
     """
     try:
         return adapter(annotation).validate_json(json.dumps(value)), []
@@ -62,10 +62,10 @@ def convert(annotation: Any, value: Any) -> tuple[Any, list[tuple[KeyPath, str]]
 
 
 def plain(annotation: Any, value: Any) -> Any:
-    """`value` as JSON-able lists, mappings and scalars, a float where the annotation says so.
+    """`value` as JSON-able lists, mappings and scalars; an int becomes a float if so annotated.
 
     Raises:
-        pydantic_core.PydanticSerializationError: `value` is, or holds, something that only Python can make.
+        pydantic_core.PydanticSerializationError: `value` contains something that JSON cannot express.
     """
     jsonable = pydantic_core.to_jsonable_python(value)
     return pydantic_core.to_jsonable_python(convert(annotation, jsonable)[0])
@@ -75,7 +75,7 @@ def _mistakes(annotation: Any, value: Any, error: pydantic.ValidationError) -> l
     found: dict[KeyPath, list[Any]] = {}
     for one in error.errors(include_url=False):
         found.setdefault(_path_in(value, one["loc"]), []).append(one)
-    # A union reports every member: the one whose shape the value has gets deepest, and it is the one that was meant.
+    # A union reports errors for each member; the member that was meant is the one whose errors are deepest.
     deepest = [path for path in found if not any(path == other[: len(path)] != other for other in found)]
     whole = value_schema(annotation)
     mistakes = []
@@ -96,7 +96,7 @@ def _mistakes(annotation: Any, value: Any, error: pydantic.ValidationError) -> l
 
 
 def _path_in(value: Any, loc: tuple[int | str, ...]) -> KeyPath:
-    """pydantic's location without the names of union members that it puts in between."""
+    """pydantic's location without the names of union members in it."""
     path: list[int | str] = []
     for step in loc:
         inside: Any = value if isinstance(value, dict) else range(len(value)) if isinstance(value, list) else ()
@@ -187,7 +187,7 @@ def _bare(choice: Any) -> str:
 
 
 def _suggest(annotation: Any, value: Any, path: KeyPath, schema: dict[str, Any], whole: dict[str, Any]) -> str:
-    """`` Did you mean 1000?`` where a near value of the right kind would be accepted."""
+    """`` Did you mean 1000?`` if a similar value of the right type would be accepted."""
     part = value
     for step in path:
         part = part[step]
@@ -206,7 +206,7 @@ def _suggest(annotation: Any, value: Any, path: KeyPath, schema: dict[str, Any],
 
 
 def _neighbours(value: Any) -> Iterable[Any]:
-    """The same thing written as another kind."""
+    """The same value as other types."""
     if isinstance(value, str):
         if value.lower() in _YAML_1_1:
             yield _YAML_1_1[value.lower()]
@@ -215,7 +215,7 @@ def _neighbours(value: Any) -> Iterable[Any]:
         with contextlib.suppress(ValueError):
             yield json.loads(f"[{value.strip('()').rstrip(', ')}]")  # (1, 5) as Python writes it
         with contextlib.suppress(ValueError):
-            yield json.loads(value.replace(",", "."))  # 0,1: a comma is the decimal sign in half of the world
+            yield json.loads(value.replace(",", "."))  # 0,1 with a decimal comma
     elif isinstance(value, float) and math.isfinite(value) and value == int(value):
         yield int(value)
     elif isinstance(value, bool):
@@ -236,7 +236,7 @@ def _replaced(value: Any, path: KeyPath, part: Any) -> Any:
 
 
 def show(value: Any) -> str:
-    """A value as a recipe would write it, cut to a readable length."""
+    """A value as written in a recipe, shortened to a readable length."""
     if value is None:
         return "null"
     if isinstance(value, bool):

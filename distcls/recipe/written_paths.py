@@ -1,4 +1,4 @@
-"""Paths of a recipe are taken as they are written: what only a shell expands would name a folder `~`."""
+"""Refuses ``~`` and ``$NAME`` in paths: only a shell expands them, and a recipe would create a folder named `~`."""
 
 import re
 from collections.abc import Mapping
@@ -18,7 +18,7 @@ _SHELL = re.compile(r"^~|\$[A-Za-z_{]")
 
 
 def check_paths(checker: Checker, tree: Mapping[str, Any]) -> None:
-    """Report to `checker` every path that begins with ``~`` or holds a ``$NAME``."""
+    """Report to `checker` every path that begins with ``~`` or contains a ``$NAME``."""
     for path in PATHS:
         value: Any = tree
         for step in path:

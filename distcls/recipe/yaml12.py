@@ -1,7 +1,7 @@
 """YAML 1.2 core text <-> plain values, with the place of every key.
 
-PyYAML scans and composes; which words are numbers is decided here, because its own rules are YAML 1.1's, where `5e-5`
-is a text, `no` is false, `010` is eight and `1:30` is ninety.
+PyYAML parses; this module decides which words are numbers, because PyYAML follows YAML 1.1, where `5e-5` is a text,
+`no` is false, `010` is eight and `1:30` is ninety.
 """
 
 import re
@@ -14,7 +14,7 @@ import yaml
 from distcls.recipe.errors import KeyPath, Problem, Where
 
 _TAG = "tag:yaml.org,2002:"
-_DIGITS = 4000  # of a whole number: Python refuses to read more
+_DIGITS = 4000  # of an integer; Python refuses to read more
 _CORE_SCALARS = (
     ("null", r"~|null|Null|NULL|", ["~", "n", "N", ""]),
     ("bool", r"true|True|TRUE|false|False|FALSE", list("tTfF")),
@@ -28,23 +28,23 @@ _CORE_SCALARS = (
 
 
 class _Loader(yaml.SafeLoader):
-    """Takes words for what YAML 1.2 says, and for nothing else."""
+    """Resolves plain words by the rules of YAML 1.2 alone."""
 
 
 class _Dumper(yaml.SafeDumper):
-    """Writes what readers of YAML 1.1 and 1.2 take alike: a text that is something else to either is quoted."""
+    """Writes YAML that 1.1 and 1.2 read alike: a text that would be something else in either is quoted."""
 
 
 _Loader.yaml_implicit_resolvers = {}
 for _name, _pattern, _first in _CORE_SCALARS:
     for _class in (_Loader, _Dumper):
         _class.add_implicit_resolver(_TAG + _name, re.compile(f"^(?:{_pattern})$"), _first)
-_Dumper.add_implicit_resolver(_TAG + "bool", re.compile("^[yYnN]$"), list("yYnN"))  # YAML 1.1 beyond PyYAML
+_Dumper.add_implicit_resolver(_TAG + "bool", re.compile("^[yYnN]$"), list("yYnN"))  # PyYAML lacks these of YAML 1.1
 
 
 @dataclass
 class Node:
-    """A value and where its key (in a list: the item itself) was written. Collections hold nodes."""
+    """A value and where its key (or list item) was written. Collections contain nodes."""
 
     where: Where
     value: "Mapping[str, Node] | list[Node] | str | int | float | bool | None"
@@ -71,13 +71,13 @@ def parse(text: str, start: Where, problems: list[Problem], path: KeyPath = ()) 
 
     Args:
         text: the document.
-        start: the place of its first character; without a line (the command line) it is the place of everything.
-        problems: grows by one for every duplicate key, key that is no text, `<<`, tag outside the core schema and
-            syntax error.
+        start: the place of its first character; without a line (the command line), the place of everything.
+        problems: receives every duplicate key, key that is no text, `<<`, tag outside the core schema and syntax
+            error.
         path: key path of the document's root, for the problems.
 
     Returns:
-        The root, or None where the text is no YAML. An alias stands for a copy of its anchor's value.
+        The root, or None if the text is not YAML. An alias becomes a copy of its anchor's value.
     """
     try:
         root = _Loader(text).get_single_node()
@@ -179,7 +179,7 @@ def _written(tag: str) -> str:
 
 
 def _sentence(error: yaml.MarkedYAMLError, start: Where, text: str) -> str:
-    """PyYAML names what its grammar met; say instead what a person may have done."""
+    """Say what the author probably did, where PyYAML speaks of its grammar."""
     problem = error.problem or ""
     opened = f" (opened in line {error.context_mark.line + 1})" if error.context_mark and start.line else ""
     mark = error.problem_mark
@@ -211,7 +211,7 @@ def _sentence(error: yaml.MarkedYAMLError, start: Where, text: str) -> str:
 
 
 def to_yaml(tree: Mapping[str, Any]) -> str:
-    """A JSON-able mapping -> YAML that readers of YAML 1.1 and 1.2 take for the same values; a line for every key."""
+    """A JSON-able mapping -> YAML that 1.1 and 1.2 read as the same values, with a line for every key."""
     return yaml.dump(
         dict(tree), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=float("inf"), default_flow_style=False
     )

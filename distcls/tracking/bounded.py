@@ -1,4 +1,4 @@
-"""Calls that may hang, given a bound."""
+"""Bounds the time of calls that may hang."""
 
 import math
 import threading
@@ -7,11 +7,11 @@ from typing import Any
 
 
 class Overdue(TimeoutError):
-    """A call took longer than it may; it is left to its thread."""
+    """A call took too long; it is left running in its thread."""
 
 
 def within(seconds: float, call: Callable[[], Any]) -> None:
-    """Run `call` for at most `seconds`, in a daemon thread, so that it cannot keep the process alive either.
+    """Run `call` for at most `seconds` in a daemon thread, which cannot keep the process alive.
 
     Raises:
         Overdue: it took longer; otherwise whatever `call` raised.

@@ -1,4 +1,4 @@
-"""The confusion matrix as one picture, for W&B and for papers: the report draws its own, which one can point at."""
+"""Draws the confusion matrix as a picture, for W&B and papers; the report draws its own, interactive one."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -7,7 +7,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 SIDE = 1000  # pixels of the matrix, at most
-CELLS = 250  # along a side, at most: of more classes several share a cell, so that a mistake can be seen
+CELLS = 250  # along a side; more classes share cells, so that single mistakes remain visible
 NAMED = 40  # classes; more have no names along the edges
 COUNTED = 16  # classes; more have no numbers in the cells
 LISTED = 24  # confused pairs beside the matrix
@@ -17,7 +17,7 @@ MARGIN, LIST = 24, 430
 
 
 def draw_confusion(classes: Mapping[str, Sequence[Any]], pairs: Sequence[Sequence[int]]) -> Image.Image:
-    """Rows are classes, columns what their images were taken for; the darker, the larger the share of the row.
+    """Rows are labels, columns predictions; the darker a cell, the larger its share of the row.
 
     Args:
         classes: the columns `name`, `images` (of the class) and `right` (of them).
@@ -58,7 +58,7 @@ def draw_confusion(classes: Mapping[str, Sequence[Any]], pairs: Sequence[Sequenc
 def _matrix(
     classes: Mapping[str, Sequence[Any]], pairs: Sequence[Sequence[int]], block: int, cells: int
 ) -> Image.Image:
-    """One pixel a cell; of several classes in a cell the largest share counts."""
+    """One pixel per cell, which shows the largest share of its classes."""
     images = np.maximum(np.array(classes["images"]), 1)
     shares = np.zeros((2, cells, cells))  # right, wrong
     each = np.arange(len(images))
@@ -66,7 +66,7 @@ def _matrix(
     if len(pairs):
         label, best, times = np.array(pairs).T
         np.maximum.at(shares[1], (label // block, best // block), times / images[label])
-    # the root, and half the row as the darkest: one mistake in fifty must be seen beside the diagonal
+    # The square root, and darkest from half the row on, so that one mistake in fifty is visible beside the diagonal.
     right, wrong = np.sqrt((shares * [[[1]], [[2]]]).clip(max=1))[..., None]
     pixels = 255 - np.where(wrong > right, wrong * (255 - WRONG), right * (255 - RIGHT))
     return Image.fromarray(pixels.round().astype(np.uint8))

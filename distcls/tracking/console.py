@@ -1,4 +1,4 @@
-"""The run on the terminal: a progress bar and one line per epoch; in a log file plain lines to grep."""
+"""Shows the run on the terminal: a progress bar and one line per epoch; in a log file plain lines to grep."""
 
 import atexit
 import math
@@ -25,12 +25,12 @@ TABLE = (
     ("img/s", 7),
     ("time", 9),
 )
-NARROW = 100  # characters; a narrower terminal goes without the less important columns
+NARROW = 100  # characters; narrower terminals omit the less important columns
 MINOR = ("step", "train top-1", "val top-5", "lr")
 
 
 class Console:
-    """What a person sees of a run; silent on every rank but 0, and for good once its terminal is gone.
+    """The terminal output of a run. Silent on all ranks but 0, and from the moment that its terminal is closed.
 
     Args:
         rank: of this process.
@@ -48,17 +48,17 @@ class Console:
     ) -> None:
         self.clock = clock
         self._silent = rank != 0
-        # No markup and no highlighting: a path like [/scratch] in a message is text.
+        # Without markup, so that a path like [/scratch] in a message is plain text.
         self._terminal = terminal or Terminal(file=file, markup=False, highlight=False, soft_wrap=True)
         self._live = self._terminal.is_terminal and not self._terminal.is_dumb_terminal and not self._silent
         self._progress: Progress | None = None
         self._train: Row = {}
         self._total_steps = self._steps_per_epoch = 1
         self._started = (0.0, 0)
-        atexit.register(self._stop)  # a run that ends in an exception must give the cursor back
+        atexit.register(self._stop)  # restore the cursor if the run ends in an exception
 
     def start(self, total_steps: int, steps_per_epoch: int, first_step: int = 0) -> None:
-        """Training begins: `first_step` of `total_steps` are done already."""
+        """Training begins; `first_step` of `total_steps` are already done."""
         self._total_steps, self._steps_per_epoch = total_steps, steps_per_epoch
         self._started = (self.clock(), first_step)
         if self._live:
@@ -106,15 +106,15 @@ class Console:
         self._print(Text(self._cells(cells), style="green" if is_best else ""))
 
     def note(self, text: str) -> None:
-        """One line about what happens."""
+        """Print a line of information."""
         self._print(Text(text, style="dim" if self._live else ""))
 
     def warn(self, text: str) -> None:
-        """One line about what a user should see to."""
+        """Print a warning."""
         self._print(Text(f"warning: {text}", style="yellow"))
 
     def finish(self, lines: Sequence[str] = ()) -> None:
-        """Take the bar away and say where things are."""
+        """Remove the bar and print the last lines."""
         self._stop()
         for line in lines:
             self._print(Text(line))
@@ -124,16 +124,16 @@ class Console:
         return math.ceil(self._total_steps / self._steps_per_epoch)
 
     def _epoch(self, row: Row) -> int:
-        """The epoch, from 1, that a row's step belongs to."""
+        """The epoch of a row's step, counted from 1."""
         return max(1, math.ceil(row["step"] / self._steps_per_epoch))
 
     def _eta(self, step: float) -> str:
-        """Time until the last step at the mean pace since the start, evaluations and checkpoints included."""
+        """Time until the last step at the mean speed since the start, including evaluations and checkpoints."""
         seconds, done = self.clock() - self._started[0], step - self._started[1]
         return duration(seconds / done * (self._total_steps - step)) if done > 0 else "?"
 
     def _line(self, row: Row, group: str, names: Sequence[str], eta: bool = False) -> None:
-        """A log line, words and values in turn: ``epoch 1/3 step 9/702 loss 0.5120 top1 0.8120 lr 0.05 img/s 5213``."""
+        """A line of words and values: ``epoch 1/3 step 9/702 loss 0.5120 top1 0.8120 lr 0.05 img/s 5213``."""
         words = [f"epoch {self._epoch(row)}/{self._epochs} step {row['step']}/{self._total_steps}"]
         if group != "train":
             words.append(group)
@@ -181,7 +181,7 @@ class Console:
             return
         try:
             self._terminal.print(text, soft_wrap=True)
-        except (OSError, SystemExit):  # the terminal is gone, or the reader of our pipe (rich would leave): train on
+        except (OSError, SystemExit):  # terminal or reader of the pipe is gone; rich would exit
             self._silent = True
 
     def _stop(self) -> None:
@@ -194,7 +194,7 @@ class Console:
 
 
 class _Figure(ProgressColumn):
-    """A piece of text beside the bar, made from the step that the bar stands at."""
+    """A text beside the bar, made from the current step."""
 
     def __init__(self, text: Callable[[float], str], style: str = "") -> None:
         super().__init__()
@@ -205,7 +205,7 @@ class _Figure(ProgressColumn):
 
 
 def number(value: Any, form: str = "f") -> str:
-    """`value` to read: ``f`` four decimals (losses, fractions), ``g`` four digits (lr), ``d`` whole; ``-`` if None."""
+    """`value` as text: ``f`` four decimals (losses, fractions), ``g`` four digits (lr), ``d`` whole; ``-`` if None."""
     if value is None:
         return "-"
     return {"f": f"{value:.4f}", "g": f"{value:.4g}", "d": f"{value:.0f}"}[form]

@@ -1,4 +1,4 @@
-"""`metrics.jsonl` and `events.jsonl`: the run's own record, whole after any kill, for any strict JSON reader."""
+"""`metrics.jsonl` and `events.jsonl`: the run's own record in strict JSON, intact after any kill."""
 
 import functools
 import json
@@ -15,20 +15,20 @@ from typing import Any
 from distcls.tracking.tracker import Row, Status, kind_of
 
 METRICS, EVENTS = "metrics.jsonl", "events.jsonl"
-BLOCK = 65536  # bytes read at a time, from the end, in search of the last line
-# JSON has no word for these; float() and JavaScript's Number() read the strings back.
+BLOCK = 65536  # bytes read at a time, from the end, to find the last line
+# JSON cannot express these; float() and JavaScript's Number() can read the strings.
 NON_FINITE = ("NaN", "Infinity", "-Infinity")
 
 
 class MetricsLog:
-    """Appends rows to `metrics.jsonl` and events to `events.jsonl`, each line handed to the kernel in one write.
+    """Appends rows to `metrics.jsonl` and events to `events.jsonl`, each line in one write.
 
-    A killed process so loses at most a line that it was in the middle of; a killed machine what came after `sync`.
-    On a full disk rows wait in memory until there is room again.
+    So a killed process loses at most the line that it was writing, and a machine that fails what came after `sync`. On
+    a full disk rows wait in memory until there is space again.
 
     Args:
         folder: the run folder.
-        attempt: number of this start of the run, from 1, written into every line; a later attempt's row replaces an
+        attempt: number of this start of the run, from 1, written into every line. A later attempt's row replaces an
             earlier one's.
         warn: called with one line of text when a file cannot be written.
         clock: seconds since 1970, written as `time`.
@@ -55,25 +55,25 @@ class MetricsLog:
         self._events.append({"time": round(self.clock(), 3), "attempt": self.attempt, "kind": kind, **fields})
 
     def sync(self) -> None:
-        """Wait until both files are on the disk: before a checkpoint commits, so that none is ahead of its rows."""
+        """Wait until both files are on the disk. Called before a checkpoint is committed, which must not be ahead."""
         self._metrics.sync()
         self._events.sync()
 
     def finish(self, status: Status, message: str | None = None) -> None:
-        """The end of this attempt as an event, and both files closed."""
+        """Write the end of this attempt as an event, and close both files."""
         self.event(status, **({"message": message} if message else {}))
         self._metrics.close()
         self._events.close()
 
 
 def read_rows(folder: Path, *, repeated: bool = False) -> list[dict[str, Any]]:
-    """The rows of a run sorted by step, training before evaluation; per step and kind of row the last attempt's alone.
+    """The rows of a run sorted by step, training before evaluation; for each step and kind, those of the last attempt.
 
-    Rows beyond the checkpoint from which a later attempt went on are left out: that attempt takes these steps anew.
-    Works while the run writes. Non-finite metrics come back as floats.
+    Rows beyond the checkpoint from which a later attempt resumed are left out, because that attempt repeats the steps.
+    May be called while the run writes. Non-finite metrics are returned as floats.
 
     Args:
-        repeated: keep those whose numbers will come again, because that attempt's recipe was allowed no change.
+        repeated: keep such rows if the later attempt repeats their numbers, as its recipe did not change.
     """
     resumed = [
         (event["attempt"], event["step"])
@@ -94,7 +94,7 @@ def read_rows(folder: Path, *, repeated: bool = False) -> list[dict[str, Any]]:
 
 
 def read_events(folder: Path) -> list[dict[str, Any]]:
-    """The events of a run in the order in which they happened."""
+    """The events of a run in order."""
     return list(read_lines(folder / EVENTS))
 
 
@@ -131,7 +131,7 @@ class _Lines:
         self._write()
 
     def sync(self) -> None:
-        """May be called from another thread: a checkpoint's."""
+        """May be called from another thread, as checkpoints do."""
         self._write(through=True)
 
     def close(self) -> None:
@@ -141,10 +141,10 @@ class _Lines:
             self.warn(f"{self.path}: its last {lost} lines are lost, they could not be written until the end")
 
     def _write(self, through: bool = False) -> None:
-        """Write what waits, `through` to the disk; where that fails it waits on, and a run does not fail for it."""
+        """Write what is waiting, `through` to the disk. If that fails it keeps waiting, with a warning."""
         try:
             with self._lock:
-                # After a write that a full disk cut short, the next one goes on in the middle of the line.
+                # If a full disk cut a write short, the next write continues in the middle of the line.
                 while self._waiting:
                     self._waiting = self._waiting[os.write(self._file.fileno(), self._waiting) :]
             if through:
@@ -157,7 +157,7 @@ class _Lines:
 
 
 def read_lines(path: Path) -> Iterator[dict[str, Any]]:
-    """The objects in a file of JSON lines; a last line without its end (torn, or being written) is left out."""
+    """The objects in a file of JSON lines, without an incomplete last line (torn, or being written)."""
     if not path.exists():
         return
     with open(path, "rb") as file:
@@ -165,13 +165,17 @@ def read_lines(path: Path) -> Iterator[dict[str, Any]]:
             if not line.endswith(b"\n"):
                 return
             try:
-                yield json.loads(line)
+                value = json.loads(line)
             except ValueError:
-                warnings.warn(f"{path}:{number}: not JSON, left out: {line[:60]!r}", stacklevel=2)
+                value = None
+            if isinstance(value, dict):
+                yield value
+            else:
+                warnings.warn(f"{path}:{number}: not a JSON object, left out: {line[:60]!r}", stacklevel=2)
 
 
 def _trim_torn_line(file: FileIO) -> None:
-    """Cut off a last line without its end: what a kill in the middle of a write leaves."""
+    """Cut off an incomplete last line, left by a kill in the middle of a write."""
     size = file.seek(0, os.SEEK_END)
     end, tail = size, b""
     while end and b"\n" not in tail:

@@ -1,4 +1,4 @@
-"""What a run is called on W&B."""
+"""The labels of a run on W&B: name, group, project, ..."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -7,12 +7,12 @@ GIVEN = ("project", "entity", "tags", "notes")  # taken from the recipe as they 
 
 
 def run_labels(name: str, tracking: Mapping[str, Any], slurm: Mapping[str, str]) -> dict[str, Any]:
-    """The labels among WandbTracker's arguments; a recipe that names neither run nor group gets the SLURM job's.
+    """The labels for WandbTracker; name and group default to those of the SLURM job.
 
     Args:
-        name: the recipe's.
-        tracking: its block of that name, with all keys.
-        slurm: ids of the first attempt, so that a run keeps its name over all of them.
+        name: of the recipe.
+        tracking: the recipe's tracking block with all keys.
+        slurm: job ids of the first attempt, so that all attempts have the same name.
     """
     own, group = _of_job(name, slurm)
     labels = {"name": tracking["name"] or own, "group": tracking["group"] or group}

@@ -1,4 +1,4 @@
-"""report.html while the run goes on: a backend that draws the page anew after evaluations."""
+"""Redraws report.html after evaluations while the run continues."""
 
 import time
 from collections.abc import Callable
@@ -8,15 +8,15 @@ from typing import Any
 from distcls.tracking.report import write_report
 from distcls.tracking.tracker import Row, Status
 
-PAUSE = 60.0  # seconds between two pages at least; one takes some 0.1 s to draw, of 100,000 rows 5 s
-SHARE = 0.01  # of the time at most
+PAUSE = 60.0  # least seconds between two pages; one takes some 0.1 s to draw, with 100,000 rows 5 s
+SHARE = 0.01  # largest share of the time
 
 
 class LiveReport:
-    """Draws `report.html` after an evaluation, at most every `PAUSE` seconds, of a long run less often, as training
-    stands still for it; a browser that shows it reloads it.
+    """Draws `report.html` after an evaluation, at most every `PAUSE` seconds. Browsers that show it reload it.
 
-    The page of the end is not drawn here: it says how the run ended, which is known after all backends have closed.
+    Training waits for the drawing, so a long run does it less often. The final page is not drawn here: it says how the
+    run ended, which is known only after all backends have closed.
     """
 
     def __init__(self, run_folder: Path, clock: Callable[[], float] = time.monotonic) -> None:

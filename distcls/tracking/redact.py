@@ -1,4 +1,4 @@
-"""Keeps secrets out of what leaves the machine: recipes, command lines and error texts may hold them."""
+"""Removes secrets from what leaves the machine: recipes, command lines and error texts may contain them."""
 
 import os
 import re
@@ -6,13 +6,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 REDACTED = "[redacted]"
-# `num_tokens: 3` and `with_cls_token: true` are not secrets: only strings under such a name are.
+# Only strings under such a name are secrets: `num_tokens: 3` and `with_cls_token: true` are not.
 NAMES = r"(?:(?:api|access|private)[_-]?key|secret|token|passw(?:or)?d|passphrase|credentials?)"
 SECRET_NAME = re.compile(f"{NAMES}$", re.IGNORECASE)
-# api_key: 0123..., "token" = "...": in code and YAML, where the value is long enough to be one and no call or list.
+# api_key: 0123... or "token" = "..." in code and YAML, if the value is long and not a call or list.
 SECRET_LINE = re.compile(rf"({NAMES}[\"']?\s*[:=]\s*[\"']?)([^\s\"',()\[\]{{}}]{{8,}})", re.IGNORECASE)
 USER_INFO = re.compile(r"(?<=://)[^/@\s]+@")  # https://user:password@host
-SHORTEST_SECRET = 8  # characters; shorter values of secret variables would blot out ordinary words
+SHORTEST_SECRET = 8  # characters; shorter values would match ordinary words
 
 
 def redact(value: Any, environ: Mapping[str, str] = os.environ) -> Any:
@@ -25,7 +25,7 @@ def redact(value: Any, environ: Mapping[str, str] = os.environ) -> Any:
 
 
 def redact_text(text: str, environ: Mapping[str, str] = os.environ) -> str:
-    """Code, YAML or a diff of them without secrets: those of `redact`, and long values after a name of a secret."""
+    """Code, YAML or a diff without secrets: those of `redact`, and long values after the name of a secret."""
     return SECRET_LINE.sub(rf"\1{REDACTED}", _cleaned(text, _secrets(environ)))
 
 
@@ -57,7 +57,7 @@ def _cleaned(text: str, secrets: Sequence[str]) -> str:
 
 
 def _secrets(environ: Mapping[str, str]) -> list[str]:
-    """The longest first: of one that begins with another, the rest would stay."""
+    """The longest first, in case one secret begins with another."""
     found = [text for name, text in environ.items() if SECRET_NAME.search(name) and len(text) >= SHORTEST_SECRET]
     return sorted(found, key=len, reverse=True)
 

@@ -1,4 +1,4 @@
-"""One HTML file about one run or several: no network, no library; for a laptop and a phone, while a run goes on too."""
+"""One HTML file about one or more runs, without network or libraries, for laptops and phones; also of a live run."""
 
 import json
 import math
@@ -29,10 +29,10 @@ def render(run_folders: Sequence[Path], reload_s: int | None = None) -> str:
 
     Args:
         run_folders: of one run, or of several to compare.
-        reload_s: seconds after which a browser that shows the page loads it anew; None: never.
+        reload_s: seconds after which a browser reloads the page; None: never.
 
     Raises:
-        UserError: a folder is not a run's.
+        UserError: a folder is not a run folder.
     """
     runs = [read_run(Path(folder)) for folder in run_folders]
     title = runs[0].name if len(runs) == 1 else f"{len(runs)} runs compared"
@@ -57,7 +57,7 @@ def render(run_folders: Sequence[Path], reload_s: int | None = None) -> str:
 
 
 def write_report(run_folders: Sequence[Path], file: Path, reload_s: int | None = None) -> None:
-    """Write `render`'s page whole, so that a browser never loads half of it."""
+    """Write the page of `render` atomically, so that a browser never loads half of it."""
     page = render(run_folders, reload_s)
     beside = file.with_name(f".{file.name}.{os.getpid()}")
     beside.write_text(page, encoding="utf-8")
@@ -77,7 +77,7 @@ def _header(runs: Sequence[RunRecord], title: str) -> str:
 
 
 def _moment(when: datetime) -> str:
-    """page/report.js adds how long ago that is."""
+    """A time; page/report.js adds how long ago it is."""
     return f'<time datetime="{when:%Y-%m-%dT%H:%M:%SZ}">{when:%Y-%m-%d %H:%M:%S} UTC</time>'
 
 
@@ -113,7 +113,7 @@ def _several(runs: Sequence[RunRecord], panels: Sequence[Panel]) -> Iterable[str
 
 
 def _tiles(run: RunRecord) -> str:
-    """The figures that one looks for first."""
+    """The most important figures."""
     if not run.rows:
         return '<p class="muted">No row has been written yet.</p>'
     train, val, last = run.of_kind("train"), run.of_kind("val"), run.rows[-1]
@@ -149,7 +149,7 @@ def _tile(label: str, value: str, note: str) -> str:
 
 
 def _diagrams(runs: Sequence[RunRecord], panels: Sequence[Panel]) -> str:
-    """Switches, and an empty picture for each panel; page/report.js draws."""
+    """Controls, and an empty picture for each panel, which page/report.js draws."""
     if not panels:
         return ""
     axes = "".join(
@@ -172,7 +172,7 @@ def _diagrams(runs: Sequence[RunRecord], panels: Sequence[Panel]) -> str:
 
 def _figure(panel: Panel, index: int, several: bool) -> str:
     groups = [metric.split("/")[0] for metric in panel.metrics]
-    names = [group if group in ("train", "val", "val_ema") else "" for group in groups]  # else the title says it all
+    names = [group if group in ("train", "val", "val_ema") else "" for group in groups]  # else the title is enough
     if panel.form == "stack":
         names = [metric.removeprefix(SHARES) for metric in panel.metrics]
     colors = panel.colors or range(len(names))

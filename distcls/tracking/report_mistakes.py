@@ -1,32 +1,32 @@
-"""The last evaluation in the report: worst images, confusion matrix, classes; page/ has the scripts that draw them."""
+"""The report's part on the last evaluation: worst images, confusion matrix, classes; scripts in page/ draw them."""
 
 import base64
-import json
 from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 from typing import Any
 
 from distcls.tracking.report_tables import table
+from distcls.tracking.run_record import json_of
 
-SHOWN = 16  # of the worst images, before one asks for all
+SHOWN = 16  # of the worst images, until all are requested
 DIFFERENT = 20  # classes in which several runs differ
 
 
 def read_predictions(folder: Path) -> dict[str, Any] | None:
-    """`val_predictions.json`, with each class's `ap` where `eval.metrics` asks for it; None where there is none yet."""
+    """`val_predictions.json`, with the `ap` of each class if `eval.metrics` includes map; None if not written yet."""
     file, metrics = folder / "val_predictions.json", folder / "val_per_class.json"
     if not file.exists():
         return None
-    found = json.loads(file.read_text())
-    measured = json.loads(metrics.read_text()) if metrics.exists() else {}
+    found = json_of(file)
+    measured = json_of(metrics) if metrics.exists() else {}
     if measured.get("step") == found["step"] and "ap" in measured["classes"][0]:
         found["classes"]["ap"] = [row["ap"] for row in measured["classes"]]
     return found
 
 
 def drawn(found: dict[str, Any]) -> dict[str, Any]:
-    """What the page's scripts need of it."""
+    """The part of it that the page's scripts need."""
     worst = [{key: one[key] for key in ("labels", "guesses", "loss", "place")} for one in found["worst"]]
     return {key: found[key] for key in ("multi_label", "classes", "pairs")} | {"worst": worst}
 
@@ -44,7 +44,7 @@ def sections(found: dict[str, Any], folder: Path) -> list[tuple[str, str, str]]:
 
 
 def compared(runs: Sequence[tuple[str, dict[str, Any]]]) -> str:
-    """HTML of the classes in which runs differ most, of runs with the same classes; else nothing.
+    """HTML of the classes in which runs differ most; empty unless all runs have the same classes.
 
     Args:
         runs: name and predictions of each run that has any.

@@ -1,4 +1,4 @@
-"""What the report draws: which panels there are, and each run's lines, thinned out to what a screen can show."""
+"""The data of the report's diagrams: the panels, and each run's lines, reduced to what a screen can show."""
 
 import math
 import re
@@ -44,13 +44,13 @@ PANELS = (
     Panel("Seconds lost to checkpoints", ("perf/checkpoint_stall_s",), "number", zero=True),
     Panel("Loss scale", ("optim/loss_scale",), "number", zero=True),
 )
-# They stand in tables, or are images per second in other words.
+# Shown in tables, or the same as images per second.
 NOT_DRAWN = ("best/", "val/n", "perf/step_ms", "perf/img_per_s_per_gpu")
 GROUPS = ("train", "val", "val_ema")
 
 
 def panels_of(runs: Sequence[RunRecord]) -> list[Panel]:
-    """The panels that have data, with the metrics that have; then one for each metric that none of them shows."""
+    """The panels and their metrics that have data, followed by one panel for each other metric."""
     found = dict.fromkeys(name for run in runs for row in run.rows for name in row if "/" in name)
     stacks = [
         Panel(
@@ -75,7 +75,7 @@ def panels_of(runs: Sequence[RunRecord]) -> list[Panel]:
 
 
 def _shares(run: RunRecord) -> tuple[str, ...]:
-    """The metrics that say where time goes, the known phases first."""
+    """The metrics of where the time goes, known phases first."""
     found = {name for row in run.rows for name in row if name.startswith(SHARES)}
     known = [f"{SHARES}{phase}" for phase in PHASES if f"{SHARES}{phase}" in found]
     return (*known, *sorted(found - set(known)))
@@ -86,7 +86,7 @@ def _colors(shares: tuple[str, ...]) -> tuple[int, ...]:
 
 
 def lines_of(run: RunRecord) -> dict[str, Any]:
-    """The run for page/report.js: columns of numbers by kind of row, and where it was started again."""
+    """The run for page/report.js: columns of numbers by kind of row, and the restarts."""
     kinds: dict[str, list[dict[str, Any]]] = {}
     for row in run.rows:
         kinds.setdefault(kind_of(row), []).append(row)
@@ -110,7 +110,7 @@ def _columns(rows: Sequence[dict[str, Any]]) -> dict[str, list[float | str | Non
 
 
 def _mean(values: Sequence[Any]) -> float | str | None:
-    """None for no value, which is a gap in the line; ``NaN`` as soon as one is not finite."""
+    """None without values, which makes a gap in the line; ``NaN`` if one of them is not finite."""
     numbers = [value for value in values if isinstance(value, (int, float))]
     if not numbers:
         return None
@@ -119,5 +119,5 @@ def _mean(values: Sequence[Any]) -> float | str | None:
 
 
 def _brief(value: float) -> float:
-    """To nine digits: enough for a sample count, and half the size of the file."""
+    """Rounded to nine digits: enough for a number of samples, and half the file size."""
     return float(f"{value:.9g}")

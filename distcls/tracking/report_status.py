@@ -1,4 +1,4 @@
-"""What a report says on top: how the run stands, and what to do about it."""
+"""The notice at the top of a report: the status of the run, and what to do about it."""
 
 from datetime import datetime
 from html import escape
@@ -6,12 +6,12 @@ from html import escape
 from distcls.tracking.console import duration
 from distcls.tracking.run_record import RunRecord
 
-QUIET = 900  # seconds without a line after which a run that says running may be dead
+QUIET = 900  # seconds without a line after which a running run may be dead
 ADVICE = "The same command goes on from its last checkpoint."
 
 
 def notice(run: RunRecord, now: datetime) -> str:
-    """HTML of one paragraph; nothing for a run that finished."""
+    """HTML of one paragraph; empty for a finished run."""
     newest = run.attempts[-1] if run.attempts else {}
     message = f": {escape(newest['message'])}" if newest.get("message") else ""
     step = f"step {run.rows[-1]['step']:,}" if run.rows else "the beginning"
@@ -32,13 +32,13 @@ def notice(run: RunRecord, now: datetime) -> str:
 
 
 def _last_sign(run: RunRecord) -> float:
-    """Seconds since 1970 of its newest line, or of the heartbeat that each rank writes every few seconds."""
+    """Time of its newest line or heartbeat (written by each rank every few seconds), in seconds since 1970."""
     beats = [file.stat().st_mtime for file in (run.folder / "heartbeat").glob("rank_*")]
     return max([line["time"] for line in (*run.rows, *run.events)] + beats, default=0.0)
 
 
 def _remaining(run: RunRecord) -> str:
-    """From the working time of the epochs so far."""
+    """Estimated from the working time of the epochs so far."""
     if not (run.total_epochs and run.rows and (done := run.rows[-1]["epoch"])):
         return ""
     left = run.rows[-1]["elapsed"] / done * max(run.total_epochs - done, 0)

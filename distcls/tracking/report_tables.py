@@ -36,7 +36,7 @@ def best_row(run: RunRecord) -> dict[str, Any] | None:
 
 
 def score(run: RunRecord) -> str:
-    """What evaluations are compared by, as training does: the average's, where one is kept; mAP where no top-1 is."""
+    """The metric that compares evaluations, as in training: that of the averaged weights if any; mAP without top-1."""
     return next((name for name in SCORES if any(name in row for row in run.rows)), "val/top1")
 
 
@@ -75,7 +75,7 @@ def measure(name: str) -> str:
 
 
 def attempts_table(run: RunRecord) -> str:
-    """When, where and how each start of the run went."""
+    """When and where each attempt ran, and how it ended."""
     starts = {again.attempt: again.position["step"] for again in run.restarts}
     head = ("attempt", "started (UTC)", "host", "ranks x threads", "from step", "end", "")
     lines = (
@@ -129,7 +129,7 @@ def runs_table(runs: Sequence[RunRecord]) -> str:
 
 
 def differing_keys(runs: Sequence[RunRecord]) -> list[tuple[str, list[str | None]]]:
-    """Recipe keys whose values are not the same in all runs, with each run's value; None where it has no such key."""
+    """Recipe keys whose values differ between runs, with each run's value; None if it does not have the key."""
     keys = dict.fromkeys(key for run in runs for key in run.recipe if key not in NOT_COMPARED)
     values = [(key, [run.recipe.get(key) for run in runs]) for key in keys]
     return [(key, row) for key, row in values if len(set(row)) > 1]
@@ -183,7 +183,7 @@ def events_table(run: RunRecord) -> str:
 
 
 def verdicts(run: RunRecord) -> str:
-    """What bounded the run, epoch by epoch, the newest first; the same verdict in a row is one line."""
+    """What limited the speed in each epoch, newest first; equal verdicts in a row share a line."""
     found: list[dict[str, Any]] = []
     for event in run.events:
         if event["kind"] != "bottleneck":
@@ -207,7 +207,7 @@ def verdicts(run: RunRecord) -> str:
 
 
 def recipe_text(run: RunRecord, title: str) -> str:
-    """The recipe as it stands in the run folder, folded."""
+    """The recipe in the run folder, folded."""
     text = escape(run.recipe_text, quote=False)
     text = re.sub(r"(?m)(^\s*(?:- )*|\{|, )([A-Za-z_][\w.\-]*)(?=:(?: |$))", r"\1<span class=k>\2</span>", text)
     text = re.sub(r"(?m)(: |- |\[|, )(-?\d[\d.e+\-]*)(?=[,\]}\n]|$)", r"\1<span class=n>\2</span>", text)

@@ -1,4 +1,4 @@
-"""A run as its folder tells it: rows, attempts, restarts, recipe; of a run that goes on, was killed, or has ended."""
+"""Reads a run from its folder: rows, attempts, restarts, recipe; whether it is running, was killed or has ended."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -18,7 +18,7 @@ AXES = ("samples", "epoch", "elapsed", "step")
 
 @dataclass(frozen=True)
 class Restart:
-    """Where an attempt after the first went on.
+    """Where a later attempt resumed.
 
     Attributes:
         attempt: its number.
@@ -33,12 +33,12 @@ class Restart:
 
 @dataclass(frozen=True)
 class RunRecord:
-    """What a report needs to know of a run, without secrets: a report is made to be shown.
+    """What a report needs of a run, without secrets, since reports are meant to be shared.
 
     Attributes:
-        rows: see `read_rows`; each with `elapsed`, the seconds that all attempts have worked until then, waits between
-            them left out.
-        attempts: of `run.json`, the first first.
+        rows: see `read_rows`; each with `elapsed`, the working time of all attempts until then in seconds, without the
+            time between them.
+        attempts: of `run.json`, in order.
         recipe_text: `recipe.yaml`.
         recipe: dotted key -> value as written there.
     """
@@ -60,7 +60,7 @@ class RunRecord:
 
     @property
     def total_epochs(self) -> float | None:
-        """Of the recipe, where it counts epochs."""
+        """`train.epochs`, if the recipe has it."""
         try:
             return float(self.recipe["train.epochs"])
         except (KeyError, ValueError):
@@ -71,14 +71,17 @@ def read_run(folder: Path) -> RunRecord:
     """Read a run folder.
 
     Raises:
-        UserError: it is none.
+        UserError: it is not one, or its `run.json` or `recipe.yaml` is damaged.
     """
     run_file, recipe_file = folder / "run.json", folder / "recipe.yaml"
     if not run_file.exists() and not (folder / METRICS).exists():
         raise UserError(f"{folder} is not a run folder: it has neither run.json nor {METRICS}")
-    run = redact(json.loads(run_file.read_text())) if run_file.exists() else {}
-    text = recipe_file.read_text() if recipe_file.exists() else ""
-    recipe = dict(flatten(redact(yaml.load(text, Loader=yaml.BaseLoader) or {})))
+    run = redact(json_of(run_file)) if run_file.exists() else {}
+    try:
+        text = recipe_file.read_text(encoding="utf-8") if recipe_file.exists() else ""
+        recipe = dict(flatten(redact(yaml.load(text, Loader=yaml.BaseLoader) or {})))
+    except (ValueError, yaml.YAMLError) as error:
+        raise _damaged(recipe_file, error) from error
     rows, events = read_rows(folder), redact(read_events(folder))
     spans = _working_hours(run.get("attempts", []), [*read_lines(folder / METRICS), *events])
     for row in rows:
@@ -97,6 +100,26 @@ def read_run(folder: Path) -> RunRecord:
     )
 
 
+def json_of(file: Path) -> dict[str, Any]:
+    """What one of a run folder's files holds.
+
+    Raises:
+        UserError: it is damaged.
+    """
+    try:
+        content = json.loads(file.read_bytes())
+        if not isinstance(content, dict):
+            raise ValueError(f"expected an object, got a {type(content).__name__}")
+    except ValueError as error:
+        raise _damaged(file, error) from error
+    return content
+
+
+def _damaged(file: Path, error: Exception) -> UserError:
+    reason = str(error).partition("\n")[0]
+    return UserError(f"{file} is damaged ({reason}): mend it, copy it again, or move it away")
+
+
 def flatten(value: Any, key: str = "") -> Iterator[tuple[str, str]]:
     """Dotted key and text of every leaf; a list of scalars is one leaf."""
     if isinstance(value, dict) and value:
@@ -110,7 +133,7 @@ def flatten(value: Any, key: str = "") -> Iterator[tuple[str, str]]:
 
 
 def _working_hours(attempts: list[dict[str, Any]], lines: list[dict[str, Any]]) -> dict[int, tuple[float, float]]:
-    """Start and end of each attempt, seconds since 1970; the end of a killed one is its last line."""
+    """Start and end of each attempt, in seconds since 1970; a killed attempt ends with its last line."""
     times: dict[int, list[float]] = {}
     for line in lines:
         times.setdefault(line["attempt"], []).append(line["time"])
@@ -134,7 +157,7 @@ def _restarts(
     resumed = {event["attempt"]: event for event in events if event["kind"] == "resumed"}
     for number in spans:
         steps = [row["step"] for row in rows if row["attempt"] == number]
-        if number == 1 or (number not in resumed and not steps):  # it failed before it could go on
+        if number == 1 or (number not in resumed and not steps):  # it failed before it could resume
             continue
         event = resumed.get(number, {})
         step = event.get("step", min(steps, default=0))

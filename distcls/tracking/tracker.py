@@ -1,4 +1,4 @@
-"""What every tracking backend can do."""
+"""The interface of tracking backends."""
 
 from collections.abc import Mapping
 from typing import Any, Literal, Protocol
@@ -14,15 +14,15 @@ class Tracker(Protocol):
         """One row: `step`, `epoch`, `samples` and metrics by name (``train/loss``, ``val/top1`` as fractions)."""
 
     def event(self, kind: str, **fields: Any) -> None:
-        """Something that happened: ``resumed``, ``preempted``, ``checkpoint``, ..."""
+        """An event such as ``resumed``, ``preempted`` or ``checkpoint``."""
 
-    # A backend that shows images may have `predictions(row, content)` too: see `Trackers.predictions`.
+    # Optional: `predictions(row, content)`, see `Trackers.predictions`.
 
     def finish(self, status: Status, message: str | None = None) -> None:
         """The last call. `message` says why a run was preempted or failed."""
 
 
 def kind_of(row: Row) -> str:
-    """``train``, ``val`` or a row's first group: keeps a training and an evaluation row of the same step apart."""
+    """``train``, ``val`` or the first group of a row; distinguishes training and evaluation rows of the same step."""
     groups = {name.split("/")[0] for name in row if "/" in name}
     return next((kind for kind in ("train", "val") if kind in groups), min(groups, default=""))

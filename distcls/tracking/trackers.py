@@ -1,4 +1,4 @@
-"""Fan-out to all backends; none of them can stop or hang a run."""
+"""Passes every call to all backends, none of which can stop or block a run."""
 
 import sys
 from collections.abc import Callable, Iterable, Mapping
@@ -7,7 +7,7 @@ from typing import Any
 from distcls.tracking.bounded import Overdue, within
 from distcls.tracking.tracker import Row, Status, Tracker
 
-# Seconds that one backend may take to close: an upload is long, the grace before SIGKILL short (SLURM: 30 s).
+# Seconds that a backend may take to close: uploads are long, but the time before SIGKILL is short (SLURM: 30 s).
 FINISH_SECONDS: Mapping[Status, float] = {"finished": 150.0, "preempted": 10.0, "failed": 30.0}
 
 
@@ -16,12 +16,12 @@ def _print_warning(text: str) -> None:
 
 
 class Trackers:
-    """Hands every call to each backend, in order; one that raises is warned about once, with its error, and dropped.
+    """Passes every call to each backend in order. A backend that raises is dropped, with one warning.
 
     Args:
-        backends: called in this order: the source of truth (`MetricsLog`) comes first. Ranks other than 0 have none.
+        backends: in order of the calls; `MetricsLog`, the source of truth, comes first. Only rank 0 has any.
         warn: called with one line of text.
-        finish_seconds: bound of each backend's `finish` by status.
+        finish_seconds: time limit of each backend's `finish`, by status.
     """
 
     def __init__(
@@ -41,20 +41,20 @@ class Trackers:
         self._each(lambda backend: backend.event(kind, **fields))
 
     def predictions(self, row: Row, content: Mapping[str, Any]) -> None:
-        """The last evaluation's predictions, to the backends that show such things.
+        """Pass the predictions of the last evaluation to the backends that can show them.
 
         Args:
             row: `step`, `epoch`, `samples` of the evaluation.
-            content: of `val_predictions.json`; its pictures lie in the run folder.
+            content: of `val_predictions.json`; the pictures are in the run folder.
         """
         self._each(lambda backend: getattr(backend, "predictions", lambda row, content: None)(row, content))
 
     def sync(self) -> None:
-        """Wait until every backend that keeps files has them on the disk."""
+        """Wait until the files of all backends are on the disk."""
         self._each(lambda backend: getattr(backend, "sync", lambda: None)())
 
     def finish(self, status: Status, message: str | None = None) -> None:
-        """Close every backend, each within its bound; a second call does nothing."""
+        """Close every backend within its time limit; a second call does nothing."""
         backends, self.backends = self.backends, []
         for backend in backends:
             self._finish(backend, status, message)

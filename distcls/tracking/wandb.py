@@ -7,12 +7,12 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from distcls.errors import ArgumentError
+from distcls.errors import ArgumentError, first_line
 from distcls.tracking.bounded import Overdue, within
 from distcls.tracking.jsonl import read_rows, strict
 from distcls.tracking.redact import redact
 from distcls.tracking.tracker import Row, Status, kind_of
-from distcls.tracking.wandb_access import Mode, first_line, wanted_mode
+from distcls.tracking.wandb_access import Mode, wanted_mode
 from distcls.tracking.wandb_file import history
 from distcls.tracking.wandb_pictures import pictures
 from distcls.tracking.wandb_service import close_service, end_service, kill_service, redacted_argv

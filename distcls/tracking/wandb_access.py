@@ -8,7 +8,7 @@ import urllib.request
 from typing import Literal
 from urllib.parse import urlsplit
 
-from distcls.errors import ArgumentError
+from distcls.errors import ArgumentError, first_line
 from distcls.tracking.bounded import within
 
 Mode = Literal["auto", "online", "offline"]
@@ -73,7 +73,3 @@ def _unreachable(url: str) -> str:
     except (OSError, ValueError) as error:
         return f"{url} does not answer: {first_line(getattr(error, 'reason', error))}"
     return ""
-
-
-def first_line(error: object) -> str:
-    return (str(error) or type(error).__name__).splitlines()[0]

@@ -84,6 +84,8 @@ def test_an_array_gives_each_task_a_folder(command, tmp_path):
     _, output, _ = command("--array", "0-3", "train.seed=%a", "output_dir=sweep/seed_%a")
     assert "\nset -- recipe.yaml train.seed=%a output_dir=sweep/seed_%a\n" in output
     assert (tmp_path / "sweep/slurm.sbatch").exists()
+    command("--array", "0-3", "output_dir=deep/%a/run")
+    assert [path.name for path in (tmp_path / "deep").iterdir()] == ["slurm.sbatch"]
 
 
 def test_containers(command, tmp_path):
@@ -112,7 +114,16 @@ def test_a_batch_that_so_many_gpus_do_not_divide(command):
 
 def test_options_that_make_no_sense(command):
     assert command("--style", "mpi")[2] == "error: --style: got mpi, expected srun or accelerate\n"
-    assert command("--array", "all")[2] == ("error: --array: got all, expected task numbers such as 0-3 or 1,5,9\n")
+    for array in ("all", "3x", "", "1,,2"):
+        text = f"error: --array: got {array!r}, expected task numbers such as 0-3 or 1,5,9\n"
+        assert command("--array", array)[2] == text
+    for array in ("7", "0-3", "1,5,9", "0-15:4%2"):
+        assert command("--array", array)[0] == 0
+    assert command("--time", "tomorrow")[2] == "error: --time: got tomorrow, expected minutes, H:MM:SS or D-H:MM:SS\n"
+    assert command("--time", "2")[2] == (
+        "error: --signal-before 120: every start would save and queue again at once, expected fewer seconds than "
+        "--time 2 has\n"
+    )
 
 
 def test_submitting(command, monkeypatch):

@@ -2,12 +2,15 @@
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
+from distcls.data.augmenting.augment import RandomHorizontalFlip, RandomResizedCrop
 from distcls.data.converting.convert import convert
 from distcls.data.dataset import BetonDataset
+from distcls.data.loader import TrainLoader
 
 
 class Arrays:
@@ -44,6 +47,19 @@ def smooth(generator: np.random.Generator, height: int, width: int) -> np.ndarra
         np.sin(y / generator.uniform(4, 20) + generator.uniform(0, 6) + x / generator.uniform(4, 20)) for _ in "rgb"
     ]
     return (128 + 100 * np.stack(waves, 2)).astype(np.uint8)
+
+
+def train_loader(dataset: BetonDataset, **changes: Any) -> TrainLoader:
+    """Of images as `raw` has them, with the arguments that a test does not care for."""
+    arguments: dict[str, Any] = {
+        "resolution": 28,
+        "transforms": [RandomResizedCrop(), RandomHorizontalFlip()],
+        "global_batch_size": 24,
+        "seed": 1,
+        "workers": 2,
+        "device": "cpu",
+    }
+    return TrainLoader(dataset, **(arguments | changes))
 
 
 @pytest.fixture(scope="session")

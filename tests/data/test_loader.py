@@ -8,27 +8,15 @@ import numpy as np
 import pytest
 import torch
 
-from distcls.data.augmenting.augment import RandomCrop, RandomHorizontalFlip, RandomResizedCrop
+from distcls.data.augmenting.augment import RandomCrop
 from distcls.data.augmenting.resolution import Resolution
 from distcls.data.converting.convert import convert
 from distcls.data.dataset import BetonDataset
 from distcls.data.errors import DataError
-from distcls.data.loader import EvalLoader, TrainLoader
+from distcls.data.loader import EvalLoader
 from distcls.errors import UserError
-from tests.data.conftest import Arrays
+from tests.data.conftest import Arrays, train_loader
 from tests.engine.launching import HANGS_S
-
-
-def train_loader(dataset, **changes):
-    arguments = {
-        "resolution": 28,
-        "transforms": [RandomResizedCrop(), RandomHorizontalFlip()],
-        "global_batch_size": 24,
-        "seed": 1,
-        "workers": 2,
-        "device": "cpu",
-    }
-    return TrainLoader(dataset, **(arguments | changes))
 
 
 def eval_loader(dataset, **changes):

@@ -1,10 +1,12 @@
 """Starting runs as users do, each in its own process, which ends with its test."""
 
 import contextlib
+import json
 import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import psutil
 
@@ -54,6 +56,14 @@ def finish(process: subprocess.Popen[str], timeout: float = HANGS_S) -> tuple[in
 
 def launch(command: list[str], *arguments: str | Path, timeout: float = HANGS_S) -> tuple[int, str]:
     return finish(start(command, *arguments), timeout)
+
+
+def reported(command: list[str], *arguments: str | Path) -> Any:
+    """What a worker script prints as JSON behind REPORT."""
+    code, output = launch(command, *arguments)
+    assert code == 0, output
+    [line] = [line for line in output.splitlines() if line.startswith("REPORT ")]
+    return json.loads(line.removeprefix("REPORT "))
 
 
 def end_all() -> None:

@@ -10,7 +10,6 @@ from torch.overrides import TorchFunctionMode
 from distcls.engine.rows import Rows
 from distcls.engine.run import train
 from distcls.engine.stopping.agreement import Agreement
-from distcls.engine.stopping.preemption import StopRequest
 
 # Each of these makes the CPU wait until the device has computed the value. (`numpy` is refused for a GPU's tensors, and
 # the loader uses it for the buffers that it decodes into.)
@@ -73,10 +72,8 @@ def test_no_value_is_read_between_flushes(tiny_recipe, monkeypatch, allow, clipp
 
     monkeypatch.setattr(Rows, "begin", first_window_is_over)
     monkeypatch.setattr(Rows, "write", last_step)
-    stop = StopRequest()
     with reads:
-        train(tiny_recipe, [*OVERRIDES, f"train.clip_grad_norm={clipping}"], stop=stop)
-    stop.uninstall()
+        train(tiny_recipe, [*OVERRIDES, f"train.clip_grad_norm={clipping}"])
     assert reads.found == []
     assert "tolist" in reads.flushed
 
@@ -101,11 +98,9 @@ def test_no_step_waits_for_the_gpu_between_flushes(tiny_recipe, monkeypatch, pre
     monkeypatch.setattr(Rows, "begin", begin_strictly)
     monkeypatch.setattr(Rows, "write", write_freely)
     AcceleratorState._reset_state(reset_partial_state=True)  # a process has one precision otherwise
-    stop = StopRequest()
     try:
-        outcome = train(tiny_recipe, [*OVERRIDES, f"train.precision={precision}"], stop=stop)
+        outcome = train(tiny_recipe, [*OVERRIDES, f"train.precision={precision}"])
     finally:
         torch.cuda.set_sync_debug_mode("default")
         AcceleratorState._reset_state(reset_partial_state=True)
-        stop.uninstall()
     assert outcome.status == "finished"

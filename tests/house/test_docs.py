@@ -43,6 +43,13 @@ def mistakes_of(words: list[str]) -> Iterator[str]:
     )
 
 
+def anchors(page: Path) -> set[str]:
+    """The names under which a page's headings can be linked to, as GitHub forms them."""
+    text = re.sub(r"^```.*?^```", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)
+    headings = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading).strip().lower().replace(" ", "-") for heading in headings}
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_commands_and_options_are_there(page: Path) -> None:
     found = []
@@ -61,4 +68,13 @@ def test_files_and_links_are_there(page: Path) -> None:
     ]  # NAME stands for any
     links = [link.partition("#")[0] for link in re.findall(r"\]\(([^)\s]+)\)", text) if "://" not in link]
     missing += [link for link in links if link and not (page.parent / link).exists()]
+    assert not missing
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_headings_that_are_linked_to_are_there(page: Path) -> None:
+    links = [link for link in re.findall(r"\]\(([^)#\s]*)#([^)\s]+)\)", page.read_text()) if "://" not in link[0]]
+    missing = [
+        f"{name}#{anchor}" for name, anchor in links if anchor not in anchors(page.parent / name if name else page)
+    ]
     assert not missing

@@ -29,13 +29,10 @@ from distcls.models.backbones import (
 )
 from distcls.models.backbones.repvgg_block import RepVGGBlock
 from distcls.registry import BACKBONES
+from tests.models.example_images import images
 
 SMALL_REPVGG = {"num_blocks": (1, 3), "width_factor": (1, 1), "group_layer_map": None, "se_cfg": None}
 TWO = {"strides": (2, 2), "dilations": (1, 1), "out_indices": (1,)}
-
-
-def images(size: int = 32) -> torch.Tensor:
-    return torch.randn(2, 3, size, size, generator=torch.Generator().manual_seed(0))
 
 
 def elements(model: nn.Module) -> int:

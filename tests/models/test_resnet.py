@@ -7,14 +7,11 @@ from torch import nn
 from distcls.errors import UserError
 from distcls.models.backbones import ResNet, ResNet_CIFAR, ResNetV1c, ResNetV1d
 from distcls.models.backbones.res_layer import BasicBlock, Bottleneck
+from tests.models.example_images import images
 
 
 def narrow(cls: type[ResNet] = ResNet, depth: int = 18, **kwargs) -> ResNet:
     return cls(depth=depth, stem_channels=8, base_channels=8, **kwargs)
-
-
-def images(size: int = 32) -> torch.Tensor:
-    return torch.randn(2, 3, size, size, generator=torch.Generator().manual_seed(0))
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from distcls.models import build_classifier
 from distcls.models.backbones import ConvNeXt, DistilledVisionTransformer, SwinTransformer, VisionTransformer
 from distcls.models.common.window_attention import map_to_windows, shift_mask, windows_to_map
 from distcls.models.heads import DeiTClsHead
+from tests.models.example_images import images
 
 VIT = {"arch": {"embed_dims": 16, "num_layers": 3, "num_heads": 2, "feedforward_channels": 32}, "img_size": 32}
 SWIN = {"arch": {"embed_dims": 8, "depths": [2, 2], "num_heads": [1, 2]}, "img_size": 32, "window_size": 4}
@@ -27,10 +28,6 @@ def swin(**kwargs) -> SwinTransformer:
 
 def convnext(**kwargs) -> ConvNeXt:
     return ConvNeXt(**{**CONVNEXT, **kwargs})
-
-
-def images(size: int = 32) -> torch.Tensor:
-    return torch.randn(2, 3, size, size, generator=torch.Generator().manual_seed(0))
 
 
 @pytest.mark.parametrize(

@@ -82,7 +82,7 @@ def test_a_torn_line_of_any_size_is_trimmed(tmp_path, size):
 def test_a_damaged_line_in_the_middle_is_named_and_left_alone(tmp_path):
     path = tmp_path / "metrics.jsonl"
     path.write_bytes(b'{"step": 1, "attempt": 1}\n\0\0\0\n{"step": 3, "attempt": 1}\n')
-    with pytest.warns(UserWarning, match=r"metrics.jsonl:2: not JSON, left out: b'\\x00\\x00\\x00\\n'$"):
+    with pytest.warns(UserWarning, match=r"metrics.jsonl:2: not a JSON object, left out: b'\\x00\\x00\\x00\\n'$"):
         assert [r["step"] for r in read_rows(tmp_path)] == [1, 3]
     assert path.read_bytes().count(b"\n") == 3
 

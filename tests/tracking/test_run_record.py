@@ -1,5 +1,6 @@
 import json
 import re
+from pathlib import Path
 
 import pytest
 
@@ -90,3 +91,16 @@ def test_metrics_alone_are_enough(tmp_path):
     run = read_run(folder)
     assert (run.name, run.status, len(run.rows)) == ("r", "unknown", 4)
     assert json.dumps(run.rows)
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff\x00", b"[1]", b"{"])
+@pytest.mark.parametrize("name", ["run.json", "recipe.yaml"])
+def test_a_damaged_file_is_named(name: str, content: bytes, tmp_path: Path) -> None:
+    """As a disk that failed leaves it: no traceback."""
+    (tmp_path / "run.json").write_text("{}")
+    (tmp_path / name).write_bytes(content)
+    if name == "recipe.yaml" and content in (b"", b"[1]"):
+        assert read_run(tmp_path).recipe == {}
+        return
+    with pytest.raises(UserError, match=rf"{name} is damaged \(.+\): mend it, copy it again, or move it away$"):
+        read_run(tmp_path)

@@ -13,7 +13,6 @@ from distcls.tracking.wandb_file import history
 from tests.engine.launching import HANGS_S
 from tests.tracking.test_wandb import attempt as offline_attempt
 from tests.tracking.test_wandb import metrics_in_jsonl, segments, train_row
-from tests.tracking.test_wandb_online import serve  # noqa: F401 - a fixture
 from tests.tracking.test_wandb_sync import TRACKING, arrived, track_sync
 
 pytestmark = [pytest.mark.usefixtures("no_wandb_account"), pytest.mark.slow]
@@ -55,19 +54,11 @@ trackers.finish(status, "RuntimeError: the reason")
 
 
 def trained(folder, server, first, second, status):
-    run = subprocess.run(
-        [sys.executable, "-c", ATTEMPT, str(folder), first, second, status, str(server.process.pid)],
-        env={**os.environ, "WANDB_BASE_URL": server.url, "WANDB_API_KEY": "0" * 40},
-        capture_output=True,
-        text=True,
-        timeout=HANGS_S,
-    )
-    assert run.returncode == 0, run.stderr
-    return run.stderr
+    return server.client(ATTEMPT, folder, first, second, status, server.process.pid).stderr
 
 
 @pytest.mark.parametrize("trouble", ["503", "429"])
-def test_a_server_that_is_busy_for_a_while_gets_every_row_once(tmp_path, serve, trouble):  # noqa: F811
+def test_a_server_that_is_busy_for_a_while_gets_every_row_once(tmp_path, serve, trouble):
     server = serve("ok")
     assert trained(tmp_path, server, trouble, "ok", "finished") == ""
     got = server.got()
@@ -78,7 +69,7 @@ def test_a_server_that_is_busy_for_a_while_gets_every_row_once(tmp_path, serve, 
 
 
 @pytest.mark.parametrize("status", ["preempted", "failed"])
-def test_a_server_that_is_gone_at_the_end_holds_nobody(tmp_path, serve, status):  # noqa: F811
+def test_a_server_that_is_gone_at_the_end_holds_nobody(tmp_path, serve, status):
     server = serve("ok")
     err = trained(tmp_path, server, "gone", "-", status)
     assert err.endswith(f"not everything was uploaded in time. To upload the rest: distcls track sync {tmp_path}\n")
@@ -95,7 +86,7 @@ def test_a_server_that_is_gone_at_the_end_holds_nobody(tmp_path, serve, status):
     assert bool(got["preempting"]) is (status == "preempted")
 
 
-def test_a_crash_is_marked_failed_with_its_text(tmp_path, serve):  # noqa: F811
+def test_a_crash_is_marked_failed_with_its_text(tmp_path, serve):
     server = serve("ok")
     trained(tmp_path, server, "-", "-", "failed")
     got = server.got()
@@ -116,7 +107,7 @@ class TestWhatWeRelyOn:
         tracker.finish("finished")
         assert [row["_step"] for row in history(segments(tmp_path)[0])] == [0, 1]
 
-    def test_a_resumed_online_run_says_where_the_server_is(self, tmp_path, serve, monkeypatch):  # noqa: F811
+    def test_a_resumed_online_run_says_where_the_server_is(self, tmp_path, serve, monkeypatch):
         server = serve("ok")
         trained(tmp_path, server, "-", "-", "preempted")
         monkeypatch.setenv("WANDB_BASE_URL", server.url)
@@ -125,7 +116,7 @@ class TestWhatWeRelyOn:
         assert tracker.run.starting_step == 10
         tracker.finish("finished")
 
-    def test_wandb_sync_hides_its_errors(self, tmp_path, serve):  # noqa: F811
+    def test_wandb_sync_hides_its_errors(self, tmp_path, serve):
         """tracking/wandb_sync.py looks for the mark instead."""
         _, tracker, _ = offline_attempt(tmp_path, 1)
         tracker.log(train_row(1))

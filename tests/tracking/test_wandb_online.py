@@ -1,12 +1,5 @@
 """Real wandb against a server in a process of its own: what arrives, and that a bad server cannot hold a run."""
 
-import contextlib
-import json
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 
 from distcls.tracking.jsonl import read_rows
@@ -33,44 +26,9 @@ trackers.finish(status, "the reason")
 """
 
 
-class Server:
-    def __init__(self, behaviour):
-        script = Path(__file__).with_name("stand_in_server.py")
-        self.process = subprocess.Popen(
-            [sys.executable, str(script), behaviour], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-        )
-        self.url = self.process.stdout.readline().strip()
-
-    def got(self):
-        """Stop it and see what has arrived."""
-        return json.loads(self.process.communicate("")[0])
-
-
-@pytest.fixture
-def serve():
-    servers = []
-
-    def start(behaviour):
-        servers.append(Server(behaviour))
-        return servers[-1]
-
-    yield start
-    for server in servers:
-        with contextlib.suppress(ProcessLookupError):
-            server.process.kill()
-        server.process.wait()
-
-
 def attempt(folder, server, *arguments, closes_s=HANGS_S):
     """What one attempt at a run printed, the exit of its process included; its tracker has `closes_s` to close."""
-    run = subprocess.run(
-        [sys.executable, "-c", ATTEMPT, str(folder), *map(str, arguments), str(closes_s)],
-        env={**os.environ, "WANDB_BASE_URL": server.url, "WANDB_API_KEY": "0" * 40},
-        capture_output=True,
-        text=True,
-        timeout=HANGS_S,
-    )
-    assert run.returncode == 0, run.stderr
+    run = server.client(ATTEMPT, folder, *arguments, closes_s)
     return run.stdout, run.stderr
 
 

@@ -12,7 +12,7 @@ from distcls.tracking.jsonl import MetricsLog, read_rows
 from distcls.tracking.wandb import WandbTracker
 from tests.engine.launching import HANGS_S
 from tests.tracking.test_wandb import metrics_in_jsonl, segments, train_row
-from tests.tracking.test_wandb_online import attempt, serve  # noqa: F401 - a fixture
+from tests.tracking.test_wandb_online import attempt
 
 pytestmark = [pytest.mark.usefixtures("no_wandb_account"), pytest.mark.slow]
 
@@ -59,7 +59,7 @@ def arrived(got):
     return found
 
 
-def test_segments_are_uploaded_once_in_order_and_empty_ones_set_aside(tmp_path, serve):  # noqa: F811
+def test_segments_are_uploaded_once_in_order_and_empty_ones_set_aside(tmp_path, serve):
     offline_run(tmp_path)
     first = segments(tmp_path)[0]
     empty = first.parents[1] / "offline-run-20200101_000000-run0"  # what a kill in the first seconds leaves
@@ -80,7 +80,7 @@ def test_segments_are_uploaded_once_in_order_and_empty_ones_set_aside(tmp_path, 
     assert got["exit_codes"] == [143, 1, 0]
 
 
-def test_a_damaged_segment_is_an_error_and_a_rebuild_mends_it(tmp_path, serve):  # noqa: F811
+def test_a_damaged_segment_is_an_error_and_a_rebuild_mends_it(tmp_path, serve):
     offline_run(tmp_path)
     damaged = segments(tmp_path)[1]
     data = bytearray(damaged.read_bytes())
@@ -102,7 +102,7 @@ def test_a_damaged_segment_is_an_error_and_a_rebuild_mends_it(tmp_path, serve): 
     assert [run["id"].startswith("run0-") for run in got["runs"]] == [True] * len(got["runs"])
 
 
-def test_a_server_that_refuses_or_is_away_is_an_error(tmp_path, serve):  # noqa: F811
+def test_a_server_that_refuses_or_is_away_is_an_error(tmp_path, serve):
     offline_run(tmp_path)
     code, out, err = track_sync(serve("refuse"), tmp_path)
     assert (code, out) == (1, "")
@@ -117,7 +117,7 @@ def test_a_server_that_refuses_or_is_away_is_an_error(tmp_path, serve):  # noqa:
     assert (code, err) == (1, f"error: {tmp_path}/no_run is not a run folder: it has no run.json\n")
 
 
-def test_what_a_hanging_server_did_not_take_is_added_later_and_once(tmp_path, serve):  # noqa: F811
+def test_what_a_hanging_server_did_not_take_is_added_later_and_once(tmp_path, serve):
     server = serve("ok")
     attempt(tmp_path, server, 1, 1, 6, "preempted")
     urllib.request.urlopen(f"{server.url}/behave/hang").close()

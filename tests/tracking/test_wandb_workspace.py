@@ -1,15 +1,11 @@
 """The workspace that `distcls track workspace` saves: valid as far as it can be known without W&B's own server."""
 
 import json
-import os
-import subprocess
 import sys
 
 import pytest
 
 from distcls.tracking.wandb_workspace import SECTIONS, TABLES, X, workspace
-from tests.engine.launching import HANGS_S
-from tests.tracking.test_wandb_online import serve  # noqa: F401 - a fixture
 
 pytestmark = pytest.mark.usefixtures("no_wandb_account")
 
@@ -34,19 +30,12 @@ def check(spec):
 
 
 @pytest.mark.slow
-def test_a_workspace_is_saved_with_the_panels_of_a_run(tmp_path, serve):  # noqa: F811
+def test_a_workspace_is_saved_with_the_panels_of_a_run(tmp_path, serve):
     server = serve("ok")
     tracking = {"project": "flowers", "entity": None, "name": None, "group": None, "tags": [], "notes": None}
     state = {"run_id": "run0", "status": "finished", "attempts": [{}], "recipe": {"name": "r", "tracking": tracking}}
     (tmp_path / "run.json").write_text(json.dumps(state))
-    run = subprocess.run(
-        [sys.executable, "-c", "from distcls.cli.main import main; main()", "track", "workspace", str(tmp_path)],
-        env={**os.environ, "WANDB_BASE_URL": server.url, "WANDB_API_KEY": "0" * 40},
-        capture_output=True,
-        text=True,
-        timeout=HANGS_S,
-    )
-    assert run.returncode == 0, run.stderr
+    run = server.client("from distcls.cli.main import main; main()", "track", "workspace", tmp_path)
     (view,) = server.got()["views"]
     assert (view["entityName"], view["projectName"], view["displayName"]) == ("team", "flowers", "distcls")
     assert view["type"] == "project-view"

@@ -1,4 +1,4 @@
-"""Mixing of two images of a batch and of their labels: Mixup and CutMix, one draw for each global step.
+"""Mixing of pairs of images and their labels: Mixup and CutMix, with one draw per global step.
 
 Position i of the global batch mixes with i ^ 1 (0 with 1, 2 with 3, ...). Both lie in the same micro-batch as long as
 micro-batches are even, and the draw is a function of (seed, step): the same on any number of ranks and accumulations.
@@ -16,12 +16,12 @@ from torch import Tensor
 from distcls.errors import ArgumentError
 from distcls.registry import MIXES
 
-# Mixes images (N, 3, R, R) in place and soft labels (N, C) too.
+# Mixes images (N, 3, R, R) and soft labels (N, C) in place.
 Mixed = Callable[[Tensor, Tensor], None]
 
 
 class Mix(Protocol):
-    """One way to mix, with its probability `p` (None: an equal share of what the others leave)."""
+    """One way to mix. `p`: its probability; None: an equal share of what the others leave."""
 
     p: float | None
 
@@ -80,7 +80,7 @@ class CutMix:
 
 
 class Mixing:
-    """What `data.mix` says: for each global step a random choice among its entries, or none of them.
+    """Chooses, for each global step, one entry of `data.mix` at random, or none.
 
     Args:
         mixes: constructed MIXES.
@@ -107,12 +107,12 @@ class Mixing:
         self._num_classes = num_classes
 
     def draw(self, step: int, resolution: int) -> Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]:
-        """What is done to images (N, 3, R, R) and target, (N,) int64 or (N, C), of any micro-batch of `step`.
+        """A function that mixes images (N, 3, R, R) and targets, (N,) int64 or (N, C), of any micro-batch of `step`.
 
-        It takes the images' memory, and gives targets (N, C) also in a step without mixing, so that a loss always sees
-        the same kind.
+        It changes the images in place. It returns targets (N, C) even in a step without mixing, so that the loss always
+        gets the same kind.
         """
-        # The order of an epoch draws from counter 0 upward.
+        # The order of an epoch uses the counters from 0 on.
         generator = np.random.Generator(np.random.Philox(key=[self._seed, step], counter=[0, 0, 1, 0]))
         choice = int(np.searchsorted(self._ends, generator.random(), side="right"))
         mixed = self._mixes[choice].draw(generator, resolution) if choice < len(self._mixes) else None

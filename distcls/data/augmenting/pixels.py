@@ -1,8 +1,8 @@
-"""Augmentation of pixels: numbers drawn for each sample on the host, operations done for the whole batch on the device.
+"""Augmentation of pixels: numbers are drawn per sample on the host, operations run for the whole batch on the device.
 
-Where a recipe has such a transform, the decoder hands out pixel values 0..255 (mean 0 and standard deviation 1/255 in
-place of the data set's: the same kernel, at the same cost), and normalising comes last, here. So nothing has to be
-denormalised, and a recipe without such a transform runs the decoder's kernel alone.
+If a recipe has such a transform, the decoder returns pixel values 0..255 (by using mean 0 and standard deviation 1/255,
+at no extra cost), and images are normalised last, here. So nothing has to be denormalised, and a recipe without such
+transforms needs only the decoder's kernel.
 """
 
 from abc import ABC, abstractmethod
@@ -41,17 +41,17 @@ class Layer:
 
 
 class PixelTransform(OnDevice, ABC):
-    """Draws layers of operations, which are applied in turn."""
+    """A transform that draws layers of operations, which are applied in turn."""
 
     @abstractmethod
     def layers(self, draws: Draws, resolution: int) -> Sequence[Layer]: ...
 
 
 class PixelStage:
-    """What is left to do with images on the device: layers of operations, normalising, erasing.
+    """The last steps on the device: layers of operations, normalising, erasing.
 
     Args:
-        transforms: all of `data.augment`; those of windows are passed over, but keep their places.
+        transforms: all of `data.augment`; those that change windows are skipped but keep their places.
         seed: the run's seed.
         mean, std: per channel on the scale 0..1.
         dtype: of the result.
@@ -74,14 +74,14 @@ class PixelStage:
 
     @property
     def takes_raw(self) -> bool:
-        """Whether it takes pixel values 0..255 and normalises; else images that are normalised already."""
+        """Whether it takes pixel values 0..255 and normalises them; else it takes normalised images."""
         return bool(self._pixel)
 
     def __bool__(self) -> bool:
         return bool(self._pixel or self._erasing)
 
     def draw(self, epoch: int, positions: np.ndarray, resolution: int) -> Callable[[Tensor], Tensor]:
-        """For the samples at `positions` (N,) of the epoch's order: images (N, 3, R, R), which it may overwrite."""
+        """A function for the images (N, 3, R, R) at `positions` (N,) of the epoch's order; it may overwrite them."""
         layers = [
             layer
             for place, transform in self._pixel
@@ -108,11 +108,11 @@ class PixelStage:
 
 
 def apply_layers(images: Tensor, layers: Sequence[Layer]) -> Tensor:
-    """Images (N, 3, R, R), whole numbers 0..255, changed in place; images with the same operation are done at once."""
+    """Images (N, 3, R, R), whole numbers 0..255, changed in place; those with the same operation are done together."""
     if not layers:
         return images
     orders = [np.argsort(layer.ops, kind="stable") for layer in layers]
-    # One copy of each for all layers, not waited for.
+    # One asynchronous copy for all layers.
     rows_of = to_device(np.stack(orders), images, torch.int64)
     values_of = to_device(np.stack([layer.values[order] for layer, order in zip(layers, orders, strict=True)]), images)
     for layer, order, rows, values in zip(layers, orders, rows_of, values_of, strict=True):

@@ -1,4 +1,4 @@
-"""RandomErasing: a box of each image replaced by a value or by noise; last of all, on normalised images."""
+"""RandomErasing: replaces a box of each image by a value or noise, after normalising."""
 
 import math
 from collections.abc import Callable
@@ -20,8 +20,8 @@ _TRIES = 10
 class RandomErasing(OnDevice):
     """Erases a box (Zhong et al. 2017); torchvision's RandomErasing.
 
-    It is applied last, to normalised images, where torchvision's references and timm have it: value 0 is the data set's
-    mean colour.
+    It is applied last, to normalised images, as in torchvision's references and timm: value 0 is the data set's mean
+    colour.
 
     Args:
         p: probability.
@@ -70,7 +70,7 @@ class RandomErasing(OnDevice):
         return boxes
 
     def boxes(self, draws: Draws, resolution: int) -> Callable[[Tensor], None]:
-        """What erases in place, of normalised images (n, 3, R, R)."""
+        """A function that erases boxes of normalised images (n, 3, R, R) in place."""
         boxes = self.draw_boxes(draws, resolution)
         keys = (draws.uniform(1 + 4 * _TRIES) * 2**53).astype(np.int64)
         which = np.flatnonzero(boxes[:, 2] * boxes[:, 3])
@@ -94,13 +94,13 @@ class RandomErasing(OnDevice):
 
 
 def to_device(array: np.ndarray, like: Tensor, dtype: torch.dtype | None = None) -> Tensor:
-    """`array` on the device of `like` and of its dtype unless told; a GPU's queue is not waited for."""
+    """`array` on the device of `like`, with its dtype unless given; does not wait for a GPU."""
     tensor = torch.from_numpy(np.array(array)).to(dtype or like.dtype)
     return tensor.pin_memory().to(like.device, non_blocking=True) if like.is_cuda else tensor
 
 
 def _noise(keys: Tensor, shape: torch.Size) -> Tensor:
-    """Standard normal (n, *shape) float32, each number a function of its image's key and its place alone."""
+    """Standard normal (n, *shape) float32, each number a function of its image's key and its place."""
     places = torch.arange(shape.numel(), device=keys.device).view(1, *shape)
     keys = keys.view(-1, *[1] * len(shape))
     uniform = [((_mix(_mix(keys + half) + places) >> 40) & 0xFFFFFF).float() for half in (1, 2)]
@@ -109,7 +109,7 @@ def _noise(keys: Tensor, shape: torch.Size) -> Tensor:
 
 
 def _mix(z: Tensor) -> Tensor:
-    """SplitMix64's finalizer on int64; draws.py has it in numpy."""
+    """SplitMix64's finalizer on int64; data/splitmix.py has it in numpy."""
     z = (z ^ ((z >> 30) & (2**34 - 1))) * _signed(0xBF58476D1CE4E5B9)
     z = (z ^ ((z >> 27) & (2**37 - 1))) * _signed(0x94D049BB133111EB)
     return z ^ ((z >> 31) & (2**33 - 1))

@@ -10,7 +10,7 @@ class Resolution:
 
     Args:
         start, end: pixels a side.
-        ramp: the last epoch of `start` and the first of `end`.
+        ramp: the last epoch of `start`, and the first of `end`.
         multiple_of: pixels; the line is rounded to multiples of this.
 
     Raises:

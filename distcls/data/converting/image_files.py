@@ -3,6 +3,7 @@
 import csv
 import hashlib
 import io
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -76,6 +77,24 @@ class ImageFiles:
         return digest.hexdigest()
 
 
+def images_below(folder: Path) -> list[Path]:
+    """The image files at any depth, in no order. Links to folders are followed, but not to one that holds the link.
+
+    Raises:
+        DataError: a folder cannot be read.
+    """
+
+    def refuse(error: OSError) -> None:
+        raise DataError(f"{printable(error.filename)}: cannot be read: {error.strerror}") from error
+
+    found = []
+    for place, folders, files in os.walk(folder, onerror=refuse, followlinks=True):
+        here = f"{os.path.realpath(place)}/"
+        folders[:] = [name for name in folders if not here.startswith(f"{os.path.realpath(f'{place}/{name}')}/")]
+        found += [Path(place, name) for name in files if Path(name).suffix.lower() in IMAGE_SUFFIXES]
+    return found
+
+
 class FolderSource(ImageFiles):
     """One sub-folder per class, sorted by name; images at any depth below it, sorted by path."""
 
@@ -88,11 +107,7 @@ class FolderSource(ImageFiles):
                     f"{printable(root / name)}: its name is not UTF-8, expected a class's name. Rename it, e.g. "
                     f"`convmv -r -f latin1 -t utf-8 --notest {printable(root)}`"
                 )
-            files = sorted(
-                str(file.relative_to(root))
-                for file in (root / name).rglob("*")
-                if file.suffix.lower() in IMAGE_SUFFIXES
-            )
+            files = sorted(str(file.relative_to(root)) for file in images_below(root / name))
             if not files:
                 raise DataError(
                     f"{root / name}: holds no images, expected those of class {name!r} (one sub-folder per class)"
@@ -121,6 +136,8 @@ class CsvSource(ImageFiles):
         except csv.Error as error:
             raise DataError(f"{path}: is no list of comma-separated values: {error}. Is a quote left open?") from error
         named = {name for _, _, names in rows for name in names}
+        if not named:
+            raise DataError(f"{path}: none of its {len(rows)} images has a label")
         self.class_names = read_class_names(classes) if classes else sorted(named)
         number = {name: label for label, name in enumerate(self.class_names)}
         if len(number) > MOST_CLASSES and self.multi_label:

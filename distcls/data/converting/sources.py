@@ -68,7 +68,7 @@ def open_source(
         DataError: nothing there that can be read.
     """
     if not path.exists():
-        raise DataError(f"{path}: no such folder, expected the images to convert")
+        raise DataError(f"{path}: no such file or folder, expected the images to convert, or a list of them")
     if kind == "auto":
         kind, dataset = _recognise(path, dataset)
     if (kind in ("csv", "list")) != path.is_file():
@@ -76,6 +76,15 @@ def open_source(
             f"{path}: is a {'file' if path.is_file() else 'folder'}, but read as {kind}: expected a folder of images, "
             "or a list named .csv or .txt (or of any name, with --source-type csv or list)"
         )
+    if dataset is not None and kind != "torchvision":
+        raise DataError(f"--dataset {dataset}: goes with --source-type torchvision, but {path} is read as {kind}")
+    if split is not None and kind in ("csv", "list"):
+        raise DataError(
+            f"--split {split}: {path} is one list, all of which would be written: give the list of that split, or add "
+            "--val-share to hold a part out"
+        )
+    if kind in ("fashion-mnist", "mnist"):
+        _refuse_unknown(split)
     if kind == "csv":
         return CsvSource(path, image_root, classes)
     if kind == "list":
@@ -94,6 +103,12 @@ def open_source(
     raise DataError(
         f"--source-type: got {kind!r}, expected auto or one of {', '.join(KINDS)}.{did_you_mean(kind, KINDS)}"
     )
+
+
+def _refuse_unknown(split: str | None) -> None:
+    """Of a set whose splits are training and the rest: a slip would be the rest."""
+    if split not in (None, *_SPLITS):
+        raise DataError(f"--split: got {split!r}, expected one of {', '.join(_SPLITS)}")
 
 
 def _recognise(path: Path, dataset: str | None) -> tuple[str, str | None]:
@@ -209,7 +224,10 @@ class TorchvisionSource:
             raise DataError(f"--dataset: got {dataset!r}, expected the name of a class of torchvision.datasets.{hint}")
         maker: Any = getattr(sets, dataset)
         arguments = inspect.signature(maker).parameters
-        choice: dict[str, Any] = {"train": split == "train"} if "train" in arguments else {}
+        choice: dict[str, Any] = {}
+        if "train" in arguments:
+            _refuse_unknown(split)
+            choice = {"train": split == "train"}
         if "split" in arguments:
             choice = {"split": split}
         if "download" in arguments:  # some would by default

@@ -1,4 +1,4 @@
-"""What a batch is to hold: which images, their windows and targets, and what is left to do on the device."""
+"""The plan of a batch: which images, their windows and targets, and what is left to do on the device."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,22 +10,22 @@ from distcls.data.augmenting.windows import Windows
 from distcls.data.beton.file_format import JPEG
 from distcls.data.decoding.interpolation import Interpolation
 
-# What is left to do on the device: images (N, 3, R, R), which it may overwrite, and target -> those of the batch.
+# The last step on the device: (images (N, 3, R, R), target) -> the batch's images and target. May overwrite images.
 Finish = Callable[[torch.Tensor, torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What a batch of N is to hold.
+    """The plan of a batch of N images.
 
     Attributes:
         indices: (N,) int64 into the data set; -1 for padding.
-        target: (N,) int64, -1 for padding; of a multi-label set (N, C) float32.
+        target: (N,) int64, -1 for padding; for multi-label data (N, C) float32.
         windows: (N, 6) int32 of `Windows.packed`; one black pixel for padding.
-        resolution: R of the batch, at most the slots'.
+        resolution: R of this batch, at most that of the slots.
         finish: see Finish; None: nothing.
-        on_device: (N,) bool: which JPEGs the device decodes, whole; None: none. Their windows lie inside: where one
-            reaches beyond its image, the host makes it black there.
+        on_device: (N,) bool: which JPEGs the device decodes, as whole images; None: none. Only images whose window
+            lies inside: the host blackens the part of a window that does not.
     """
 
     indices: np.ndarray
@@ -45,10 +45,10 @@ class Plan:
         interpolation: Interpolation,
         on_device: np.ndarray | None = None,
     ) -> "Plan":
-        """For `samples` (N,), rows of the data set's table; where an index is -1 any row.
+        """Plan a batch of `samples` (N,), rows of the data set's table; any row where the index is -1.
 
-        FFCV and Pillow's users decode at full size, whatever becomes of it: so do ffcv_area and bicubic, to give the
-        same pixels. A JPEG decoded to half its size differs by as much as the filters do from each other.
+        FFCV and programs that use Pillow decode at full size, and so do ffcv_area and bicubic, to give the same pixels:
+        decoding a JPEG to half its size changes them as much as another filter does.
         """
         jpeg = samples["mode"] == JPEG
         on_device = None if on_device is None else on_device & jpeg & windows.inside & (indices >= 0)

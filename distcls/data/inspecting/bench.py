@@ -21,6 +21,8 @@ from distcls.data.decoding.interpolation import Interpolation
 from distcls.data.decoding.slots import Normalise
 from distcls.data.loader import TrainLoader
 
+_ROOM = 1 << 30  # bytes of decoded images at once
+
 
 @dataclass(frozen=True)
 class Rate:
@@ -161,9 +163,11 @@ def reference_transforms() -> list[RandomResizedCrop | RandomHorizontalFlip]:
 
 
 def costs(dataset: BetonDataset, resolution: int, interpolation: Interpolation) -> Costs:
-    """Where an image's time goes on one core: the mean over 200 images, spread evenly over the data set."""
-    chosen = np.linspace(0, len(dataset) - 1, min(200, len(dataset))).astype(np.int64)
+    """Where an image's time goes on one core: the mean over 200 images, spread evenly over the data set; over fewer
+    where their pixels would take more than a gigabyte."""
     samples = dataset.samples
+    most = max(1, _ROOM // (3 * int(samples["height"].max()) * int(samples["width"].max())))
+    chosen = np.linspace(0, len(dataset) - 1, min(200, len(dataset), most)).astype(np.int64)
     resident = float(np.mean([_resident(path) for path in dataset.paths]))
     table = samples[chosen]
     here = np.arange(len(chosen))

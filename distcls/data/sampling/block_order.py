@@ -1,33 +1,16 @@
-"""An order for data larger than memory: blocks of neighbours, shuffled over the whole set and mixed in windows.
+"""An order for data larger than memory: blocks of neighbouring samples, shuffled over the data set, mixed in windows.
 
-Nothing is stored: which sample comes when is computed from (seed, epoch, step, place in the batch), so any step is as
-cheap to begin at as the first, and a billion samples cost no memory.
+Nothing is stored: each sample is computed from (seed, epoch, step, place in the batch). So a run can start at any step
+as cheaply as at the first, and a billion samples take no memory.
 """
 
 import numpy as np
 
-# SplitMix64 (Steele, Lea, Flood 2014): its increment and the two multipliers of its finalizer.
-_INCREMENT, _MIX1, _MIX2 = (
-    np.uint64(number) for number in (0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB)
-)
+from distcls.data.splitmix import INCREMENT, MIX1, MIX2, key_of, mix
+
 _GOLDEN = 2654435769  # 2**32 over the golden ratio: multiples of it are spread evenly modulo 2**32
 _ROUNDS = 24
-_BLOCKS, _SHIFT, _WINDOWS = range(3)  # what a key is drawn for
-
-
-def _mix(z: np.ndarray) -> np.ndarray:
-    """SplitMix64's finalizer: uint64 -> uint64, one to one."""
-    z = (z ^ (z >> np.uint64(30))) * _MIX1
-    z = (z ^ (z >> np.uint64(27))) * _MIX2
-    return z ^ (z >> np.uint64(31))
-
-
-def _key(*numbers: int | np.ndarray) -> np.ndarray:
-    """uint64 (n,) from numbers, or arrays (n,) of them."""
-    key = np.zeros(1, np.uint64)
-    for number in numbers:
-        key = _mix(key * _INCREMENT + np.asarray(number).astype(np.uint64) + _INCREMENT)
-    return key
+_BLOCKS, _SHIFT, _WINDOWS = range(3)  # purposes that keys are derived for
 
 
 def shuffled(positions: np.ndarray, sizes: np.ndarray | int, keys: np.ndarray) -> np.ndarray:
@@ -45,15 +28,15 @@ def shuffled(positions: np.ndarray, sizes: np.ndarray | int, keys: np.ndarray) -
     """
     x = positions.astype(np.int64)
     size = np.asarray(sizes, np.int64)
-    rounds = _mix(keys + np.arange(1, _ROUNDS + 1, dtype=np.uint64)[:, None] * _INCREMENT)
+    rounds = mix(keys + np.arange(1, _ROUNDS + 1, dtype=np.uint64)[:, None] * INCREMENT)
     pairings = (rounds % size.astype(np.uint64)).astype(np.int64)
     for key, pairing in zip(rounds, pairings, strict=True):
         partner = pairing - x
         partner = np.where(partner < 0, partner + size, partner)
         # Half of SplitMix64's finalizer: its first bit is what counts.
-        pair = (np.maximum(x, partner).view(np.uint64) + key) * _MIX1
+        pair = (np.maximum(x, partner).view(np.uint64) + key) * MIX1
         pair ^= pair >> np.uint64(32)
-        x = np.where((pair * _MIX2).view(np.int64) < 0, partner, x)
+        x = np.where((pair * MIX2).view(np.int64) < 0, partner, x)
     return x
 
 
@@ -85,7 +68,7 @@ class BlockOrder:
         """The samples (n,) int64 that lanes (n,) give at global step `step`."""
         epoch = step // self.steps_per_epoch
         place, first, last = self._window(step, lanes)
-        keys = _key(self._seed, epoch, _WINDOWS, first)
+        keys = key_of(self._seed, epoch, _WINDOWS, first)
         return self._samples(epoch, first + shuffled(place - first, last - first, keys))
 
     def begins(self, step: int, lanes: np.ndarray) -> np.ndarray:
@@ -117,8 +100,8 @@ class BlockOrder:
         """What lies at `places` (n,) of the epoch's line of shuffled blocks."""
         blocks = self.samples // self.block_size
         block, within = np.divmod(places, self.block_size)
-        # What is left after the last whole block stays behind it; where that is in the set, the epoch says.
+        # The samples after the last whole block stay at the end of the line; the epoch's start decides which they are.
         whole = block < blocks
-        moved = shuffled(np.where(whole, block, 0), max(blocks, 1), _key(self._seed, epoch, _BLOCKS))
-        start = int(_key(self._seed, epoch, _SHIFT)[0] % np.uint64(self.samples))
+        moved = shuffled(np.where(whole, block, 0), max(blocks, 1), key_of(self._seed, epoch, _BLOCKS))
+        start = int(key_of(self._seed, epoch, _SHIFT)[0] % np.uint64(self.samples))
         return (np.where(whole, moved, block) * self.block_size + within + start) % self.samples

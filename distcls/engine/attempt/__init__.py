@@ -1,1 +1,1 @@
-"""One attempt at a run; session.py tells it, on every rank, from its first check to its last word."""
+"""One attempt at a run, on every rank; session.py shows it from the first check to the last message."""

@@ -1,4 +1,4 @@
-"""What the terminal says first and last of an attempt."""
+"""The first and the last messages of an attempt on the terminal."""
 
 import math
 import os
@@ -20,15 +20,12 @@ def announce(
     found: Path | None,
     progress: Progress,
 ) -> None:
-    """What is trained on what, and where it goes on from.
+    """Say what is trained on which data and devices, and where the run resumes.
 
     Args:
-        job: the built objects.
-        name: the recipe's.
-        folder: the run's.
-        start: which attempt this is.
-        found: the checkpoint that it starts from.
-        progress: where that is.
+        name: of the recipe.
+        found: the checkpoint to resume from, if there is one.
+        progress: of that checkpoint.
     """
     images, images_to_evaluate = len(job.train_loader.dataset), len(job.val_loader.dataset)
     parameters = sum(math.prod(run.shape) for _, run in job.strategy.weights())
@@ -61,18 +58,19 @@ def announce(
     job.console.start(job.total_steps, job.steps_per_epoch, progress.step)
 
 
-def idle_cores(cores: int, said: Mapping[str, str], launcher: Mapping[str, str]) -> str | None:
-    """What to say where a launcher, not the user, has left cores without work; the number of threads stays as it is,
-    for another one rounds differently.
+def idle_cores(cores: int, environment: Mapping[str, str], launcher: Mapping[str, str]) -> str | None:
+    """A hint where the launcher, not the user, has limited torch to one thread and left cores idle.
+
+    The number of threads itself is not changed, because another number rounds differently.
 
     Args:
-        cores: of this rank.
-        said: this process's environment.
-        launcher: the environment that its parent was started with; empty where that cannot be read.
+        cores: available to this rank.
+        environment: of this process.
+        launcher: the environment that the parent process was started with; empty if it cannot be read.
     """
-    # The parent is a launcher if it has set its own mark. A shell has not, and what it exports is not in its environ.
-    launched = bool(launcher) and any(mark in said and mark not in launcher for mark in _LAUNCHERS)
-    if said.get("OMP_NUM_THREADS") != "1" or cores == 1 or not launched or "OMP_NUM_THREADS" in launcher:
+    # The parent is a launcher if it has added its mark to the environment; a shell adds none.
+    launched = bool(launcher) and any(mark in environment and mark not in launcher for mark in _LAUNCHERS)
+    if environment.get("OMP_NUM_THREADS") != "1" or cores == 1 or not launched or "OMP_NUM_THREADS" in launcher:
         return None
     return (
         f"each rank computes with 1 thread and has {cores} cores: the launcher has set OMP_NUM_THREADS=1; start it "
@@ -81,7 +79,7 @@ def idle_cores(cores: int, said: Mapping[str, str], launcher: Mapping[str, str])
 
 
 def launched_with() -> dict[str, str]:
-    """The environment that the parent process was started with; empty where that cannot be read."""
+    """The environment that the parent process was started with; empty if it cannot be read."""
     try:
         text = Path(f"/proc/{os.getppid()}/environ").read_bytes().decode(errors="replace")
     except OSError:
@@ -90,7 +88,7 @@ def launched_with() -> dict[str, str]:
 
 
 def last_words(status: str, folder: RunFolder, progress: Progress) -> list[str]:
-    """The lines that end an attempt on the terminal: what it reached, and where to find it."""
+    """The last lines of an attempt on the terminal: its results and where they are stored."""
     if status == "preempted":
         return [f"preempted at step {progress.step}, saved in {folder.path}: start the same command again to go on"]
     figures = " ".join(

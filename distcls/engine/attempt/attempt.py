@@ -1,4 +1,4 @@
-"""An attempt under way: watched while it lives, and closed in one order whatever ends it."""
+"""A running attempt: its heartbeat and watchdog, and the order in which everything is closed, however it ends."""
 
 from types import TracebackType
 from typing import Literal
@@ -14,29 +14,29 @@ from distcls.engine.stopping.preemption import StopRequest
 from distcls.tracking.console import Console
 from distcls.tracking.trackers import Trackers
 
-LAST_SAVE_S = 60.0  # how long a run that failed waits for the save that it had begun
-LOST_SAVE_S = 5.0  # the same where another rank is gone, which takes part in every save
-REPORT_S = {"finished": 60.0, "failed": 60.0, "preempted": 5.0}  # the grace period is short
+LAST_SAVE_S = 60.0  # how long a failed run waits for a save that is under way
+LOST_SAVE_S = 5.0  # the same after losing a rank: every save needs all ranks
+REPORT_S = {"finished": 60.0, "failed": 60.0, "preempted": 5.0}  # a preempted job is killed soon
 
 
 class Attempt:
-    """One attempt at a run, on one rank, from the moment that the folder is open: a context, left in one way only.
+    """One attempt at a run on one rank, as a context that begins once the run folder is open.
 
-    An error leaves it as it is; one of a collective as the RankLost that it means. Nothing that closing does hides it.
+    Leaving the context closes everything in one fixed order. Errors pass through unchanged, except that an error of a
+    collective becomes the RankLost that explains it; errors while closing never hide the original one.
 
     Args:
-        folder: the run's.
-        start: this attempt in it.
-        console: of this rank.
-        stop: where requests to stop arrive; rank 0 looks for the stop file, too.
+        folder: of the run.
+        start: what opening the folder found.
+        stop: receives requests to stop; rank 0 also looks for the stop file.
         timeout_s, warn_after_s: see Watchdog.
-        rank, ranks: of this process, and how many there are.
+        rank, ranks: this process's rank, and the number of ranks.
 
     Attributes:
-        trackers: nobody yet.
-        heart: this rank's sign of life.
-        snapshots: what has saves under way; set as soon as there is one.
-        status, message: how it ended, and why; set by the block, failed until then and after an error.
+        trackers: without backends until rank 0 adds them.
+        heart: this rank's heartbeat.
+        snapshots: set once the job is built; closing waits for its saves.
+        status, message: how the attempt ended and why, set by the block; "failed" until then and after an error.
     """
 
     def __init__(
@@ -65,7 +65,7 @@ class Attempt:
         self._watchdog = Watchdog(self.heart, timeout_s=timeout_s, warn_after_s=warn_after_s, record=self._end_lost)
 
     def watch(self) -> None:
-        """From here on this rank gives signs of life, and notices when the others give none."""
+        """Start this rank's heartbeat, and watch those of the others."""
         self.heart.start()
         self._watchdog.start()
 
@@ -99,7 +99,7 @@ class Attempt:
         self.heart.close(self.message or self.status, bereft=self._lost is not None)
         if self.snapshots is not None:
             finish_save(self.snapshots, self.console, seconds=LAST_SAVE_S if self._lost is None else LOST_SAVE_S)
-        # Trackers first: a preempted job is killed soon, and what run.json says must come last.
+        # Trackers before run.json: a preempted job may be killed at any moment, and run.json must not claim too much.
         self.trackers.finish(self.status, self.message)
         if self._lost is not None and self.rank != 0:
             self._end_lost(self._lost)
@@ -109,7 +109,7 @@ class Attempt:
                 self.stop.done()
             draw_report(self.folder, self.console, seconds=REPORT_S[self.status])
         if self.status != "failed" and self.ranks > 1:
-            torch.distributed.barrier()  # a launcher kills all ranks as soon as the first has left
+            torch.distributed.barrier()  # the launcher kills all ranks as soon as one has left
 
     def _end_lost(self, error: RankLost) -> None:
         end_lost(self.folder, self.start.attempt, error, self.console)

@@ -1,4 +1,4 @@
-"""What an attempt leaves behind on its way out; nothing here may hide what ended it."""
+"""The last steps of an attempt. Their own errors become warnings, so that they cannot hide what ended the run."""
 
 from distcls.engine.checkpoints.snapshot import Snapshots
 from distcls.engine.ranks.watchdog import RankLost
@@ -10,7 +10,7 @@ from distcls.tracking.report import write_report
 
 
 def finish_save(snapshots: Snapshots, console: Console, seconds: float) -> None:
-    """A run that ends in an error still gets the checkpoint that it had begun, unless another rank is in its way."""
+    """Wait for a checkpoint that is under way: a run that ends in an error still gets it."""
     try:
         snapshots.settle(seconds=seconds)
     except Exception as error:
@@ -18,7 +18,7 @@ def finish_save(snapshots: Snapshots, console: Console, seconds: float) -> None:
 
 
 def end_run(folder: RunFolder, status: Status, message: str | None, exit_code: int | None, console: Console) -> None:
-    """Write how the attempt ended into run.json, and give the folder free."""
+    """Write the end of the attempt into run.json, and unlock the run folder."""
     try:
         folder.end(status, message, exit_code)
     except OSError as error:  # a full disk must not hide what ended the run
@@ -28,7 +28,7 @@ def end_run(folder: RunFolder, status: Status, message: str | None, exit_code: i
 
 
 def end_lost(folder: RunFolder, attempt: int, error: RankLost, console: Console) -> None:
-    """Only the lowest rank that lives writes it down; the disk may be what was lost."""
+    """Record a lost rank in run.json, on the lowest rank alive; bounded in time, for the disk may be what failed."""
     if error.speaker:
         try:
             within(30, lambda: folder.end_for_rank_zero(attempt, f"RankLost: {error}"))
@@ -37,7 +37,7 @@ def end_lost(folder: RunFolder, attempt: int, error: RankLost, console: Console)
 
 
 def draw_report(folder: RunFolder, console: Console, seconds: float) -> None:
-    """`report.html`; a run that trained well does not fail for its picture, nor wait for it."""
+    """Draw `report.html`; if that fails or takes too long, the run does not."""
     try:
         within(seconds, lambda: write_report([folder.path], folder.path / "report.html"))
     except Exception as error:
@@ -45,7 +45,7 @@ def draw_report(folder: RunFolder, console: Console, seconds: float) -> None:
 
 
 def complete_report(folder: RunFolder, console: Console) -> None:
-    """Draw the report of a finished run that was killed between its last word and its report."""
-    report, last_word = folder.path / "report.html", folder.path / "run.json"
-    if not report.exists() or report.stat().st_mtime < last_word.stat().st_mtime:
+    """Draw the report of a run that was killed after it had finished but before its report was drawn."""
+    report, run = folder.path / "report.html", folder.path / "run.json"
+    if not report.exists() or report.stat().st_mtime < run.stat().st_mtime:
         draw_report(folder, console, seconds=60)

@@ -1,4 +1,4 @@
-"""The first things that the ranks of an attempt do together: compare what they have, and open the run folder."""
+"""What the ranks of an attempt do together first: compare code, recipe and data, and open the run folder."""
 
 import shutil
 from pathlib import Path
@@ -17,10 +17,10 @@ from distcls.recipe.yaml12 import to_yaml
 
 
 def check_same(prepared: Prepared) -> None:
-    """Code, recipe, plug-ins and data are the same on all ranks. A collective.
+    """Check that code, recipe, plug-ins and data are the same on all ranks. Collective.
 
     Raises:
-        UserError: names the first that differs, and where.
+        UserError: the first difference, and the rank that has it.
     """
     collectives.same_on_all_ranks(
         {
@@ -34,7 +34,7 @@ def check_same(prepared: Prepared) -> None:
 
 
 def open_folder(prepared: Prepared, rank: int, ranks: int) -> tuple[RunFolder, Start]:
-    """Rank 0 takes the run folder and adds this attempt to it; every rank hears what that starts from. A collective.
+    """Rank 0 locks the run folder and adds this attempt; all ranks get the folder and its Start. Collective.
 
     Raises:
         UserError: on all ranks, see `RunFolder.begin`.

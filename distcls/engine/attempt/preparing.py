@@ -1,4 +1,4 @@
-"""What one rank finds out by itself, before it meets the others: the recipe is right, data and weights are there."""
+"""The checks that each rank makes by itself, before it meets the others: recipe, data, initial weights."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ from distcls.recipe.source import Source
 
 @dataclass
 class Prepared:
-    """What is known before the ranks meet."""
+    """What a rank knows before it meets the others."""
 
     recipe: Recipe
     source: Source
@@ -28,17 +28,17 @@ class Prepared:
     initial_weights: InitialWeights | None
 
     def fingerprints(self) -> dict[str, str]:
-        """What the data are, whatever their paths: the files' own, and what images are normalised with."""
+        """What identifies the data wherever the files lie: their fingerprints, and the mean and std that normalise."""
         train, val = self.datasets.train, self.datasets.val
         normalised = " ".join(f"{value:.6g}" for value in (*train.mean, *train.std))
         return {"data.train": train.fingerprint, "data.val": val.fingerprint, "data.train (mean, std)": normalised}
 
     def identity(self, run_id: str) -> dict[str, Any]:
-        """What checkpoints and weights say about where they come from."""
+        """What checkpoints and weights files record about their run."""
         return {"run_id": run_id, **self.datasets.identity(self.recipe)}
 
     def code_folders(self) -> list[Path]:
-        """Where the code lies that takes part in the run: the recipe's files, plug-ins, distcls."""
+        """Folders of the code that takes part in the run: recipe files, plug-ins, distcls."""
         plugins = (plugin.file for plugin in self.plugins)
         return [file.parent for file in (*self.source.files, *plugins, Path(__file__))]
 
@@ -54,13 +54,13 @@ def prepare(recipe_path: Path, overrides: Sequence[str], world_size: int) -> Pre
     datasets = open_datasets(recipe, source)
     check_ranks(recipe, source, world_size, gpu=torch.cuda.is_available())
     initial_weights = InitialWeights(recipe.model.init, source) if recipe.model.init else None
-    # a run that goes on does not need the file any more: it may be gone by then
-    if initial_weights is not None and not _goes_on(recipe):
+    # A run that resumes does not need the file, which may be gone by then.
+    if initial_weights is not None and not _resumes(recipe):
         initial_weights.read()
     return Prepared(recipe, source, plugins, datasets, initial_weights)
 
 
-def _goes_on(recipe: Recipe) -> bool:
-    """Whether there is a checkpoint to go on from; it may still turn out damaged."""
+def _resumes(recipe: Recipe) -> bool:
+    """Whether there is a checkpoint to resume from; it may still turn out to be damaged."""
     folder = RunFolder(Path(recipe.output_dir)).checkpoints
     return recipe.checkpoint.resume != "never" and any(folder.glob("step_*/MANIFEST.json"))

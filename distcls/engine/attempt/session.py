@@ -1,11 +1,11 @@
-"""One attempt at a run, on every rank, from top to bottom. What happens where something fails:
+"""One attempt at a run, on every rank, from top to bottom. What happens when something fails:
 
-* Before the ranks meet (recipe, data, weights, launcher): a rank's mistake is its own error; other nodes hear of it.
+* Before the ranks meet (recipe, data, weights, launcher): each rank raises its own error and tells the other nodes.
 * While they compare what they have and open the folder: one error, on all ranks.
 * While a rank builds its job: all ranks leave, and the one that failed says why.
-* In the training: a stop request or a loss that is not finite takes all ranks out at the same step; a rank that leaves
-  alone, or hangs, is missed by the others, who end with its name (RankLost).
-* Whatever it was: `Attempt` finishes the save under way, closes the trackers, writes run.json and draws the report.
+* In training: after a stop request or a non-finite loss all ranks leave at the same step; when a rank dies or hangs,
+  the others notice and end with its name (RankLost).
+* In every case `Attempt` finishes the save under way, closes the trackers, writes run.json and draws the report.
 """
 
 from collections.abc import Iterator, Sequence
@@ -44,7 +44,7 @@ from distcls.errors import UserError
 from distcls.recipe.schema import Recipe
 from distcls.tracking.console import Console
 
-FIRST_WORD_S = 30.0  # how long a rank whose recipe is wrong tries to tell other nodes
+MEETING_S = 30.0  # how long a rank whose own checks failed tries to tell the other nodes
 
 
 def run(recipe_path: Path, overrides: Sequence[str], stop: StopRequest) -> Outcome:
@@ -58,8 +58,8 @@ def run(recipe_path: Path, overrides: Sequence[str], stop: StopRequest) -> Outco
 def _prepare_and_meet(
     recipe_path: Path, overrides: Sequence[str], rank: int, world_size: int, *, several_nodes: bool
 ) -> Prepared:
-    """This rank's own checks; then, where the launchers of several nodes do not watch each other, the first meeting."""
-    timeout_s, error = FIRST_WORD_S, None
+    """Make this rank's own checks; on several nodes, whose launchers do not watch each other, exchange the results."""
+    timeout_s, error = MEETING_S, None
     try:
         prepared = prepare(recipe_path, overrides, world_size)
         timeout_s = prepared.recipe.distributed.timeout_s
@@ -75,7 +75,7 @@ def _prepare_and_meet(
 
 @contextmanager
 def _process_group(recipe: Recipe, world_size: int) -> Iterator[Accelerator]:
-    """This rank's device, in a process group; a connection that breaks within it, unexplained, is a lost rank."""
+    """The accelerator, within a process group. A broken connection that nothing else explains becomes a RankLost."""
     accelerator = _form_group(recipe, world_size)
     ended = False
     try:
@@ -86,7 +86,7 @@ def _process_group(recipe: Recipe, world_size: int) -> Iterator[Accelerator]:
             raise
         raise lost_unwatched(broken) from broken
     finally:
-        # After an error it would wait for ranks that are gone.
+        # After an error this would wait for ranks that are gone.
         if torch.distributed.is_initialized() and (ended or world_size == 1):
             torch.distributed.destroy_process_group()
 
@@ -144,7 +144,7 @@ def _attempt(prepared: Prepared, accelerator: Accelerator, local_world_size: int
 
 
 def _nothing_left(folder: RunFolder, start: Start, rank: int, console: Console) -> Outcome:
-    """The run is finished: its last attempt may have been killed between its last word and its report."""
+    """The run had finished before; its last attempt may have been killed before it drew the report."""
     if rank == 0:
         complete_report(folder, console)
     folder.close()
@@ -161,7 +161,7 @@ def _build(
     *,
     resuming: bool,
 ) -> Job:
-    """Trackers and job, on all ranks or on none; a part that refuses its arguments does it at the recipe's line."""
+    """Start the trackers and build the job, on all ranks or on none; errors of a part name its line in the recipe."""
     recipe, folder, start = prepared.recipe, attempt.folder.path, attempt.start
     attempt.heart.beat(0, "building")
     with collectives.together(attempt.rank, attempt.ranks), located(prepared.source):

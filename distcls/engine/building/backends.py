@@ -1,4 +1,4 @@
-"""The recipe's tracking block -> trackers; on rank 0."""
+"""Builds the trackers of the recipe's tracking block; on rank 0."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -26,16 +26,15 @@ def make_backends(
     environments: Mapping[str, Mapping[str, Any]],
     console: Console,
 ) -> list[Any]:
-    """The run's own record first, then W&B, then the plug-ins'. One that cannot start costs a warning.
+    """The run's own metrics log first, then W&B, then those of plug-ins. One that cannot start is only warned about.
 
     Args:
-        folder: the run's.
-        start: this attempt.
+        folder: of the run.
         fingerprints: of the data.
         environments: of all attempts, see environment.record.
 
     Raises:
-        UserError: W&B cannot be had and is required, or asked for without a key.
+        UserError: W&B cannot start although it is required, or was asked for without a key.
     """
     own, first = environments[str(start.attempt)], next(iter(environments.values()))
     config = redact({**recipe.resolved(), "fingerprints": fingerprints, "environment": own})

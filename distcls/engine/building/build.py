@@ -1,4 +1,4 @@
-"""Recipe -> job: the order in which a rank's objects are made."""
+"""Recipe -> job: builds one rank's objects, in the order in which they need each other."""
 
 from accelerate import Accelerator
 from torch import nn, optim
@@ -7,7 +7,7 @@ from distcls.engine.building.datasets import Datasets
 from distcls.engine.building.initial_weights import InitialWeights
 from distcls.engine.building.loaders import build_loaders, resolution_of
 from distcls.engine.building.model import blocks_of, build_model, compile_model, place_model
-from distcls.engine.building.precision import types_of_numbers
+from distcls.engine.building.precision import dtypes_of
 from distcls.engine.evaluation.class_metrics import ClassMetrics
 from distcls.engine.evaluation.predictions import Predictions
 from distcls.engine.job import Job
@@ -44,13 +44,16 @@ def build_job(
     stop: StopRequest,
     heart: Heartbeat,
 ) -> Job:
-    """Build model, optimizer, schedule and loaders for this rank; see `build_model` for the weights.
+    """Build this rank's model, optimizer, schedule and loaders.
+
+    Args:
+        initial_weights, resuming: see `build_model`.
 
     Raises:
-        UserError: a part refuses its arguments, or the weights to start from.
+        UserError: a part refuses its arguments, or the initial weights do not fit.
     """
     train = recipe.train
-    weights, images = types_of_numbers(train.precision, accelerator.device)
+    weights, images = dtypes_of(train.precision, accelerator.device)
     classifier, report = build_model(recipe, source, initial_weights, resuming)
     if report is not None and initial_weights is not None:
         initial_weights.compare(report, recipe, datasets.train)
@@ -61,7 +64,7 @@ def build_job(
         trackers.event("initial_weights", **report.counts(), warnings=report.warnings)
     place_model(recipe, classifier, accelerator, weights)
     set_class_counts(classifier, datasets.train.class_counts.tolist())
-    # of the model as it is written, not as it is computed
+    # Count the operations of the plain model, before it is compiled or wrapped.
     facts = device_facts(accelerator, classifier, train.precision, resolution_of(recipe.data.resolution))
     blocks = blocks_of(recipe, source, classifier)
     compile_model(recipe, classifier, blocks, accelerator, images)

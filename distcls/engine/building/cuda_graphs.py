@@ -1,4 +1,4 @@
-"""The backbone's forward and backward as one CUDA graph each: a tenth of the launches for the interpreter."""
+"""Captures the backbone's forward and backward as one CUDA graph each, with a tenth of the kernel launches."""
 
 import torch
 from accelerate import Accelerator
@@ -8,13 +8,14 @@ from torch import nn
 def capture_backbone(
     backbone: nn.Module, micro_batch: int, resolution: int, dtype: torch.dtype, accelerator: Accelerator
 ) -> None:
-    """In training mode replay graphs in place of the forward of `backbone`; evaluation stays as it is.
+    """Make `backbone` replay CUDA graphs in training mode; evaluation is unchanged.
 
-    Capturing runs the backbone a few times: BatchNorm's statistics are put back.
+    Capturing runs the backbone a few times; BatchNorm's statistics are restored afterwards.
 
     Args:
-        backbone: on a GPU, not wrapped yet, in training mode but for what is frozen in it; its weights stay where they
-            are from here on. One that is frozen as a whole is left alone: torch would take its evaluation for training.
+        backbone: on a GPU, not wrapped yet, in training mode except for frozen parts. Its weights must not be moved
+            from here on. A backbone that is frozen as a whole is left alone: torch would take its evaluation for
+            training.
         micro_batch, resolution: (N, 3, R, R) is the shape of every training batch.
         dtype: of the loader's images.
     """
@@ -24,7 +25,7 @@ def capture_backbone(
     images = images.to(memory_format=torch.channels_last)  # as the loader gives them
     kept = {name: buffer.clone() for name, buffer in backbone.named_buffers()}
     with accelerator.autocast():
-        torch.set_autocast_cache_enabled(False)  # a cached cast would be outside of the graph
+        torch.set_autocast_cache_enabled(False)  # a cached cast would not be part of the graph
         try:
             torch.cuda.make_graphed_callables(backbone, (images,))
         finally:

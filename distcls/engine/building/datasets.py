@@ -1,4 +1,4 @@
-"""The recipe's files, opened and held against it."""
+"""Opens the data sets of a recipe, and checks that the recipe fits them."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -19,7 +19,7 @@ class Datasets:
     val: BetonDataset
 
     def identity(self, recipe: Recipe) -> dict[str, Any]:
-        """What weights of the recipe need beside them: class names, and what images are normalised with."""
+        """What must be stored beside weights to use them: recipe, class names, mean and std."""
         return {
             "recipe": recipe.resolved(),
             "class_names": self.train.class_names,
@@ -29,7 +29,7 @@ class Datasets:
 
 
 def open_datasets(recipe: Recipe, source: Source) -> Datasets:
-    """Map and check the files, and hold the recipe against them; touches no GPU.
+    """Map the files into memory, check them, and check that the recipe fits them; uses no GPU.
 
     Raises:
         RecipeError: a file is missing or damaged, or the recipe does not fit what is in it.

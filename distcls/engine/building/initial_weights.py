@@ -1,4 +1,4 @@
-"""`model.init`: the file that a run's weights start from, read before GPUs are touched and loaded before training."""
+"""`model.init`: the initial weights, read before any GPU is used and loaded into the model before training."""
 
 import json
 from pathlib import Path
@@ -25,11 +25,11 @@ OF_TRAINING = (
 
 
 class InitialWeights:
-    """What `model.init` names; every mistake is reported at its place in the recipe.
+    """The weights that `model.init` names; every mistake is reported at that place in the recipe.
 
     Args:
         init: the recipe's block.
-        source: where it was written.
+        source: of the recipe.
     """
 
     def __init__(self, init: Init, source: Source) -> None:
@@ -39,10 +39,10 @@ class InitialWeights:
         self._metadata: dict[str, str] = {}
 
     def read(self) -> Checkpoint:
-        """The file's weights; it is read once.
+        """The weights of the file, which is read once.
 
         Raises:
-            RecipeError: no such file, damaged, or one that only code could read, which is refused and not executed.
+            RecipeError: the file is missing or damaged, or a pickle that would execute code, which is refused.
         """
         if self._checkpoint is None:
             path = Path(self.init.checkpoint)
@@ -56,10 +56,10 @@ class InitialWeights:
         return tensors
 
     def load_into(self, model: ImageClassifier) -> Report:
-        """Load them and forget them.
+        """Load them into `model`, and free them.
 
         Raises:
-            RecipeError: they are of another architecture.
+            RecipeError: they belong to another architecture.
         """
         checkpoint, self._checkpoint = self.read(), None
         with located_at(self.source, PLACE):
@@ -92,7 +92,7 @@ class InitialWeights:
 
 
 def weights_file(path: Path) -> Path:
-    """`path` itself, or the best, else the last weights of the run folder at `path`.
+    """`path` itself; if it is a run folder, its best weights, else its last.
 
     Raises:
         UserError: a folder without weights.

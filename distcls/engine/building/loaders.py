@@ -1,4 +1,4 @@
-"""The loaders of a rank, and what the recipe's data block is to them."""
+"""Builds a rank's loaders from the recipe's data block."""
 
 from typing import Any
 
@@ -16,7 +16,7 @@ from distcls.registry import MIXES, TRANSFORMS
 def build_loaders(
     recipe: Recipe, datasets: Datasets, accelerator: Accelerator, images: torch.dtype, local_world_size: int
 ) -> tuple[TrainLoader, EvalLoader]:
-    """This rank's, of training and of validation; `images` is the type of number that their images have."""
+    """This rank's training and validation loader; `images` is the dtype of their images."""
     train, data = recipe.train, recipe.data
     ranks = accelerator.num_processes
     shape = {"rank": accelerator.process_index, "world_size": ranks, "device": accelerator.device, "dtype": images}
@@ -44,7 +44,7 @@ def build_loaders(
 
 
 def sampling_of(data: Data) -> dict[str, Any]:
-    """Arguments of TrainLoader, of how images are drawn and read."""
+    """The arguments of TrainLoader that say how images are sampled and read."""
     return {
         "balanced": data.sampler == "balanced",
         "repeats": data.repeats if data.sampler == "repeated" else 1,
@@ -56,7 +56,7 @@ def sampling_of(data: Data) -> dict[str, Any]:
 
 
 def protocol_of(data: Data) -> dict[str, Any]:
-    """Arguments of EvalLoader, of how images are looked at: its `protocol`."""
+    """The arguments of EvalLoader that make up its `protocol`."""
     return {
         "resolution": data.val.resolution or resolution_of(data.resolution).end,
         "crop_ratio": data.val.crop_ratio,

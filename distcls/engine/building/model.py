@@ -1,4 +1,4 @@
-"""The classifier of a recipe: built with its weights, placed on this rank's device, made fast."""
+"""The classifier of a recipe: built with its initial weights, moved to the device, compiled."""
 
 import torch
 from accelerate import Accelerator
@@ -23,15 +23,19 @@ from distcls.recipe.source import Source
 def build_model(
     recipe: Recipe, source: Source, initial_weights: InitialWeights | None = None, resuming: bool = False
 ) -> tuple[ImageClassifier, Report | None]:
-    """The classifier on the CPU, with the weights to start from and with its frozen parts; and what was loaded.
+    """Build the classifier on the CPU, load its initial weights and freeze what `model.freeze` names.
 
     Args:
-        initial_weights: of `model.init`; None starts from random ones.
-        resuming: a checkpoint is about to replace all weights: none are looked for.
+        initial_weights: of `model.init`; None: random ones.
+        resuming: a checkpoint is about to replace all weights, so none are initialised or loaded.
+
+    Returns:
+        The classifier, and the report on what was loaded from `model.init`.
 
     Raises:
         UserError: a part refuses its arguments.
-        RecipeError: the model does not fit the images, the weights do not fit it, or `model.freeze` names nothing.
+        RecipeError: the model does not fit the images, the weights do not fit the model, or `model.freeze` matches
+            nothing.
     """
     seed_building(recipe.train.seed)
     resolution = resolution_of(recipe.data.resolution)
@@ -47,7 +51,7 @@ def build_model(
 
 
 def place_model(recipe: Recipe, classifier: ImageClassifier, accelerator: Accelerator, weights: torch.dtype) -> None:
-    """Move it to this rank's device, in the layout and with the BatchNorm that the recipe asks for; all ranks alike."""
+    """Move the classifier to this rank's device, with the memory format and BatchNorm of the recipe."""
     classifier.to(device=accelerator.device, dtype=weights)
     if recipe.train.channels_last and recipe.distributed.strategy == "ddp":
         classifier.to(memory_format=torch.channels_last)
@@ -57,10 +61,10 @@ def place_model(recipe: Recipe, classifier: ImageClassifier, accelerator: Accele
 
 
 def blocks_of(recipe: Recipe, source: Source, classifier: ImageClassifier) -> list[nn.Module]:
-    """Its blocks that repeat: what strategies gather at once, and what is computed again for backward.
+    """The repeated blocks of the classifier: the units of sharding and of activation checkpointing.
 
     Raises:
-        RecipeError: the recipe's class names find none, or there are none and they are needed.
+        RecipeError: `distributed.wrap` matches nothing, or activation checkpointing needs blocks and there are none.
     """
     with located_at(source, ("distributed", "wrap")):
         blocks = find_blocks(classifier, recipe.distributed.wrap)
@@ -77,17 +81,17 @@ def compile_model(
     accelerator: Accelerator,
     images: torch.dtype,
 ) -> None:
-    """Activation checkpointing, torch.compile and CUDA graphs, where the recipe asks for them.
+    """Apply activation checkpointing, torch.compile and CUDA graphs if the recipe asks for them.
 
     Args:
-        images: the type of number that the loader's images have.
+        images: dtype of the loader's images.
     """
     train = recipe.train
     if recipe.distributed.activation_checkpointing:
         checkpoint_activations(blocks)
     if train.compile:
-        # In place: names of weights stay what they are. Where blocks are gathered the graph breaks, and blocks share
-        # their code but not their shapes: each shape is compiled for itself, not one graph of dynamic shapes.
+        # In place, so that the weights keep their names. With sharded blocks the graph breaks at every block; blocks
+        # share their code but not their shapes, so compile each shape and not one graph of dynamic shapes.
         classifier.compile(dynamic=False if recipe.distributed.strategy in ("fsdp2", "zero3") else None)
     if train.cuda_graphs and accelerator.device.type == "cuda":
         batch, size = train.global_batch_size // accelerator.num_processes, resolution_of(recipe.data.resolution).end

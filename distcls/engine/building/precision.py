@@ -1,14 +1,14 @@
-"""`train.precision` as torch's types of numbers."""
+"""`train.precision` as torch dtypes."""
 
 import torch
 
 HALF = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
-def types_of_numbers(precision: str, device: torch.device) -> tuple[torch.dtype, torch.dtype]:
-    """Of the weights, which autocast keeps in float32, and of the images.
+def dtypes_of(precision: str, device: torch.device) -> tuple[torch.dtype, torch.dtype]:
+    """The dtypes of the weights, which autocast keeps in float32, and of the images.
 
-    A GPU gets its images in half precision at once: half the bytes.
+    On a GPU images are made in half precision at once, which halves their bytes.
     """
     weights = torch.float64 if precision == "fp64" else torch.float32
     return weights, HALF.get(precision, weights) if device.type == "cuda" else weights

@@ -1,4 +1,4 @@
-"""The model that a run of a recipe would begin with: how weights of another program are evaluated here."""
+"""The model that a run of a recipe would start from; this is how weights of other programs are evaluated."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,15 +16,15 @@ from distcls.models.weights.report import some
 
 
 def is_recipe(path: Path) -> bool:
-    """Whether what stands in a run's place is a recipe, by its name."""
+    """Whether the path given in place of a run is a recipe, judged by its name."""
     return path.suffix in (".yaml", ".yml")
 
 
 def start_of(path: Path, overrides: Sequence[str]) -> tuple[ImageClassifier, dict[str, Any], Report]:
-    """The model with the weights of `model.init`, in eval mode; what our own files say beside weights; the report.
+    """The model with the weights of `model.init`, in eval mode; facts as our own weights files hold; the report.
 
     Raises:
-        UserError: mistakes of the recipe, its data or its weights; it names no weights, or not all of the model's.
+        UserError: mistakes of the recipe, its data or its weights; no weights named, or some are missing.
     """
     recipe, source, _ = checked_recipe(path, overrides)
     if recipe.model.init is None:

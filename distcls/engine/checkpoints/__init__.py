@@ -1,1 +1,1 @@
-"""Checkpoints: what a run is at one step, written beside the training, and the weights that come of it."""
+"""Checkpoints: the complete state of a run at one step, written in the background; and exported weights."""

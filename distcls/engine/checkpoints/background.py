@@ -1,4 +1,4 @@
-"""One piece of work at a time beside the training, and the copy of the state that it works on."""
+"""Runs one task at a time in the background of training, on a copy of the state."""
 
 import threading
 from collections.abc import Callable, Mapping
@@ -11,9 +11,9 @@ Result = TypeVar("Result")
 
 
 class Background(Generic[Result]):
-    """A thread for one piece of work; what came of it waits to be collected.
+    """One task in a thread; its result waits to be collected.
 
-    The thread is a daemon: a save that hangs because another rank does must not keep the process alive.
+    The thread is a daemon, so that a save that hangs with another rank does not keep the process alive.
     """
 
     def __init__(self) -> None:
@@ -23,16 +23,16 @@ class Background(Generic[Result]):
 
     @property
     def idle(self) -> bool:
-        """Nothing under way and nothing to collect."""
+        """Nothing is running, and there is nothing to collect."""
         return self._thread is None
 
     @property
     def done(self) -> bool:
-        """There is something to collect, without waiting."""
+        """A result can be collected without waiting."""
         return self._thread is not None and not self._thread.is_alive()
 
     def start(self, work: Callable[[], Result]) -> None:
-        """Begin `work` in a thread of its own."""
+        """Start `work` in a new thread."""
         assert self.idle, "collect the work before this first"
 
         def run() -> None:
@@ -45,14 +45,14 @@ class Background(Generic[Result]):
         self._thread.start()
 
     def end_of_work(self) -> Callable[[], None]:
-        """Waits, from whatever thread, until the work that is under way now has ended; it is still to be collected."""
+        """A function that waits, in any thread, for the task running now; its result still has to be collected."""
         return self._thread.join if self._thread is not None else lambda: None
 
     def collect(self, seconds: float | None = None) -> Result:
-        """Wait for the work and give its result, or raise what it raised. Signals are heard while waiting.
+        """Wait for the task; return its result or raise its error. Signals are handled while waiting.
 
         Raises:
-            TimeoutError: it is not done after `seconds`; it goes on.
+            TimeoutError: it takes longer than `seconds`; it continues to run.
         """
         assert self._thread is not None, "nothing was started"
         self._thread.join(seconds)
@@ -65,10 +65,10 @@ class Background(Generic[Result]):
 
 
 def cpu_copies(files: Mapping[str, Mapping[str, Tensor]]) -> dict[str, dict[str, Tensor]]:
-    """Every tensor copied to CPU memory; training may change the originals as soon as this returns.
+    """Copy every tensor to CPU memory; training may change the originals as soon as this returns.
 
-    Strides stay, so that copying is what it costs least: one pass over the memory. From a GPU the copies go into pinned
-    memory side by side, and are waited for once; torch keeps that memory for the next time.
+    Strides are kept, because copying memory in order is the fastest. Copies from a GPU run concurrently into pinned
+    memory, which torch keeps for the next time, and are waited for once.
     """
     copies = {stem: {name: _copy(tensor) for name, tensor in share.items()} for stem, share in files.items()}
     if any(tensor.is_cuda for share in files.values() for tensor in share.values()):

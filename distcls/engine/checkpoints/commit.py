@@ -1,11 +1,10 @@
-"""The folder of checkpoints as one process sees it: begin, commit, scan, prune. What ranks do together is in store.py.
+"""What one process does with the checkpoints folder: begin, commit, scan, prune. The ranks' part is in store.py.
 
 checkpoints/step_00001234/                  committed: MANIFEST.json and the files it lists
-checkpoints/step_00001234.corrupt/          did not verify; never deleted by us
-checkpoints/.tmp_step_00001234.TOKEN/       being written; its writer holds a lock on the MANIFEST.json within
-checkpoints/.replaced_step_00001234.TOKEN/  was the committed one until a second save of the same step took its name
-checkpoints/.pruned_step_00001234.TOKEN/    on its way out; renamed first, so that a half-deleted one is not taken for
-a damaged one
+checkpoints/step_00001234.corrupt/          found damaged; never deleted by us
+checkpoints/.tmp_step_00001234.TOKEN/       being written; the writer holds a lock on its MANIFEST.json
+checkpoints/.replaced_step_00001234.TOKEN/  the old one while a new save takes its name
+checkpoints/.pruned_step_00001234.TOKEN/    being deleted; renamed so that it does not look damaged
 """
 
 import fcntl
@@ -26,7 +25,7 @@ log = logging.getLogger(__name__)
 
 
 class Commit:
-    """One checkpoint on its way (rank 0's part): the temporary folder, then the manifest, then the name.
+    """A checkpoint being written (rank 0's part): first a temporary folder, then the manifest, then the final name.
 
     Args:
         folder: the run's `checkpoints/`.
@@ -50,11 +49,11 @@ class Commit:
         except OSError:
             shutil.rmtree(self.path, ignore_errors=True)
             raise
-        # Held until the name is final or the process is dead: how remove_debris knows a live writer.
+        # Held until the name is final or the process dies, so that remove_debris recognises a live writer.
         _lock(self._manifest)
 
     def finish(self, manifest: dict[str, Any]) -> None:
-        """Write the manifest and give the folder its name: once this returns, the checkpoint survives anything."""
+        """Write the manifest and give the folder its final name; then the checkpoint survives any crash."""
         write_all(self._manifest, encode_manifest({**manifest, "token": self.token}))
         os.fsync(self._manifest)
         fsync_folder(self.path)
@@ -75,7 +74,7 @@ class Commit:
             discard(replaced)
 
     def abandon(self) -> None:
-        """Take everything back after an error; nothing that was committed before is touched."""
+        """Undo everything after an error; checkpoints committed before are not touched."""
         shutil.rmtree(self.path, ignore_errors=True)
         self._close()
 
@@ -85,7 +84,7 @@ class Commit:
             self._closed = True
 
     def _has_arrived(self) -> bool:
-        """NFS may report an error for a rename that its server did: the token tells."""
+        """Whether a rename that reported an error has happened all the same, as on NFS; the token shows it."""
         try:
             return read_manifest(self.final)["token"] == self.token
         except (Damaged, KeyError):
@@ -104,7 +103,7 @@ def corrupt(folder: Path) -> list[Path]:
 
 
 def condemn(path: Path, reason: str) -> None:
-    """Rename a damaged checkpoint out of the way, and say so."""
+    """Rename a damaged checkpoint out of the way, with a warning."""
     names = (f"{path.name}.corrupt{suffix}" for suffix in ("", *(f".{n}" for n in range(2, 1000))))
     target = next(path.with_name(name) for name in names if not path.with_name(name).exists())
     os.rename(path, target)
@@ -115,7 +114,7 @@ def condemn(path: Path, reason: str) -> None:
 def prune(folder: Path, keep: int, saved: Path) -> None:
     """Delete old checkpoints: all but the newest `keep`, the newest marked best, and the one just saved.
 
-    A disk that refuses is a warning: the checkpoint that was asked for is safe already.
+    A disk error is only a warning, because the new checkpoint is safe already.
     """
     found = committed(folder)
     kept = {*found[:keep], saved, next((path for path in found if _is_best(path)), saved)}
@@ -131,7 +130,7 @@ def prune(folder: Path, keep: int, saved: Path) -> None:
 
 
 def remove_debris(folder: Path) -> None:
-    """Clear what killed runs left, but not what a live process is writing; finish a replacement that was cut in two.
+    """Delete what killed runs left behind, except what a live process is writing; complete an interrupted replacement.
 
     Raises:
         OSError: a replaced checkpoint could not get its name back.
@@ -141,7 +140,7 @@ def remove_debris(folder: Path) -> None:
             final = folder / match[1]
             if final.exists():
                 discard(path)
-            else:  # killed between the two renames: the old one is the last acknowledged one
+            else:  # killed between the two renames: the old checkpoint is the last valid one
                 os.rename(path, final)
                 fsync_folder(folder)
         elif re.match(r"\.pruned_step_\d+\.", path.name) or (
@@ -151,7 +150,7 @@ def remove_debris(folder: Path) -> None:
 
 
 def discard(path: Path) -> None:
-    """Delete a folder; a disk that refuses is a warning."""
+    """Delete a folder; a disk error is only a warning."""
     try:
         shutil.rmtree(path)
     except OSError as error:
@@ -170,8 +169,10 @@ def _is_best(path: Path) -> bool:
 
 
 def _lock(fd: int) -> bool:
-    """Take the lock, False if a live process has it. Where a file system has no locks every writer looks dead:
-    run_folder.py's lock is the guard there."""
+    """Take the lock; False if a live process holds it.
+
+    On a file system without locks every writer looks dead; there the lock of run_folder.py protects the folder.
+    """
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

@@ -1,7 +1,7 @@
-"""A checkpoint written out for another number of ranks, every tensor whole.
+"""Converts a checkpoint to another number of ranks, with whole tensors.
 
-A run goes on from any checkpoint on any number of ranks by itself; this is for carrying one elsewhere, or for looking
-into it: one file each of weights, average and optimizer, however they were sharded.
+A run can resume from any checkpoint on any number of ranks without this. It is for moving a checkpoint elsewhere or
+looking into it: one file each for weights, their average and the optimizer, however they were sharded.
 """
 
 from pathlib import Path
@@ -20,8 +20,8 @@ from distcls.engine.checkpoints.tensor_file import SaveFailed, write_tensors
 def convert(checkpoint: Path, folder: Path, world_size: int) -> Path:
     """Write `checkpoint` into `folder` as `world_size` ranks would have.
 
-    BatchNorm buffers are averaged over the ranks that wrote them, the open logging window's sums are rank 0's: what a
-    run that goes on with another number of ranks does.
+    BatchNorm buffers are averaged over the ranks that wrote them, and the sums of the open logging window go to rank 0,
+    exactly as when a run resumes on another number of ranks.
 
     Returns:
         The new checkpoint.

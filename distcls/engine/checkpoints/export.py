@@ -1,4 +1,4 @@
-"""One file of weights from a checkpoint of any number of ranks, without a GPU and without building the model."""
+"""Exports a checkpoint of any number of ranks as one weights file, without a GPU and without building the model."""
 
 import json
 from pathlib import Path
@@ -10,18 +10,18 @@ from distcls.engine.checkpoints.reshard import read_runs, whole_runs
 from distcls.engine.checkpoints.tensor_file import save_weights
 from distcls.version import __version__
 
-#: What a checkpoint's state and the metadata of weights have in common.
+#: The facts that are stored both in checkpoints and in the metadata of weights files.
 IDENTITY = ("run_id", "recipe", "class_names", "mean", "std", "evaluation")
 
 
 def metadata(identity: dict[str, Any], step: int, metrics: dict[str, float]) -> dict[str, str]:
-    """What a weights file says about itself; strings, as safetensors has them."""
+    """The metadata of a weights file; safetensors allows only strings."""
     facts = {"format": "distcls", "distcls": __version__, "step": step, "metrics": metrics, **identity}
     return {key: value if isinstance(value, str) else json.dumps(value) for key, value in facts.items()}
 
 
 def export(checkpoint: Path, target: Path, *, raw: bool) -> int:
-    """Write the weights of `checkpoint`, or their moving average where one is kept and `raw` is not asked for.
+    """Write the weights of `checkpoint`: their moving average if there is one, unless `raw` is set.
 
     BatchNorm buffers are averaged over the ranks that wrote them, as in every evaluation.
 

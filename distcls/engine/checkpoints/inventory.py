@@ -1,4 +1,4 @@
-"""The checkpoints of a run folder, seen from outside: what there is, and whether its bytes are what was written."""
+"""Lists and verifies the checkpoints of a run folder, for the `distcls checkpoint` commands."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,9 +16,8 @@ class Found:
     """One checkpoint.
 
     Attributes:
-        path: its folder.
-        bytes: of all its files on the disk.
-        manifest: empty where it cannot be read.
+        bytes: total size of its files.
+        manifest: empty if it cannot be read.
         harm: what is wrong with it, or None.
     """
 
@@ -29,10 +28,10 @@ class Found:
 
 
 def inventory(run: Path) -> list[Found]:
-    """Every checkpoint of a run, newest first, those set aside last; manifests and sizes are checked, hashes are not.
+    """Every checkpoint of a run, newest first, damaged ones last. Checks manifests and sizes, but no hashes.
 
     Raises:
-        UserError: no run folder, or one without checkpoints.
+        UserError: not a run folder, or it has no checkpoints.
     """
     found = [_look(path) for path in committed(_checkpoints(run))]
     found += [Found(path, _size(path), {}, SET_ASIDE) for path in corrupt(_checkpoints(run))]
@@ -40,7 +39,7 @@ def inventory(run: Path) -> list[Found]:
 
 
 def checkpoints_of(source: Path) -> list[Path]:
-    """The checkpoint that `source` is, or all of the run folder that it is, newest first.
+    """`source` itself if it is a checkpoint; if it is a run folder, all of its checkpoints, newest first.
 
     Raises:
         UserError: it is neither.
@@ -53,10 +52,10 @@ def checkpoints_of(source: Path) -> list[Path]:
 
 
 def harm_of(path: Path) -> str | None:
-    """Hash every file of a checkpoint; the first that is not what was written, and why, or None.
+    """Verify the hash of every file of a checkpoint: the first damage found, or None.
 
     Raises:
-        UserError: a newer version wrote it, or a file cannot be read just now, which is no damage.
+        UserError: another version of distcls wrote it, or a file cannot be read, which may be temporary.
     """
     try:
         for entry in read_manifest(path)["files"]:

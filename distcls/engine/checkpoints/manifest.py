@@ -1,4 +1,4 @@
-"""What a checkpoint says of itself, `MANIFEST.json`, and whether its files are what was written. Imports no torch."""
+"""`MANIFEST.json`, which describes a checkpoint, and the check of files against it. Imports no torch."""
 
 import hashlib
 import json
@@ -10,11 +10,11 @@ from typing import Any
 from distcls.errors import UserError
 
 MANIFEST = "MANIFEST.json"
-SCHEMA = 2  # 1 kept the optimizer whole; nothing reads it any more
+SCHEMA = 2  # in schema 1 the optimizer was not sharded; it can no longer be read
 
 
 class CheckpointError(UserError):
-    """A run cannot go on from its checkpoints. `exit_code` is what the process should leave with."""
+    """A run cannot resume from its checkpoints. `exit_code`: the exit status for the process."""
 
     def __init__(self, text: str, exit_code: int = 1) -> None:
         super().__init__(text)
@@ -22,11 +22,11 @@ class CheckpointError(UserError):
 
 
 class Damaged(Exception):
-    """A checkpoint is not what was committed; the text names the file and the reason."""
+    """A checkpoint differs from what was written; the text names the file and the reason."""
 
 
 def encode_manifest(manifest: dict[str, Any]) -> bytes:
-    """JSON with its own sha256, so that a flipped bit in a counter does not pass for a checkpoint."""
+    """JSON that includes its own sha256, so that a flipped bit is noticed."""
     plain = json.loads(json.dumps(manifest))
     return json.dumps({**plain, "sha256": _hash(plain)}, indent=1).encode()
 
@@ -35,7 +35,7 @@ def read_manifest(path: Path) -> dict[str, Any]:
     """The manifest of one checkpoint folder.
 
     Raises:
-        Damaged: it is missing or not as it was written.
+        Damaged: it is missing, or differs from what was written.
         CheckpointError: a newer version of distcls wrote it.
         OSError: it cannot be read.
     """
@@ -68,7 +68,7 @@ def check_file(path: Path, entry: dict[str, Any], *, hashed: bool = True) -> Non
 
     Raises:
         Damaged: they differ, or there is no such file.
-        OSError: it cannot be read, which condemns nothing: a network file system reports EIO for a passing outage.
+        OSError: it cannot be read. This is no damage: a network file system reports EIO for a temporary outage.
     """
     try:
         size = path.stat().st_size
@@ -85,10 +85,10 @@ def check_file(path: Path, entry: dict[str, Any], *, hashed: bool = True) -> Non
 
 
 def read_file(path: Path, entry: dict[str, Any]) -> bytes:
-    """A file's bytes, hashed as they are in memory.
+    """Read a file and verify the hash of the bytes read.
 
     Raises:
-        Damaged: they are not what its manifest entry says.
+        Damaged: they differ from the manifest entry.
         OSError: it cannot be read.
     """
     check_file(path, entry, hashed=False)
@@ -100,13 +100,13 @@ def read_file(path: Path, entry: dict[str, Any]) -> bytes:
 
 
 def entries_of(manifest: dict[str, Any], stem: str) -> list[dict[str, Any]]:
-    """What the manifest says of the files of one kind: model, ema, optimizer, once or rank."""
+    """The manifest's entries for one kind of file: model, ema, optimizer, once or rank."""
     return [entry for entry in manifest["files"] if entry["stem"] == stem]
 
 
 @contextmanager
 def _named(path: Path) -> Iterator[None]:
-    """Give an OSError its file: one from a read, other than one from an open, names none."""
+    """Add the file name to an OSError: those raised by a read have none."""
     try:
         yield
     except OSError as error:

@@ -1,4 +1,4 @@
-"""How far a run is and how good it was: what a checkpoint, a weights file and the last line on the terminal say."""
+"""How far a run has got, and its results so far; kept in checkpoints and reported in the end."""
 
 import math
 from dataclasses import dataclass, field
@@ -6,10 +6,13 @@ from dataclasses import dataclass, field
 
 @dataclass
 class Progress:
-    """Where a run is.
+    """The progress of a run.
 
-    step: optimizer updates attempted. evaluated: the last step at which an evaluation was completed. best: its means
-    and step, by `criterion`. last: the means of the last evaluation.
+    Attributes:
+        step: optimizer updates attempted.
+        evaluated: the last step whose evaluation was completed.
+        best: means and step of the best evaluation, by `criterion`.
+        last: means of the last evaluation.
     """
 
     step: int = 0
@@ -18,7 +21,7 @@ class Progress:
     last: dict[str, float] = field(default_factory=dict)
 
     def record(self, means: dict[str, float]) -> None:
-        """Take in an evaluation at the present step; an earlier one wins a tie, every number wins over NaN."""
+        """Record an evaluation at the current step. The earlier one wins a tie; any number beats NaN."""
         self.evaluated = self.step
         self.last = dict(means)
         name = criterion(means)
@@ -29,5 +32,5 @@ class Progress:
 
 
 def criterion(means: dict[str, float]) -> str:
-    """What "best" goes by: top-1; of a head that counts none mAP, if it is measured; else the loss."""
+    """The metric that defines "best": top-1; mAP if the head has no top-1 and mAP is measured; else the loss."""
     return next(name for name in ("top1", "map", "loss") if name in means)

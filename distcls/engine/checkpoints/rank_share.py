@@ -1,4 +1,4 @@
-"""What each rank keeps for itself in a checkpoint: its BatchNorm buffers, their average, its open logging window."""
+"""Each rank's own file in a checkpoint: its BatchNorm buffers, their moving average, its open logging window."""
 
 from pathlib import Path
 from typing import Any
@@ -9,24 +9,24 @@ from torch import Tensor
 
 from distcls.engine.checkpoints.manifest import entries_of, read_file
 
-BUFFER = "buffer."  # before a buffer's name in a rank's own file
-AVERAGE = "average."  # before the name of a buffer whose moving average this is
+BUFFER = "buffer."  # prefix of a buffer's name
+AVERAGE = "average."  # prefix of the name of a buffer's moving average
 
 
 def rank_shares(checkpoint: Path, manifest: dict[str, Any]) -> list[dict[str, Tensor]]:
     """Every rank's own file, in the order of ranks.
 
     Raises:
-        Damaged: one is not what was written.
+        Damaged: one differs from what was written.
     """
     entries = sorted(entries_of(manifest, "rank"), key=lambda entry: entry["rank"])
     return [safetensors.torch.load(read_file(checkpoint / entry["name"], entry)) for entry in entries]
 
 
 def merged(shares: list[dict[str, Tensor]]) -> dict[str, Tensor]:
-    """What several ranks kept for themselves, as one: float buffers averaged, the logging window's sums added up.
+    """Merge the files of several ranks into one: average float buffers, add up the sums of the logging window.
 
-    In float64, as `averaged_buffers`: what is equal on all ranks, such as a frozen layer's statistics, stays so.
+    In float64, like `averaged_buffers`: values that all ranks share, such as frozen statistics, do not change.
     """
     whole = dict(shares[0])
     for name, first in shares[0].items():

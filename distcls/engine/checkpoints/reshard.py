@@ -1,9 +1,9 @@
-"""Parameters and optimizer state from the shards of any number of ranks, under any strategy.
+"""Assembles parameters and optimizer state from the shards of any number of ranks and any strategy.
 
-A checkpoint holds runs of elements in row-major order (strategies/shards.py). In the safetensors files a tensor that is
-whole has its parameter's name and shape; a run of it is one-dimensional and named by where it starts, ``name@start``.
-Optimizer state adds a slash and the state's name: ``name/exp_avg@start``. So a reader knows from the files alone
-which of them it needs, and any run can be put together from any others, exactly.
+A checkpoint holds runs of elements in row-major order (strategies/shards.py). In the safetensors files a whole
+parameter has its own name and shape; a run of its elements is one-dimensional and named ``name@start``. Optimizer state
+adds a slash and the name of the state: ``name/exp_avg@start``. So the files' headers tell which files are needed, and
+any run can be assembled exactly from any others.
 """
 
 import json
@@ -21,7 +21,7 @@ from distcls.engine.strategies.shards import Run
 
 
 def shard_name(run: Run, state: str = "") -> str:
-    """The name in the file of this run of the parameter, or of one tensor of its optimizer state."""
+    """The name in the file of a run of a parameter, or of a run of one of its optimizer states."""
     name = f"{run.name}/{state}" if state else run.name
     return name if run.whole else f"{name}@{run.start}"
 
@@ -29,17 +29,18 @@ def shard_name(run: Run, state: str = "") -> str:
 def read_runs(path: Path, entries: Iterable[dict[str, Any]], wanted: Iterable[Run]) -> dict[str, Tensor]:
     """The wanted runs of every tensor in the files of one kind (model, ema or optimizer).
 
-    Only files that hold a part of them are read, one after the other, each hashed as it is read.
+    Only files that hold a part of them are read, one after the other, and each one's hash is verified.
 
     Args:
-        path: the checkpoint. entries: of its manifest, those of the kind.
-        wanted: of parameters; of their optimizer state the same runs are given.
+        path: of the checkpoint.
+        entries: of its manifest, for this kind of file.
+        wanted: runs of parameters; optimizer states are returned for the same runs.
 
     Returns:
         ``name`` or ``name/state`` -> (length,), on the CPU.
 
     Raises:
-        Damaged: a file is not what was written, or elements are in none of them.
+        Damaged: a file differs from what was written, or elements are missing from all files.
     """
     runs = {run.name: run for run in wanted}
     found: dict[str, Tensor] = {}
@@ -64,13 +65,13 @@ def read_runs(path: Path, entries: Iterable[dict[str, Any]], wanted: Iterable[Ru
 
 
 def whole_runs(manifest: dict[str, Any]) -> list[Run]:
-    """Every parameter of the checkpoint, whole."""
+    """A run for each parameter of the checkpoint that covers all of it."""
     shapes = manifest["state"]["shapes"]
     return [Run(name, tuple(shape), 0, math.prod(shape)) for name, shape in shapes.items()]
 
 
 class _Place(NamedTuple):
-    """One tensor of a file: its key there, and which elements of what it holds."""
+    """One tensor of a file: its key there, and which elements of which parameter or state it holds."""
 
     key: str
     name: str
@@ -83,10 +84,10 @@ class _Place(NamedTuple):
 
 
 def _index(file: Path) -> list[_Place]:
-    """What is in a safetensors file, from its header alone.
+    """The tensors of a safetensors file, from its header.
 
     Raises:
-        Damaged: it has none.
+        Damaged: the header cannot be read.
     """
     try:
         with open(file, "rb") as opened:

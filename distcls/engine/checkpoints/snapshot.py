@@ -1,7 +1,7 @@
-"""What a checkpoint of a run holds, and how it is taken from and given back to the built objects.
+"""What a checkpoint of a run contains, and how it is taken from a job and restored into one.
 
-Of the model, its average and the optimizer every rank writes the shards that it alone holds (rank 0 what all hold), so
-any number of ranks, under any strategy, can read them: see reshard.py.
+Each rank writes its own shards of the model, its moving average and the optimizer (rank 0 those that all ranks hold).
+Any number of ranks can read them under any strategy, see reshard.py.
 """
 
 import time
@@ -28,13 +28,12 @@ from distcls.errors import UserError
 
 
 class Snapshots:
-    """Saves and restores a job: shards of weights and optimizer, and each rank's own BatchNorm buffers and open sums.
+    """Saves and restores a job: shards of weights and optimizer; each rank's BatchNorm buffers and logging sums.
 
     Args:
-        job: the built objects.
         store: the checkpoints of the run folder.
-        weights: folder of the exported weights.
-        identity: what every checkpoint and weights file says about its run (run id, recipe hash, class names, ...).
+        weights: folder for exported weights.
+        identity: the facts that every checkpoint and weights file records about its run (run id, recipe, ...).
     """
 
     def __init__(self, job: Job, store: CheckpointStore, weights: Path, identity: dict[str, Any]) -> None:
@@ -44,29 +43,29 @@ class Snapshots:
         self._identity = {**identity, "evaluation": {**job.val_loader.protocol, "tta": job.tta}}
         self._writer = WeightsWriter(job, weights, self._identity)
         self._background: Background[Path] = Background()
-        self._pending = (0, 0.0, 0.0)  # of the save under way: its step, when it began, how long its copy took
+        self._pending = (0, 0.0, 0.0)  # of the save in progress: step, start time, seconds that its copy took
 
     @property
     def run_folder(self) -> Path:
         return self._weights.parent
 
     def newest(self) -> Path | None:
-        """The newest valid checkpoint, a save under way among them; the same on all ranks."""
+        """The newest valid checkpoint, after waiting for a save in progress; the same on all ranks."""
         self.settle()
         return self._store.latest()
 
     def save(self, progress: Progress, window: Totals, *, required: bool) -> float:
-        """Take a checkpoint at `progress.step`: a copy in CPU memory now, hashing and writing beside the training.
+        """Save a checkpoint at `progress.step`: copy to CPU memory now, hash and write in the background.
 
-        One save at a time, so that memory holds one copy at most: a save still under way is waited for first. On a full
-        disk a periodic checkpoint costs a warning, not the run. A `required` one (the last before leaving) is on the
+        This waits for a save in progress first, so that there is at most one copy in memory. If a periodic checkpoint
+        fails, for example on a full disk, that is only a warning. A `required` one (the last before leaving) is on the
         disk when this returns.
 
         Returns:
-            How many seconds the training stood still for it.
+            The seconds that training had to wait.
 
         Raises:
-            SaveFailed: a required one could not be written.
+            SaveFailed: a required checkpoint could not be written.
         """
         began = time.perf_counter()
         self._settle_save()
@@ -75,8 +74,8 @@ class Snapshots:
         weights_written = self._writer.end_of_work()
 
         def commit() -> Path:
-            weights_written()  # no checkpoint may know of better weights than those in weights/
-            self._job.trackers.sync()  # no checkpoint may be ahead of the rows that led to it
+            weights_written()  # a checkpoint must not know of better weights than weights/ holds
+            self._job.trackers.sync()  # a checkpoint must not be ahead of the logged rows
             return self._store.save(step, files, state, best=best)
 
         self._background.start(commit)
@@ -86,16 +85,16 @@ class Snapshots:
         return time.perf_counter() - began
 
     def poll(self) -> None:
-        """Say what became of a save and of weights, if they are written since; cheap enough for every step."""
+        """Report saves that have finished since the last call; cheap enough for every step."""
         self._writer.poll()
         if self._background.done:
             self._settle_save()
 
     def settle(self, *, required: bool = False, seconds: float | None = None) -> None:
-        """Wait for the weights and the save under way, if there are any, and say what became of them.
+        """Wait for the weights and the checkpoint being written, if any, and report the result.
 
         Raises:
-            SaveFailed: it was a required save.
+            SaveFailed: a required save failed.
             TimeoutError: one of them takes longer than `seconds`.
         """
         self._writer.settle(seconds)
@@ -119,7 +118,7 @@ class Snapshots:
         )
 
     def _state(self, progress: Progress, window: Totals) -> tuple[dict[str, dict[str, torch.Tensor]], dict[str, Any]]:
-        """This rank's files, copied to the CPU, and what a checkpoint keeps beside tensors."""
+        """This rank's files, copied to the CPU, and the rest of the state, which is JSON-able."""
         job = self._job
         names, sums = window.state()
         buffers = {f"{BUFFER}{name}": buffer for name, buffer in job.classifier.named_buffers()}
@@ -145,7 +144,7 @@ class Snapshots:
         return cpu_copies(files), state
 
     def _shards(self) -> dict[str, dict[str, torch.Tensor]]:
-        """This rank's files of what is sharded, under names that say which elements they hold."""
+        """This rank's shards by file, under names that say which elements they hold."""
         strategy, first, files = self._job.strategy, self._job.rank == 0, {}
         if first or not strategy.replicated:
             runs = {run.name: run for _, run in strategy.weights() if run.length}
@@ -159,15 +158,15 @@ class Snapshots:
         return files
 
     def restore(self, path: Path, window: Totals) -> Progress:
-        """Load the checkpoint at `path` into the job and `window`; nothing is touched before all of it is read.
+        """Load the checkpoint at `path` into the job and `window`; nothing is changed before all of it is read.
 
-        On as many ranks as wrote it each gets back what was its own. On another number, BatchNorm buffers are averaged
-        over the ranks that wrote them and the open sums are added up; shards are cut anew.
+        On the number of ranks that wrote it, each rank gets back its own values. On another number, BatchNorm buffers
+        are averaged over the ranks that wrote them, the open logging sums are added up, and shards are cut anew.
 
-        What the recipe says of the optimizer now counts, in place of what was saved; another type of optimizer begins
-        without state, an average that is new at the weights, the logging window of another head empty. The recipe is
-        held against the one in the checkpoint: that of the attempt before may have changed already, without having come
-        to a checkpoint.
+        The recipe may have changed. Its optimizer settings replace those saved; an optimizer of another type starts
+        without state, a new moving average starts at the weights, and the logging window of another head starts empty.
+        What has changed is found by comparing with the recipe in the checkpoint, not with that of the last attempt,
+        which may have ended without writing a checkpoint.
 
         Raises:
             UserError: the model has other weights or buffers than the checkpoint.
@@ -209,12 +208,12 @@ class Snapshots:
         if state["scaler"] is not None and job.accelerator.scaler is not None:
             job.accelerator.scaler.load_state_dict(state["scaler"])
         if state["recipe"]["model"]["head"] == self._identity["recipe"]["model"]["head"]:
-            window.load(state["window"], own["window"])  # another head's values are others
-        job.samples_before = state["samples"] - state["step"] * job.global_batch_size  # the batch may have changed
+            window.load(state["window"], own["window"])  # another head logs other values
+        job.samples_before = state["samples"] - job.position(state["step"])["samples"]  # the batch may have changed
         return Progress(**state["progress"])
 
     def export(self, name: str, progress: Progress) -> None:
-        """Write ``weights/<name>.safetensors``, beside the training: see WeightsWriter.write."""
+        """Write ``weights/<name>.safetensors`` in the background, see WeightsWriter.write."""
         self._writer.write(name, progress)
 
 

@@ -1,7 +1,7 @@
 """Nested state (an optimizer's `state_dict()`) <-> flat tensors and a JSON tree, exactly.
 
-JSON alone forgets tuples, integer keys and what is not finite, and torch's own format is a pickle. The tree writes
-None, bool, int, str, finite floats and lists as they are, and everything else as an object with one telling key:
+Plain JSON loses tuples, integer keys and non-finite floats, and torch's own format is a pickle. The tree writes None,
+bool, int, str, finite floats and lists as they are, and everything else as an object with one of these keys:
 
     {"dict": [[key, value], ...]}   {"tuple": [...]}   {"float": "nan"}   {"tensor": name, "stride": [...]}
 """
@@ -21,12 +21,12 @@ def flatten_state(obj: Any) -> tuple[dict[str, Tensor], Any]:
         obj: dicts (any scalar or tuple as key), lists, tuples, tensors, None, bool, int, float, str, nested at will.
 
     Returns:
-        The tensors under dotted names (the same objects, no copies) and a tree for `json.dumps`. A dense tensor whose
-        memory is not row-major (channels_last) carries its strides: on a CPU an optimizer step over other strides may
-        round differently.
+        The tensors under dotted names (the same objects, no copies) and a tree for `json.dumps`. The strides of a dense
+        tensor that is not row-major (channels_last) are kept: on a CPU an optimizer step over other strides may round
+        differently.
 
     Raises:
-        TypeError: anything else; the text says where it is.
+        TypeError: an object of another type; the text says where it is.
     """
     tensors: dict[str, Tensor] = {}
 
@@ -37,7 +37,7 @@ def flatten_state(obj: Any) -> tuple[dict[str, Tensor], Any]:
             return node if math.isfinite(node) else {"float": repr(float(node))}
         if isinstance(node, Tensor):
             name = where
-            # Keys with dots can meet, and the second of these names is reserved.
+            # Keys that contain dots can give equal names, and __metadata__ is reserved.
             while name in tensors or name in ("", "__metadata__"):
                 name += "'"
             tensors[name] = node
@@ -55,8 +55,7 @@ def flatten_state(obj: Any) -> tuple[dict[str, Tensor], Any]:
 
 
 def unflatten_state(tensors: Mapping[str, Tensor], tree: Any) -> Any:
-    """Put together what `flatten_state` took apart; the tensors are used as they are (copied where strides have to be
-    restored)."""
+    """Undo `flatten_state`. The tensors are not copied, unless their strides have to be restored."""
     if isinstance(tree, list):
         return [unflatten_state(tensors, item) for item in tree]
     if not isinstance(tree, dict):
@@ -78,8 +77,7 @@ def _join(where: str, key: Any) -> str:
 
 
 def _stride(tensor: Tensor) -> dict[str, list[int]]:
-    """The strides, where they are not row-major and the tensor fills its memory (a slice or an expanded tensor
-    becomes row-major)."""
+    """The strides of a dense tensor that is not row-major; a slice or an expanded tensor becomes row-major."""
     row_major = torch.empty(tensor.shape, device="meta").stride()
     # torch keeps strides only of dense tensors without overlap.
     preserved = torch.empty_like(tensor, device="meta").stride()

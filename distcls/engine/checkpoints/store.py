@@ -1,8 +1,7 @@
-"""Checkpoints that a kill at any moment cannot hurt: every rank writes, rank 0 commits, all agree.
+"""Checkpoints that survive a kill at any moment: every rank writes, rank 0 commits, all agree.
 
-One rank's failure is every rank's failure: each phase ends in one gather that carries the errors, never in a bare
-barrier, so no rank waits for one that gave up. `latest` is found by reading and hashing what is on the disk; there is
-no pointer file to go stale.
+If one rank fails, all ranks fail: each phase ends with a gather of all errors instead of a barrier, so that no rank
+waits for one that gave up. `latest` reads and verifies what is on the disk; no pointer file can become stale.
 """
 
 import socket
@@ -34,7 +33,7 @@ class CheckpointStore:
 
     Args:
         folder: the run's `checkpoints/`, on storage that all ranks share.
-        keep: how many of the newest to keep, at least 2; the newest saved with `best=True` stays beside them.
+        keep: number of newest checkpoints to keep, at least 2; the newest saved with `best=True` is kept as well.
         rank, world_size: this process among all.
         gather: takes a JSON-able object and gives *every* rank the list of all ranks' objects, in rank order.
     """
@@ -58,17 +57,17 @@ class CheckpointStore:
     def save(
         self, step: int, tensors: Mapping[str, Mapping[str, Tensor]], state: Mapping[str, Any], *, best: bool = False
     ) -> Path:
-        """Write and commit one checkpoint; when it returns, the checkpoint survives a kill and a power cut.
+        """Write and commit one checkpoint; when this returns, it survives a kill and a power failure.
 
         Args:
-            step: optimizer steps; a step that is there already is replaced, safely.
+            step: optimizer steps; an existing checkpoint of the same step is replaced safely.
             tensors: this rank's files: file stem -> tensors by name.
-            state: what else the run needs, JSON-able, rank 0's counts; its `epoch`, `samples` and `recipe_hash` are
-                repeated in the manifest's head.
-            best: keep it beyond its turn, until a newer one is best.
+            state: the rest of the state, JSON-able; that of rank 0 is written. `epoch` and `samples` are repeated at
+                the top of the manifest.
+            best: keep this checkpoint until a newer one is best.
 
         Raises:
-            SaveFailed: a disk error on any rank, on all ranks. Everything saved before is still there.
+            SaveFailed: a disk error on any rank; raised on all ranks. Earlier checkpoints are untouched.
         """
         commit: Commit | None = None
 
@@ -89,7 +88,7 @@ class CheckpointStore:
 
         def finish() -> None:
             if commit:
-                head = {key: state.get(key) for key in ("epoch", "samples", "recipe_hash")}
+                head = {key: state.get(key) for key in ("epoch", "samples")}
                 commit.finish(
                     {
                         "schema": SCHEMA,
@@ -120,14 +119,14 @@ class CheckpointStore:
         return path
 
     def latest(self) -> Path | None:
-        """The newest checkpoint whose every byte is what was written, or None for a run without checkpoints.
+        """The newest checkpoint whose files all match their hashes, or None for a run without checkpoints.
 
-        Clears the debris of killed runs first. Each rank hashes its share of the files. A damaged checkpoint is
-        renamed `step_N.corrupt` with a warning and the one before it is tried. One that cannot be read is not damaged:
-        nobody renames it, nor takes an older one in its place.
+        Deletes what killed runs left behind first. Each rank verifies a share of the files. A damaged checkpoint is
+        renamed to `step_N.corrupt` with a warning, and the one before it is tried. A checkpoint that cannot be read is
+        not damaged: it is neither renamed nor passed over for an older one.
 
         Raises:
-            CheckpointError: there were checkpoints and none is valid (`exit_code` 76), or they cannot be read.
+            CheckpointError: there are checkpoints but none is valid (`exit_code` 76), or they cannot be read.
         """
         reason: str | None = None
         path: Path | None = None
@@ -145,7 +144,7 @@ class CheckpointStore:
             assert path is not None
             try:
                 for entry in manifest["files"]:
-                    # Where it was written it may still be in the page cache.
+                    # The rank that wrote it may still have it in its page cache.
                     if entry["rank"] % self.world_size == self.rank:
                         check_file(path / entry["name"], entry)
             except Damaged as damage:
@@ -169,19 +168,18 @@ class CheckpointStore:
     def load(
         self, path: Path, rank: int | None = None, stems: Sequence[str] | None = None
     ) -> tuple[dict[str, Any], dict[str, dict[str, Tensor]]]:
-        """Read one checkpoint into CPU memory, whole, before anything touches a model; the bytes are hashed again as
-        they are read.
+        """Read the files of one rank into CPU memory and verify their hashes again.
 
         Args:
             path: from `latest()`.
-            rank: whose files; None: this rank's own, which needs the number of ranks that wrote it.
-            stems: which of them; None: all.
+            rank: whose files to read; None: this rank's own, which requires the number of ranks that wrote them.
+            stems: which files; None: all.
 
         Returns:
             The state of `save`, and file stem -> tensors by name (row-major; values and dtypes exact).
 
         Raises:
-            CheckpointError: damaged, or written by another number of ranks; on all ranks.
+            CheckpointError: it is damaged, or was written by another number of ranks; raised on all ranks.
         """
         state: dict[str, Any] = {}
         tensors: dict[str, dict[str, Tensor]] = {}
@@ -208,16 +206,18 @@ class CheckpointStore:
         return state, tensors
 
     def load_runs(self, path: Path, stems: Sequence[str], wanted: Sequence[Run]) -> dict[str, dict[str, Tensor]]:
-        """Read this rank's runs of every parameter, by whatever ranks they were written: see reshard.py.
+        """Read this rank's run of every parameter, whichever ranks wrote it, see reshard.py.
 
         Args:
-            path: from `latest()`. stems: which kinds of file. wanted: one run for each parameter.
+            path: from `latest()`.
+            stems: which kinds of file.
+            wanted: one run for each parameter.
 
         Returns:
             Stem -> name -> (length,), on the CPU.
 
         Raises:
-            CheckpointError: damaged; on all ranks.
+            CheckpointError: it is damaged; raised on all ranks.
         """
         tensors: dict[str, dict[str, Tensor]] = {}
 
@@ -249,10 +249,10 @@ class CheckpointStore:
         return None
 
     def _together(self, action: Callable[[], Any], failed: Callable[[str], Exception]) -> list[Any]:
-        """Run `action` on every rank and give every rank all results; what fails on one rank raises on all.
+        """Run `action` on every rank and return all results on every rank; an error on one rank raises on all.
 
-        An OSError anywhere becomes `failed(reasons)`; a CheckpointError keeps its exit code; any other exception is a
-        bug: it is raised as it is where it happened and as RuntimeError elsewhere.
+        An OSError on any rank becomes `failed(reasons)`; a CheckpointError keeps its exit code. Any other exception is
+        a bug: it is raised unchanged where it happened, and as RuntimeError elsewhere.
         """
         error: Exception | None = None
         report: dict[str, Any] = {"value": None, "reason": None}

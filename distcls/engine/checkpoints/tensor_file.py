@@ -1,8 +1,8 @@
-"""safetensors files, written as a stream and read whole: the bytes of checkpoints and of exported weights.
+"""Writes safetensors files as a stream, and reads them: the files of checkpoints and of exported weights.
 
-The library's own writers build the file in memory (`save`) or open the path themselves (`save_file`); a checkpoint
-needs an exclusive open, a hash of exactly what was written, and no second copy of the state. The format is 8 bytes of
-header length, a JSON header, the tensors.
+The library's own writers build the whole file in memory (`save`) or open the path themselves (`save_file`). A
+checkpoint needs an exclusive open, the hash of what was written, and no second copy of the state. The format: 8 bytes
+with the length of the header, the header in JSON, the tensors.
 """
 
 import hashlib
@@ -20,7 +20,7 @@ from torch import Tensor
 from distcls.engine.records.durable_file import create, fsync_folder, write_all
 from distcls.errors import UserError
 
-CHUNK = 4 << 20  # bytes hashed and written at a time, so that the second of the two finds them in the CPU's cache
+CHUNK = 4 << 20  # bytes hashed and then written at a time: they are still in the CPU cache
 CONTENT_HASH = "distcls.sha256"
 
 DTYPES = {
@@ -44,9 +44,9 @@ DTYPES = {
 
 
 class SaveFailed(UserError):
-    """A checkpoint or a weights file could not be written; what was written before it is untouched.
+    """A checkpoint or a weights file could not be written; earlier files are untouched.
 
-    A trainer warns, counts and goes on when this comes from a periodic save.
+    If a periodic save raises this, the run only warns and continues.
     """
 
 
@@ -55,15 +55,15 @@ def write_tensors(
 ) -> tuple[int, str]:
     """Write a new safetensors file and fsync it.
 
-    Tensors may be on any device, strided in any way, and share storage: each is written for itself, in row-major
-    order, so values are exact and the memory format is not kept (`flatten_state` records it where it matters).
+    Tensors may be on any device, have any strides and share storage. Each one is written separately in row-major order:
+    values are exact, but the memory format is lost (`flatten_state` records it where it matters).
 
     Returns:
         The size in bytes and the sha256 (hex) of the whole file, taken from the bytes handed to the kernel.
 
     Raises:
-        OSError: the disk's; FileExistsError if `path` exists.
-        TypeError: a dtype or a metadata value that safetensors does not have.
+        OSError: of the disk; FileExistsError if `path` exists.
+        TypeError: a dtype that safetensors lacks, or a metadata value that is not a string.
     """
     ordered = _ordered(tensors)
     header = _header(ordered, metadata or {})
@@ -82,11 +82,11 @@ def write_tensors(
 
 
 def save_weights(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
-    """Write exported weights: after a crash at any moment `path` is the old file or the new one.
+    """Write exported weights; after a crash at any moment `path` is either the old or the new file.
 
     Raises:
         SaveFailed: the disk is full or broken.
-        TypeError: a metadata value that is no string, or a dtype that safetensors does not have.
+        TypeError: as `write_tensors`.
     """
     content = hashlib.sha256()
     for chunk in _chunks(_ordered(tensors)):
@@ -104,13 +104,13 @@ def save_weights(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[st
 
 
 def load_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Read a safetensors file, ours or another's, into CPU memory.
+    """Read any safetensors file into CPU memory.
 
     Returns:
-        The tensors by name and the metadata (without the content hash, which is checked where the file carries one).
+        The tensors by name, and the metadata without our content hash, which is verified if the file has one.
 
     Raises:
-        UserError: no such file, no safetensors file, cut short, or bytes changed since it was written.
+        UserError: the file is missing, no safetensors file, truncated or damaged.
     """
     try:
         data = Path(path).read_bytes()
@@ -128,7 +128,7 @@ def load_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 
 
 def _ordered(tensors: Mapping[str, Tensor]) -> list[tuple[str, Tensor]]:
-    """Widest dtype first, as the library does, so that every tensor starts at a multiple of its item size."""
+    """Widest dtype first, like the library, so that every tensor starts at a multiple of its item size."""
     return sorted(tensors.items(), key=lambda item: (-item[1].dtype.itemsize, item[0]))
 
 
@@ -150,7 +150,7 @@ def _header(ordered: list[tuple[str, Tensor]], metadata: Mapping[str, str]) -> b
 
 def _chunks(ordered: list[tuple[str, Tensor]]) -> Iterator[memoryview]:
     for _, tensor in ordered:
-        # reshape first: a 0-d tensor has no view as bytes
+        # reshape first: a 0-d tensor cannot be viewed as bytes
         data = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data
         for start in range(0, len(data), CHUNK):
             yield data[start : start + CHUNK]

@@ -1,4 +1,4 @@
-"""``weights/best.safetensors`` and ``weights/last.safetensors`` of a run, written while it trains on."""
+"""Writes ``weights/best.safetensors`` and ``weights/last.safetensors`` of a run in the background."""
 
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -17,14 +17,13 @@ from distcls.engine.strategies.shards import other_names
 
 
 class WeightsWriter:
-    """Copies weights while training stands still and writes them while it goes on, one file at a time.
+    """Copies weights while training waits and writes them while it continues, one file at a time.
 
-    After a kill at any moment a file is the old one or the new one, whole.
+    After a kill at any moment a file is either the old or the new one.
 
     Args:
-        job: the built objects.
-        folder: the run's `weights/`.
-        identity: what every weights file says about its run.
+        folder: `weights/` of the run.
+        identity: the facts that every weights file records about its run.
     """
 
     def __init__(self, job: Job, folder: Path, identity: dict[str, Any]) -> None:
@@ -34,9 +33,9 @@ class WeightsWriter:
         self._background: Background[None] = Background()
 
     def write(self, name: str, progress: Progress) -> None:
-        """Begin ``<name>.safetensors``: the weights, or their moving average where one is kept. On all ranks.
+        """Start to write ``<name>.safetensors``: the weights, or their moving average if there is one. Collective.
 
-        BatchNorm buffers are averaged over the ranks. Another file under way is waited for first.
+        BatchNorm buffers are averaged over the ranks. This waits for a file being written first.
         """
         self.settle()
         tensors = self._copies()
@@ -45,16 +44,16 @@ class WeightsWriter:
             self._background.start(lambda: save_weights(path, tensors, about))
 
     def end_of_work(self) -> Callable[[], None]:
-        """Waits, from whatever thread, until the file that is under way now is written or has failed."""
+        """A function that waits, in any thread, until the file being written now is complete or has failed."""
         return self._background.end_of_work()
 
     def poll(self) -> None:
-        """Say so, if a file could not be written."""
+        """Warn if a file could not be written."""
         if self._background.done:
             self.settle()
 
     def settle(self, seconds: float | None = None) -> None:
-        """Wait for the file under way, if there is one. A full disk is a warning: the checkpoints hold the weights too.
+        """Wait for the file being written, if any. An error is only a warning: checkpoints hold the weights as well.
 
         Raises:
             TimeoutError: it takes longer than `seconds`.
@@ -66,14 +65,14 @@ class WeightsWriter:
                 self._job.trackers.warn(str(error))
 
     def _copies(self) -> dict[str, Tensor]:
-        """What a weights file holds, in CPU memory; empty on all ranks but 0."""
+        """Copy the content of a weights file to CPU memory; empty on all ranks but 0."""
         job, whole, parameters = self._job, {}, {}
         average = job.ema.applied() if job.ema is not None else nullcontext()
         with average, averaged_buffers(job.classifier, job.world_size):
             for name, parameter in job.strategy.gathered():
                 if job.rank == 0 and job.strategy.replicated:
                     parameters[name] = parameter
-                elif job.rank == 0:  # there only until the next one is gathered
+                elif job.rank == 0:  # whole only until the next one is gathered
                     whole[name] = parameter.detach().to("cpu", copy=True)
             if job.rank != 0:
                 return {}

@@ -1,1 +1,1 @@
-"""What an evaluation finds beside loss and top-k: per class, per image, and the files that hold it."""
+"""Further results of an evaluation beside loss and top-k, per class and per image, and their files."""

@@ -1,4 +1,4 @@
-"""`val_per_class.json` of the run folder: what `eval.metrics` found in the last evaluation, class by class."""
+"""Writes `val_per_class.json` in the run folder: the `eval.metrics` of the last evaluation for each class."""
 
 import json
 from collections.abc import Mapping
@@ -13,11 +13,11 @@ FILE = "val_per_class.json"
 
 
 def record_classes(folder: Path, step: int, found: Mapping[str, Any], trackers: Trackers, *, last: bool) -> None:
-    """Write the file, and show the run's last one to the trackers; a run does not fail for it.
+    """Write the file, and pass the last one of a run to the trackers; an error is only warned about.
 
     Args:
-        folder: the run's.
-        found: means and rows of the evaluation.
+        folder: of the run.
+        found: means and per-class rows of the evaluation.
     """
     path = folder / FILE
     try:
@@ -29,7 +29,7 @@ def record_classes(folder: Path, step: int, found: Mapping[str, Any], trackers: 
 
 
 def encoded(content: Mapping[str, Any]) -> bytes:
-    """Strict JSON with a line for each class and each row of the confusion matrix: of 1,000 classes 2 MB."""
+    """Strict JSON with a line for each class and each row of the confusion matrix; 2 MB for 1,000 classes."""
     entries = [f"{json.dumps(key)}: {_lines(value)}" for key, value in strict(content).items()]
     return ("{\n" + ",\n".join(entries) + "\n}\n").encode()
 

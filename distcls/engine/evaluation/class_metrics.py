@@ -1,7 +1,8 @@
-"""What the recipe's `eval.metrics` asks for beside loss and top-k: per class, and exact over ranks.
+"""The metrics of the recipe's `eval.metrics`: per class, and exact over ranks.
 
-Counts are whole numbers that are added up over ranks. What needs every image's scores at once (mAP, calibration)
-gathers them and puts them in the data set's order: the same scores give the same bits on any number of ranks.
+Counts are integers that are summed over the ranks. Metrics that need the scores of all images at once (mAP,
+calibration) gather them and sort them into the order of the data set, so that the same scores give the same bits on any
+number of ranks.
 """
 
 from collections.abc import Sequence
@@ -20,17 +21,17 @@ COUNTED = ("precision", "recall", "f1")
 
 
 class ClassMetrics:
-    """Collects one evaluation after the other: `start`, `add` for each batch, `result` on all ranks.
+    """Collects one evaluation at a time: `start`, `add` for each batch, then `result` on all ranks.
 
     Args:
         names: of `eval.metrics`: precision, recall, f1, confusion, calibration, map.
-        head: gives probabilities and, if it is a multi-label head, decisions.
-        class_names: in the order of the classes.
+        head: computes probabilities and, for several labels per image, decisions.
+        class_names: by class number.
         device: of the logits.
         world_size: number of ranks.
 
     Attributes:
-        per_class: JSON-able, of the last `result`: a row for each class, and the confusion matrix if asked for.
+        per_class: JSON-able, from the last `result`: a row for each class, and the confusion matrix if requested.
     """
 
     def __init__(
@@ -45,9 +46,9 @@ class ClassMetrics:
         self.start()
 
     def start(self) -> None:
-        """Forget what was added."""
+        """Discard what was added before."""
         classes = len(self._class_names)
-        # of each class: images rightly predicted as it, predicted as it, of it, and not of it
+        # for each class the number of images: correctly predicted, predicted, with the label, without the label
         self._counts = torch.zeros(4, classes, dtype=torch.int64, device=self._device)
         pairs = classes**2 if "confusion" in self._names and not self._head.multi_label else 0
         self._pairs = torch.zeros(pairs, dtype=torch.int64, device=self._device)
@@ -55,11 +56,11 @@ class ClassMetrics:
         self._rows: dict[str, list[tuple[Tensor, Tensor]]] = {"map": [], "calibration": []}
 
     def add(self, logits: Tensor, target: Tensor, index: Tensor) -> None:
-        """A batch, padding and all: every rank adds as many batches of the same size.
+        """Add a batch with its padding; every rank adds the same number of batches of the same size.
 
         Args:
             logits: (N, C).
-            target: (N,) class numbers, or (N, C) of 1, 0 and -1 for what is not to count.
+            target: (N,) class numbers, or (N, C) of 1, 0 and -1 for labels to ignore.
             index: (N,) positions in the data set, -1 for padding.
         """
         scores = self._head.scores(logits)
@@ -83,7 +84,7 @@ class ClassMetrics:
             self._rows["calibration"].append((scores.gather(1, best[:, None]), hit))
 
     def result(self) -> dict[str, float]:
-        """The means that go into the row of an evaluation; `per_class` has the rest. The same on all ranks."""
+        """The means for the evaluation's row; the rest goes to `per_class`. The same on all ranks."""
         counts = SumOverRanks(self._counts, self._world_size).result().cpu()
         right, predicted, actual, others = counts
         whole: dict[str, float] = {}
@@ -109,7 +110,7 @@ class ClassMetrics:
         return whole
 
     def _confusion(self, right: Tensor, predicted: Tensor, actual: Tensor, others: Tensor) -> list:
-        """Images by [class][predicted class]; of a multi-label head for each class by [of it][predicted as it]."""
+        """Image counts by [class][predicted class]; with several labels, for each class by [has it][predicted]."""
         if not self._head.multi_label:
             pairs = SumOverRanks(self._pairs, self._world_size).result()
             return pairs.view(len(right), len(right)).tolist()
@@ -118,7 +119,7 @@ class ClassMetrics:
         return both.permute(2, 0, 1).tolist()
 
     def _gathered(self, kind: str) -> tuple[Tensor, Tensor]:
-        """Scores and truth of all ranks' images, on the CPU and in the data set's order."""
+        """Scores and targets of all ranks, on the CPU and in the order of the data set."""
         scores, truth = zip(*self._rows[kind], strict=True)
         index = self._from_all_ranks(self._index)
         order = index.argsort()[(index < 0).sum() :]  # padding comes first

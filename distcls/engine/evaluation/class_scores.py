@@ -1,8 +1,8 @@
 """Precision, recall, F1, average precision and calibration error from counts and scores; pure functions.
 
-torchmetrics' macro averages leave out classes that never occur, in MMPretrain 1.2 they count 0, as here; its average
-precision takes one class after the other; its calibration error gives images of confidence 1, which float32 often comes
-to, a bin of their own. Tests compare what is computed here with both.
+Why not torchmetrics: its macro averages leave out classes that never occur (MMPretrain 1.2 counts them as 0, as here);
+its average precision handles the classes one by one; its calibration error puts images of confidence 1, which is common
+in float32, into a bin of their own. Tests compare these functions with both libraries.
 """
 
 import math
@@ -11,14 +11,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-BINS = 15  # of the calibration error, as in its paper
+BINS = 15  # of the calibration error, as in the paper
 
 
 def precision_recall_f1(right: Tensor, predicted: Tensor, actual: Tensor) -> dict[str, Tensor]:
-    """Precision, recall and their harmonic mean, float64, where nothing was predicted or there is nothing to find 0.
+    """Precision, recall and their harmonic mean, float64; 0 where their denominator is 0.
 
     Args:
-        right: images predicted as the class and of it, per class (C,) or over all (). predicted, actual: alike.
+        right: number of correctly predicted images, per class (C,) or in total ().
+        predicted, actual: number of images predicted as the class, and of images of the class; same shape.
     """
     precision = right.double() / predicted.clamp(min=1)
     recall = right.double() / actual.clamp(min=1)
@@ -29,12 +30,12 @@ def precision_recall_f1(right: Tensor, predicted: Tensor, actual: Tensor) -> dic
 def average_precision(scores: Tensor, target: Tensor) -> Tensor:
     """Area under each class's precision-recall curve (C,); 0 for a class without positives.
 
-    Images of equal score share one point of the curve, so that their order does not matter (in MMPretrain it does).
-    A score that is NaN counts as 0.
+    Images of equal score share one point of the curve, so that their order does not matter (unlike in MMPretrain).
+    A score of NaN counts as 0.
 
     Args:
         scores: probabilities (N, C).
-        target: (N, C) of 1, 0, and -1 for what is not to count.
+        target: (N, C) of 1, 0, and -1 for labels to ignore.
 
     Returns:
         float64.
@@ -49,26 +50,28 @@ def average_precision(scores: Tensor, target: Tensor) -> Tensor:
 
 
 def _area(scores: np.ndarray, right: np.ndarray) -> float:
-    """The mean, over the images of a class, of the precision among those that score as high or higher.
+    """The mean, over the images of a class, of the precision among all images that score at least as high.
 
     Args:
-        scores: (N,) of all images. right: (n,) of those of the class.
+        scores: (N,) of all images.
+        right: (n,) of the images of the class.
     """
     if not len(right):
         return 0.0
-    # Values alone are sorted several times faster than values with their places, and the few of the class suffice.
+    # Sorting values alone is several times faster than sorting them with their indices.
     scores, right = np.sort(scores), np.sort(right)
     as_high = (len(of) - np.searchsorted(of, right) for of in (right, scores))
     return float(np.mean(np.divide(*as_high)))
 
 
 def calibration_error(confidence: Tensor, right: Tensor) -> float:
-    """Expected calibration error: how far confidence and accuracy are apart, in the mean over BINS equal bins.
+    """Expected calibration error: the mean difference of confidence and accuracy over BINS equal bins.
 
-    Guo et al., "On Calibration of Modern Neural Networks", 2017: a bin holds its upper edge. NaN of what holds NaN.
+    Guo et al., "On Calibration of Modern Neural Networks", 2017: bins include their upper edge. NaN if a confidence is.
 
     Args:
-        confidence: probabilities (N,) of what was predicted. right: (N,) whether it was so.
+        confidence: (N,) probabilities of the predictions.
+        right: (N,) whether they are correct.
     """
     if not len(confidence) or confidence.isnan().any():
         return math.nan

@@ -1,7 +1,7 @@
-"""The last evaluation's predictions as files of the run folder, for the report, W&B and whoever looks.
+"""Writes the predictions of the last evaluation into the run folder, for the report and W&B.
 
-`val_predictions.json` has each class's counts, the confused pairs and the worst images; `pictures/` has these images
-and the confusion matrix, drawn.
+`val_predictions.json` contains the counts of each class, the confused pairs and the worst images; `pictures/` contains
+these images and a picture of the confusion matrix.
 """
 
 import ctypes
@@ -22,8 +22,8 @@ from distcls.tracking.confusion_picture import draw_confusion
 from distcls.tracking.trackers import Trackers
 
 FILE, PICTURES = "val_predictions.json", "pictures"
-SIDE = 256  # pixels; larger images are shrunk to it
-LOSSLESS = 96  # pixels; smaller images are PNG
+SIDE = 256  # pixels; larger images are shrunk to this
+LOSSLESS = 96  # pixels; smaller images are stored as PNG
 
 
 def record_predictions(
@@ -35,12 +35,12 @@ def record_predictions(
     *,
     averaged: bool,
 ) -> None:
-    """Write the files and show them to the trackers; a run does not fail for them.
+    """Write the files and pass them to the trackers; an error is only warned about.
 
     Args:
-        folder: the run's.
+        folder: of the run.
         position: `step`, `epoch` and `samples` of the evaluation.
-        averaged: they are those of the average of weights.
+        averaged: whether the predictions are those of the averaged weights.
     """
     weights = "average" if averaged else "raw"
     content = {"step": position["step"], "weights": weights, **summary(predicted, dataset)}
@@ -54,12 +54,12 @@ def record_predictions(
 
 
 def summary(predicted: Predicted, dataset: BetonDataset) -> dict[str, Any]:
-    """JSON-able.
+    """The content of `val_predictions.json`.
 
     Returns:
-        images: how many were looked at. multi_label.
-        classes: the columns name, images (of it), predicted (as it), right.
-        pairs: every confusion as [class, predicted as, images], the most frequent first; none of several labels.
+        images: number of images. multi_label: of the data set.
+        classes: the columns name, images (of the class), predicted (as the class), right.
+        pairs: every confusion as [class, predicted as, images], most frequent first; empty for several labels.
         worst: see `Worst`; each with `labels`, its class numbers, and `place` in the data set's files.
     """
     labels, classes = dataset.labels, dataset.num_classes
@@ -106,9 +106,9 @@ def summary(predicted: Predicted, dataset: BetonDataset) -> dict[str, Any]:
 
 
 def write(folder: Path, content: dict[str, Any], dataset: BetonDataset) -> None:
-    """Write the files; pictures of an earlier evaluation go.
+    """Write the files, and delete the pictures of an earlier evaluation.
 
-    Every one of the worst images gets `picture`, its file relative to `folder`; one that cannot be decoded has none.
+    Each of the worst images gets the key `picture`, its file relative to `folder`, unless it cannot be decoded.
 
     Raises:
         OSError: the disk is full, or not writable.
@@ -126,17 +126,17 @@ def write(folder: Path, content: dict[str, Any], dataset: BetonDataset) -> None:
 
 
 def _stored(sample: np.void) -> Image.Image | None:
-    """The image of a row of `beton.SAMPLE`; None where it is damaged.
+    """The image of a row of `file_format.SAMPLE`; None if it is damaged.
 
-    By PIL: our own decoder of whole images, which training does not use on a CPU, takes seconds to compile the first
-    time on a machine.
+    Decoded by Pillow: our own decoder of whole images, which training on a CPU does not use, takes seconds to compile
+    when it is first used on a machine.
     """
     data = ctypes.string_at(int(sample["address"]), int(sample["size"]))
     if sample["mode"] == RAW:
         return Image.frombytes("RGB", (int(sample["width"]), int(sample["height"])), data)
     try:
         image = Image.open(io.BytesIO(data))
-        image.draft("RGB", (2 * SIDE, 2 * SIDE))  # a large JPEG is decoded at a fraction of its size
+        image.draft("RGB", (2 * SIDE, 2 * SIDE))  # decodes a large JPEG at a fraction of its size
         return image.convert("RGB")
     except OSError:
         return None

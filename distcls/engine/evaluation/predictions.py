@@ -1,7 +1,7 @@
-"""What a model makes of every validation image: for per-class accuracy, confused pairs and the worst mistakes.
+"""Collects a model's prediction for every validation image: per-class accuracy, confused pairs, worst mistakes.
 
-Kept on the device, gathered over the ranks once at the end, put in the data set's order: the same scores give the same
-answer on any number of ranks. An image costs 16 bytes until then; a batch some small kernels, none of which waits.
+Kept on the device, gathered from the ranks once at the end and sorted into the order of the data set: the same scores
+give the same result on any number of ranks. An image takes 16 bytes; a batch takes a few small kernels without waiting.
 """
 
 from dataclasses import dataclass
@@ -13,9 +13,9 @@ from torch import Tensor
 
 from distcls.engine.ranks.collectives import gather_rows
 
-WORST = 64  # images of highest loss that are kept
-GUESSES = 5  # classes that each of them is shown with
-SMALLEST = 1e-30  # of a probability, so that its logarithm is a number
+WORST = 64  # number of images of highest loss to keep
+GUESSES = 5  # classes that are shown for each of them
+SMALLEST = 1e-30  # smallest probability, so that its logarithm is finite
 
 
 @dataclass(frozen=True)
@@ -23,9 +23,9 @@ class Worst:
     """One of the images of highest loss.
 
     Attributes:
-        index: its number in the data set.
-        loss: cross entropy, minus the logarithm of the label's probability; of several labels the mean over classes.
-        guesses: the most probable classes with their probabilities, highest first.
+        index: in the data set.
+        loss: cross entropy, minus the logarithm of the label's probability; for several labels the mean over classes.
+        guesses: the most probable classes and their probabilities, highest first.
     """
 
     index: int
@@ -35,13 +35,13 @@ class Worst:
 
 @dataclass(frozen=True)
 class Predicted:
-    """A whole evaluation.
+    """The predictions of a whole evaluation.
 
     Attributes:
-        best: (N,) class predicted for each image of the data set; None of several labels per image.
-        counts: (2, C) of several labels per image: images rightly predicted as each class, and predicted as it; else
+        best: (N,) predicted class of each image of the data set; None for several labels per image.
+        counts: (2, C) for several labels per image: number of correct predictions, and of predictions, per class; else
             None.
-        worst: up to WORST images, the highest loss first, of equal ones the first of the data set.
+        worst: up to WORST images by falling loss; equal ones in the order of the data set.
     """
 
     best: np.ndarray | None
@@ -50,11 +50,11 @@ class Predicted:
 
 
 class Predictions:
-    """Collects one evaluation after the other: `start`, `add` for each batch, `result` on all ranks.
+    """Collects one evaluation at a time: `start`, `add` for each batch, then `result` on all ranks.
 
     Args:
-        head: its `scores` gives probabilities and its `decide` what is predicted; logits of a head without them are
-            taken through softmax, or of several labels through sigmoid.
+        head: its `scores` computes probabilities and its `decide` the predictions. For a head without them softmax is
+            applied to the logits, or sigmoid for several labels.
         num_classes: C.
         multi_label: whether an image may have any number of classes.
         device: of the logits.
@@ -72,22 +72,22 @@ class Predictions:
         self.start()
 
     def start(self) -> None:
-        """Forget what was added."""
+        """Discard what was added before."""
         width = 2 + 2 * min(GUESSES, self._classes)
-        # loss, index, then probabilities and classes of the guesses; float64 holds every index exactly
+        # columns: loss, index, probabilities of the guesses, their classes; float64 is exact for every index
         self._worst = torch.full((WORST, width), -torch.inf, dtype=torch.float64, device=self._device)
         self._best: list[Tensor] = []
         self._counts = torch.zeros(2, self._classes, dtype=torch.int64, device=self._device)
 
     def add(self, logits: Tensor, target: Tensor, index: Tensor) -> None:
-        """A batch, padding and all: every rank adds as many batches of the same size.
+        """Add a batch with its padding; every rank adds the same number of batches of the same size.
 
         Args:
             logits: (N, C).
-            target: (N,) class numbers, or (N, C) of 1, 0 and -1 for what is not to count.
+            target: (N,) class numbers, or (N, C) of 1, 0 and -1 for labels to ignore.
             index: (N,) positions in the data set, -1 for padding.
         """
-        # NaN is no probability at all: such images have the highest loss
+        # images with NaN count as those of the highest loss
         scores = scores_of(self._head, logits, multi_label=self._multi_label).nan_to_num(nan=0.0)
         index = index.to(self._device, non_blocking=True)
         real = index >= 0
@@ -107,7 +107,7 @@ class Predictions:
         self._worst = _highest(torch.cat([self._worst, rows]))
 
     def result(self) -> Predicted:
-        """What the images added since `start` come to. The same on all ranks; every rank has to call it."""
+        """The predictions of all images added since `start`. Collective; the same on all ranks."""
         highest = _highest(gather_rows(self._worst, self._world_size)).tolist()
         worst = [_worst(row) for row in highest if row[0] > -torch.inf]
         if self._multi_label:
@@ -122,14 +122,14 @@ class Predictions:
 
 
 def scores_of(head: Any, logits: Tensor, *, multi_label: bool) -> Tensor:
-    """Probabilities (N, C), by the head's own rule where it has one."""
+    """Probabilities (N, C), by the head's own rule if it has one."""
     if hasattr(head, "scores"):
         return head.scores(logits)
     return logits.float().sigmoid() if multi_label else logits.float().softmax(dim=1)
 
 
 def _highest(rows: Tensor) -> Tensor:
-    """The WORST rows of highest loss, the first column; of equal ones those of the lowest index, the second."""
+    """The WORST rows of highest loss (column 0); among equal ones those of the lowest index (column 1)."""
     rows = rows[rows[:, 1].argsort(stable=True)]
     return rows[rows[:, 0].argsort(descending=True, stable=True)[:WORST]]
 

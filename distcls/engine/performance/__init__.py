@@ -1,1 +1,1 @@
-"""Where a run's time goes, what bounds it, and how near the device is to its peak."""
+"""Where the time of a run goes, what limits its speed, and how close the device is to its peak."""

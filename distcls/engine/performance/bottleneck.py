@@ -1,20 +1,20 @@
-"""What bounds a run, told from the shares of its time, and the one recipe key to change first."""
+"""Determines what limits the speed of a run from the shares of its time, and which recipe key to change first."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 AVOIDABLE = ("data", "copy", "communication", "evaluation", "checkpoint")
-NOTABLE = 0.1  # of the time; below that nothing is gained by looking there
+NOTABLE = 0.1  # share of the time below which nothing is gained
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What the advice looks at, as the recipe has it.
+    """The settings that the advice depends on.
 
     Attributes:
-        cores: that each rank has for its data threads.
-        compiled: by train.compile, or its launches taken together by train.cuda_graphs, which excludes that.
-        gpu: whether the model is on one.
+        cores: per rank, for its data threads.
+        compiled: by train.compile or train.cuda_graphs.
+        gpu: whether the model is on a GPU.
     """
 
     workers: int
@@ -30,21 +30,21 @@ class Settings:
 
 @dataclass(frozen=True)
 class Verdict:
-    """`bottleneck` is the largest avoidable share from NOTABLE on, else compute."""
+    """`bottleneck` is the largest avoidable share if it is at least NOTABLE, else "compute"."""
 
     bottleneck: str
     share: float
     advice: str
 
     def line(self, shares: Mapping[str, float]) -> str:
-        """``bottleneck data 41% (compute 52%, evaluation 7%): ...``, shares below 1% left out."""
+        """``bottleneck data 41% (compute 52%, evaluation 7%): ...``, without shares below 1%."""
         others = sorted((item for item in shares.items() if item[0] != self.bottleneck), key=lambda item: -item[1])
         rest = ", ".join(f"{name} {100 * share:.0f}%" for name, share in others if share >= 0.01)
         return f"bottleneck {self.bottleneck} {100 * self.share:.0f}%{f' ({rest})' if rest else ''}: {self.advice}"
 
 
 def verdict(shares: Mapping[str, float], settings: Settings) -> Verdict:
-    """What bounds a run that spent these shares of its time (of phases.PHASES, together 1)."""
+    """What limits a run that spent these shares of its time (by phases.PHASES, adding up to 1)."""
     largest = max(AVOIDABLE, key=lambda name: shares.get(name, 0.0))
     name = largest if shares.get(largest, 0.0) >= NOTABLE else "compute"
     return Verdict(name, shares[name], _ADVICE[name](settings))

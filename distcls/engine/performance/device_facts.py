@@ -1,4 +1,4 @@
-"""What is asked of the device and the process beside each training row: utilisation and memory, without waiting."""
+"""Utilisation and memory of device and process, for each training row; measured without waiting."""
 
 import resource
 import statistics
@@ -19,10 +19,10 @@ class DeviceFacts:
     """Memory and GPU utilisation of this process, by metric name.
 
     Args:
-        device: where the model is.
-        peak_flops: what one device can do in a second; None where that is not known.
-        training_flops: floating-point operations of one image by resolution, None where they could not be counted.
-        devices: number of ranks, one device each.
+        device: of the model.
+        peak_flops: FLOP/s of one device, if known.
+        training_flops: floating-point operations per image by resolution; None if they could not be counted.
+        devices: number of ranks, with one device each.
     """
 
     def __init__(
@@ -40,7 +40,7 @@ class DeviceFacts:
         self._asks_utilisation = device.type == "cuda"
 
     def now(self) -> dict[str, float]:
-        """Measured in well under a millisecond: torch's own bookkeeping, the kernel's, one question to the driver."""
+        """The current figures; takes well under a millisecond."""
         # Linux counts kilobytes
         found = {"perf/rss_gb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / GIB}
         if self._device.type == "cuda":
@@ -53,10 +53,10 @@ class DeviceFacts:
         return found
 
     def mfu(self, images_per_second: float, resolutions: Sequence[int]) -> dict[str, float]:
-        """Model FLOPs utilisation (Chowdhery et al. 2022, PaLM, appendix B) of all devices together, where known.
+        """Model FLOPs utilisation (Chowdhery et al. 2022, PaLM, appendix B) of all devices together, if known.
 
         Args:
-            resolutions: of each step that the speed was measured over.
+            resolutions: of each step in which the speed was measured.
         """
         flops = [found for side in resolutions if (found := self._flops.get(side)) is not None]
         if self._peak is None or not flops or len(flops) < len(resolutions):
@@ -65,10 +65,10 @@ class DeviceFacts:
 
 
 def device_facts(accelerator: Accelerator, model: nn.Module, precision: str, resolution: Resolution) -> DeviceFacts:
-    """FLOPs are counted where a utilisation can come of it: on rank 0, with a GPU whose peak is known.
+    """Make the DeviceFacts. FLOPs are counted only if they are used: on rank 0, with a GPU whose peak is known.
 
     Args:
-        model: neither wrapped nor compiled yet.
+        model: not yet wrapped or compiled.
         precision: `train.precision`.
         resolution: of the training images.
     """

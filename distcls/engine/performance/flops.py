@@ -1,4 +1,4 @@
-"""The work that one image costs: counted on tensors without data, before training."""
+"""Counts the floating-point operations per image before training, on tensors without data."""
 
 import copy
 
@@ -9,18 +9,18 @@ from torch import nn
 def training_flops(model: nn.Module, resolution: int) -> float | None:
     """Floating-point operations of one image's forward and backward pass, a multiplication and an addition being two.
 
-    Convolutions, matrix products and attention count, as torch.utils.flop_counter counts them; what is frozen has no
-    backward pass, and what activation checkpointing computes again counts once. A copy of the model on the meta device
-    runs, which takes no memory and half a second.
+    Convolutions, matrix products and attention are counted, by torch.utils.flop_counter. Frozen parts have no backward
+    pass, and recomputation by activation checkpointing is not counted. This runs a copy of the model on the meta
+    device, which takes no memory and half a second.
 
     Args:
-        model: images (N, 3, R, R) -> logits (N, C); neither wrapped nor compiled.
+        model: images (N, 3, R, R) -> logits (N, C); not wrapped or compiled.
         resolution: R.
 
     Returns:
-        None where a model does not run without data.
+        None if the model does not run without data.
     """
-    from torch.utils.flop_counter import FlopCounterMode  # with Triton, for rank 0 of a GPU
+    from torch.utils.flop_counter import FlopCounterMode  # imports Triton
 
     tensors = [*model.parameters(), *model.buffers()]
     kept: dict[int, object] = {}
@@ -30,7 +30,7 @@ def training_flops(model: nn.Module, resolution: int) -> float | None:
         kept[id(tensor)] = nn.Parameter(empty, tensor.requires_grad) if is_parameter else empty
     twin = copy.deepcopy(model, kept)
     for module in twin.modules():
-        if hasattr(module, "with_cp"):  # what is computed a second time is not work that the model needs
+        if hasattr(module, "with_cp"):  # recomputation is not work that the model needs
             module.with_cp = False  # type: ignore[assignment]
     dtype = next(model.parameters()).dtype
     try:

@@ -1,13 +1,13 @@
-"""What a GPU's matrix units can do at most: the denominator of model FLOPs utilisation (MFU)."""
+"""Peak FLOP/s of GPUs' matrix units: the denominator of model FLOPs utilisation (MFU)."""
 
 import re
 
-# Dense TFLOP/s (without sparsity) of fp16 and bf16 with fp32 sums, and of TF32, by words of torch's device name: whole
-# ones, as an RTX A1000 is no A100. Source: NVIDIA's data sheets of each product (B200: of DGX B200, an eighth of it),
-# AMD's of the MI300X. The first that fits counts, so longer names stand before shorter ones. V100 and T4 have no bf16
-# and no TF32: there fp32 counts.
+# Dense TFLOP/s (without sparsity) of fp16 and bf16 with fp32 accumulation, and of TF32, by whole words of torch's
+# device name (an RTX A1000 is no A100). Sources: NVIDIA's data sheet of each product (B200: an eighth of DGX B200),
+# AMD's of the MI300X. The first match counts, so longer names come first. V100 and T4 have neither bf16 nor TF32: for
+# them the last column is fp32.
 PEAKS: tuple[tuple[str, float | None, float | None, float], ...] = (
-    # words of the name, fp16, bf16, what fp32 tensors are multiplied with
+    # words of the name, fp16, bf16, TF32 (or fp32)
     ("B200", 2250.0, 2250.0, 1125.0),
     ("GH200", 989.4, 989.4, 494.7),
     ("H200 NVL", 835.5, 835.5, 417.5),
@@ -29,14 +29,14 @@ PEAKS: tuple[tuple[str, float | None, float | None, float], ...] = (
     ("T4", 65.0, None, 8.1),
     ("MI300X", 1307.4, 1307.4, 653.7),
 )
-# Slices of a GPU, and laptops' GPUs of the same name, do less.
+# Slices of a GPU, and laptop GPUs of the same name, are slower.
 OTHERS = re.compile(r"\b(MIG|Laptop)\b")
 
 
 def peak_flops(device_name: str, precision: str) -> float | None:
-    """FLOP/s of `torch.cuda.get_device_name()` in a `train.precision`; None where the table has no such device.
+    """FLOP/s of `torch.cuda.get_device_name()` in a `train.precision`; None if the device is not in the table.
 
-    fp32 counts TF32: what cuDNN's convolutions take unless told otherwise.
+    For fp32 this is the peak of TF32, which cuDNN's convolutions use by default.
     """
     for words, fp16, bf16, fp32 in PEAKS:
         if re.search(rf"\b{words}\b", device_name) and not OTHERS.search(device_name):

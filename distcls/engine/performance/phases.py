@@ -1,9 +1,9 @@
-"""Where a run's time goes: one line of marks, each of which ends the phase before it and begins its own.
+"""Measures where the time of a run goes: a sequence of marks, each of which ends one phase and begins the next.
 
-data: waiting for decoded images. copy: the batch's way onto the device, and what the device does to its pixels.
-compute: forward, backward and update, with whatever the interpreter needs in between. evaluation and checkpoint: what
-training stands still for; evaluation includes copying the best weights. communication: the part of compute that no
-computation hides.
+data: waiting for decoded images. copy: copying the batch to the device, and augmenting its pixels there. compute:
+forward, backward and update, with the Python code in between. evaluation and checkpoint: the time that training waits
+for them; evaluation includes copying the best weights. communication: the part of compute in which gradients are
+exchanged while nothing is computed.
 """
 
 import itertools
@@ -22,12 +22,11 @@ Mark = tuple[str, Any]
 class Phases:
     """Marks of one rank.
 
-    On a CPU a mark is a reading of the clock. On a GPU it is an event on the stream, so that what counts is what the
-    GPU waits for: images that are late while it still has work cost nothing and count as nothing. Nothing here waits
-    for the device.
+    On a CPU a mark is a reading of the clock. On a GPU it is an event on the stream, so that only the time that the GPU
+    waits is counted: images that are late while it still has work cost nothing. Nothing here waits for the device.
 
     Args:
-        device: where the model is.
+        device: of the model.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -37,29 +36,29 @@ class Phases:
         self.mark("compute")
 
     def mark(self, phase: str) -> None:
-        """`phase` begins. A few microseconds."""
+        """Begin `phase`; takes a few microseconds."""
         self._marks.append((phase, self._now()))
 
     @property
     def now(self) -> str:
-        """The phase that lasts."""
+        """The current phase."""
         return self._marks[-1][0]
 
     def take(self) -> list[Mark]:
-        """The marks since the last call; what comes after them counts for the next one."""
+        """The marks since the last call, up to now."""
         self.mark(self.now)
         taken, self._marks = self._marks, self._marks[-1:]
         return taken
 
     def seconds(self, taken: Sequence[Mark]) -> dict[str, float]:
-        """Seconds in each phase, of marks that the device has reached: each LAG steps after it was made."""
+        """Seconds in each phase. Call it LAG steps later, when the device has reached the marks."""
         spent = dict.fromkeys(PHASES, 0.0)
         if self._on_gpu:
-            taken[-1][1].synchronize()  # reached already, unless the run stands still or ends
+            taken[-1][1].synchronize()  # already reached, except at the end or before a pause
         for (phase, began), (_, ended) in itertools.pairwise(taken):
             spent[phase] += began.elapsed_time(ended) / 1000 if self._on_gpu else ended - began
         if self._on_gpu:
-            self._free.extend(event for _, event in taken[:-1])  # the last one opens the next stretch
+            self._free.extend(event for _, event in taken[:-1])  # the last mark begins the next period
         return spent
 
     def _now(self) -> Any:
@@ -71,10 +70,10 @@ class Phases:
 
 
 class Exchange:
-    """Seconds of a step that DDP's exchange of gradients takes beyond what the backward pass hides.
+    """Seconds per step that DDP's exchange of gradients takes beyond the part that overlaps with the backward pass.
 
-    DDP measures the first steps and then every 100th itself: from the first bucket that is ready to the last one that
-    has arrived, so waiting for a slower rank is part of it. Other strategies do not say.
+    DDP measures this itself in the first steps and then in every 100th, from the first bucket that is ready to the last
+    one that has arrived; waiting for a slower rank is included. Other strategies do not report it.
 
     Args:
         model: the wrapped model.
@@ -88,11 +87,11 @@ class Exchange:
 
     @property
     def known(self) -> bool:
-        """Whether the model says anything about its exchange at all."""
+        """Whether the model reports its exchange at all."""
         return self._ask is not None
 
     def look(self) -> None:
-        """Take in DDP's newest measurement, if there is one since the last look."""
+        """Record DDP's newest measurement, if there is a new one."""
         if self._ask is None:
             return
         said = self._ask()
@@ -103,7 +102,7 @@ class Exchange:
             self._found.append(max(0, int(said["backward_comm_time"]) - hidden) / 1e9)
 
     def take(self) -> float:
-        """Mean of what was found since the last call; where that is nothing, the mean before."""
+        """The mean of the measurements since the last call; without any, the mean before."""
         if self._found:
             self._last = sum(self._found) / len(self._found)
             self._found = []

@@ -51,7 +51,8 @@ def need(strategy: str, sizes: Sizes, *, gpus: int, accumulation: int, activatio
     fp32: deepspeed/runtime/zero/stage_1_and_2.py clones into `single_partition_of_fp32_groups`, stage3.py into
     `fp32_partitioned_groups_flat` (it means to share fp32 weights, but compares a torch.device with a string: they
     always differ). The copy counts as optimizer state.
-    DeepSpeed's communication buckets (0.5 to 1 GiB by default) are not in it.
+    Not in it: DeepSpeed's bucket (`reduce_bucket_size`, 5e8 elements by default), and that its prefetching gathers up
+    to `stage3_max_live_parameters` (1e9) weights during a step, so all weights of a smaller model.
 
     Args:
         strategy: ddp, zero1, zero2, zero3 or fsdp2.

@@ -3,8 +3,9 @@
 import importlib.util
 from pathlib import Path
 
+from distcls.errors import first_line
 from distcls.recipe.schema import Recipe
-from distcls.tracking.wandb_access import first_line, wanted_mode
+from distcls.tracking.wandb_access import wanted_mode
 
 
 def missing(recipe: Recipe, strategy: str) -> list[str]:

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 
 import psutil
 
-from distcls.errors import UserError
+from distcls.errors import UserError, first_line
 
 GLOO, NCCL = "GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME"
 
@@ -50,7 +50,7 @@ def unreachable(error: Exception) -> UserError:
     """What to say when the ranks could not meet."""
     where = f"{os.environ.get('MASTER_ADDR', '?')}:{os.environ.get('MASTER_PORT', '?')}"
     return UserError(
-        f"the ranks could not meet through {where}: {str(error).splitlines()[0]}. All nodes must reach that address, "
+        f"the ranks could not meet through {where}: {first_line(error)}. All nodes must reach that address, "
         f"and each other through the interface of {GLOO}, on GPUs that of {NCCL} too; {socket.gethostname()} has "
         f"{listed(addresses())}"
     )

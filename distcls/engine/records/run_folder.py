@@ -231,7 +231,10 @@ class RunFolder:
     def read(self) -> dict[str, Any] | None:
         """What run.json says; None if there is none yet."""
         try:
-            return json.loads(self._run_file.read_bytes())
+            run = json.loads(self._run_file.read_bytes())
+            if not isinstance(run, dict) or "recipe" not in run:
+                raise ValueError("it holds no run")
+            return run
         except FileNotFoundError:
             return None
         except ValueError as error:

@@ -1,5 +1,7 @@
 """`launch/slurm/*.sbatch` with everything filled in for one recipe: what `distcls slurm` writes."""
 
+import math
+import re
 import shlex
 import sys
 from collections.abc import Sequence
@@ -46,6 +48,22 @@ class Request:
     @property
     def processes(self) -> int:
         return self.nodes * max(1, self.gpus)
+
+
+def seconds_of(time: str) -> float:
+    """SLURM's time limit in seconds: minutes[:seconds], hours:minutes:seconds, days-hours[:minutes[:seconds]].
+
+    Raises:
+        UserError: it is none of these.
+    """
+    if time.upper() in ("0", "INFINITE", "UNLIMITED"):
+        return math.inf
+    if not re.fullmatch(r"\d+(:\d+){0,2}|\d+-\d+(:\d+){0,2}", time):
+        raise UserError(f"--time: got {time}, expected minutes, H:MM:SS or D-H:MM:SS")
+    days, _, rest = time.rpartition("-")
+    parts = [int(part) for part in rest.split(":")]
+    hours, minutes, seconds = [0, *parts, 0][:3] if not days and len(parts) < 3 else [*parts, 0, 0][:3]
+    return ((int(days or 0) * 24 + hours) * 60 + minutes) * 60 + seconds
 
 
 def batch_script(request: Request, recipe: Path, overrides: Sequence[str], *, name: str, folder: Path) -> str:

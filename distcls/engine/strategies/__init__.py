@@ -1,1 +1,1 @@
-"""Where weights, gradients and optimizer state lie: DDP, FSDP2, ZeRO."""
+"""How weights, gradients and optimizer state are distributed over the ranks: DDP, FSDP2, ZeRO."""

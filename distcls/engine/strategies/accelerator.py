@@ -1,4 +1,4 @@
-"""The Accelerator that the recipe asks for."""
+"""Makes the Accelerator: process group, device and autocast."""
 
 from datetime import timedelta
 
@@ -11,27 +11,25 @@ from distcls.errors import UserError
 
 
 def make_accelerator(*, precision: str, timeout: timedelta, sharded: bool = False) -> Accelerator:
-    """The process group and device. Data stays out of `prepare`, and the learning rate is set by the trainer, never
-    stepped.
+    """Make the Accelerator that every strategy starts from. The loaders and the schedule do not go through it.
 
-    DDP does not broadcast buffers: each rank's BatchNorm statistics are its own in training and in the checkpoint, or a
-    preempted run would not be the uninterrupted one. `averaged_buffers` serves evaluation and export.
+    DDP does not broadcast buffers: each rank keeps its own BatchNorm statistics in training and in the checkpoint, or a
+    resumed run would differ from an uninterrupted one. Evaluation and export use `averaged_buffers`.
 
-    Every strategy starts from this one: accelerate gives process group, device and autocast, and its own DeepSpeed and
-    FSDP modes, which the launcher's environment switches on, stay off.
+    Accelerate's own DeepSpeed and FSDP modes, which the launcher's environment turns on, stay off.
 
     Args:
         precision: `train.precision`.
         timeout: of collectives, see `collective_timeout`.
-        sharded: make a process group for a single process, too, which has none otherwise.
+        sharded: make a process group even for a single process.
     """
     cpu = not torch.cuda.is_available()
-    torch.backends.cudnn.benchmark = True  # batches have one shape
+    torch.backends.cudnn.benchmark = True  # all batches have the same shape
     if precision == "fp64" and not cpu:
         raise UserError(
             "train.precision=fp64 is for checks of exactness on a CPU: set CUDA_VISIBLE_DEVICES= to hide the GPUs"
         )
-    AcceleratorState._reset_state(reset_partial_state=True)  # of a run before this one in the same process
+    AcceleratorState._reset_state(reset_partial_state=True)  # left by an earlier run in this process
     accelerator = Accelerator(
         cpu=cpu,
         mixed_precision={"fp32": "no", "fp64": "no"}.get(precision, precision),

@@ -1,4 +1,4 @@
-"""The blocks of a model: what FSDP2 gathers one by one, and what activation checkpointing computes again."""
+"""Finds the repeated blocks of a model: the units of FSDP2 and of activation checkpointing."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -12,13 +12,13 @@ from distcls.registry import did_you_mean
 
 
 def find_blocks(classifier: nn.Module, wrap: Sequence[str]) -> list[nn.Module]:
-    """The modules whose class is named in `wrap`; of an empty list the backbone's blocks.
+    """The modules whose class is named in `wrap`; if it is empty, the backbone's blocks.
 
-    The backbone's blocks are the modules that know `with_cp`; in a library's backbone, the repeated elements of its
-    Sequentials and ModuleLists that have no such elements themselves.
+    These are the modules with an attribute `with_cp`. In a library's backbone they are the repeated elements of
+    Sequentials and ModuleLists, innermost ones only.
 
     Raises:
-        UserError: no module has a class of that name.
+        UserError: no module has a class of such a name.
     """
     modules = list(classifier.modules())
     classes = {type(module).__name__ for module in modules[1:]}
@@ -33,7 +33,7 @@ def find_blocks(classifier: nn.Module, wrap: Sequence[str]) -> list[nn.Module]:
 
 
 def checkpoint_activations(blocks: Sequence[nn.Module]) -> None:
-    """Compute activations within the blocks again in backward instead of keeping them; the numbers stay the same."""
+    """Recompute the activations inside the blocks in backward instead of keeping them; the numbers do not change."""
     block: Any
     for block in blocks:
         if hasattr(block, "with_cp"):
@@ -43,7 +43,7 @@ def checkpoint_activations(blocks: Sequence[nn.Module]) -> None:
 
 
 def _outermost(root: nn.Module, fits: Callable[[nn.Module], bool]) -> list[nn.Module]:
-    """Modules below `root` that fit and are in no other one that does."""
+    """Modules below `root` that fit and are not inside another one that fits."""
     found: list[nn.Module] = []
     for child in root.children():
         found += [child] if fits(child) else _outermost(child, fits)
@@ -58,7 +58,7 @@ def _repeated(backbone: nn.Module) -> list[nn.Module]:
         for element in container
         if not type(element).__module__.startswith("torch.nn.") and not isinstance(element, nn.Sequential)
     ]
-    elements = [element for element in elements if list(element.children())]  # a layer is no block
+    elements = [element for element in elements if list(element.children())]  # a single layer is not a block
     known = set(map(id, elements))
     kinds = [type(element) for element in elements]
     return [

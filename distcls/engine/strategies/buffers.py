@@ -1,4 +1,4 @@
-"""BatchNorm statistics, and first weights over ranks."""
+"""BatchNorm statistics, and initial weights, across ranks."""
 
 import hashlib
 from collections.abc import Iterator
@@ -12,11 +12,10 @@ from distcls.engine.ranks.collectives import gather
 
 @contextmanager
 def averaged_buffers(model: nn.Module, world_size: int) -> Iterator[None]:
-    """Float buffers (BatchNorm's running statistics) averaged over ranks for the time of the block, each rank's own
-    after it.
+    """Average the float buffers (BatchNorm's running statistics) over the ranks within the block; restore them after.
 
-    The same as timm's `distribute_bn` with reduce, but on a copy, and summed in float64: what is equal on all ranks,
-    such as a frozen layer's statistics, stays what it is on any number of them.
+    The same as timm's `distribute_bn` with reduce, but on a copy and summed in float64, so that values that all ranks
+    share, such as the statistics of a frozen layer, do not change.
     """
     if world_size == 1:
         yield
@@ -35,13 +34,13 @@ def averaged_buffers(model: nn.Module, world_size: int) -> Iterator[None]:
 
 
 def running_statistics(model: nn.Module) -> dict[str, torch.Tensor]:
-    """The float buffers that weights files hold: what BatchNorm has seen, in place."""
+    """The float buffers that weights files contain, BatchNorm's running statistics; not copied."""
     exported = model.state_dict().keys()
     return {name: buffer for name, buffer in model.named_buffers() if name in exported and buffer.is_floating_point()}
 
 
 def same_start(model: nn.Module, world_size: int) -> None:
-    """Rank 0's weights and buffers on every rank, before the model is wrapped; that they are is asserted by a hash."""
+    """Copy rank 0's weights and buffers to every rank, before the model is wrapped; a hash verifies it."""
     if world_size == 1:
         return
     for tensor in model.state_dict().values():

@@ -1,4 +1,4 @@
-"""The strategy that the recipe names."""
+"""Makes the strategy that the recipe names."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -23,15 +23,16 @@ def make_strategy(
     clip_grad_norm: float | None,
     deepspeed_overrides: Mapping[str, Any],
 ) -> Strategy:
-    """Wrap `classifier`, which is on its device and the same on all ranks, and assert that what was asked for is so.
+    """Wrap `classifier`, which is on its device and the same on all ranks, and assert that the settings are in effect.
 
     Args:
         name: ddp, zero1, zero2, zero3 or fsdp2.
-        build_optimizer: called when the parameters are those that it shall update.
-        blocks: what FSDP2 gathers at once.
-        micro_batch: images per rank and forward pass. accumulation_steps: forward passes per update.
+        build_optimizer: called once the parameters have been sharded.
+        blocks: the units that FSDP2 gathers.
+        micro_batch: images per rank and forward pass.
+        accumulation_steps: forward passes per update.
         clip_grad_norm: largest L2 norm of the gradient; None does not clip.
-        deepspeed_overrides: of what DeepSpeed is told.
+        deepspeed_overrides: changes to DeepSpeed's configuration.
     """
     strategy: Strategy
     if name.startswith("zero"):
@@ -48,7 +49,7 @@ def make_strategy(
             overrides=deepspeed_overrides,
         )
     elif name == "fsdp2":
-        from distcls.engine.strategies.fsdp2 import FSDP2  # with DTensor, half a second
+        from distcls.engine.strategies.fsdp2 import FSDP2  # imports DTensor, half a second
 
         strategy = FSDP2(accelerator, classifier, build_optimizer, clip_grad_norm=clip_grad_norm, blocks=blocks)
     else:

@@ -1,4 +1,4 @@
-"""DistributedDataParallel: every rank holds everything and gradients are averaged. A single process is one rank."""
+"""DistributedDataParallel: every rank holds everything, gradients are averaged. Also used for a single process."""
 
 import warnings
 from collections.abc import Callable, Iterator
@@ -14,7 +14,7 @@ from distcls.engine.strategies.strategy import TorchStrategy, refuse_idle
 
 
 class DDP(TorchStrategy):
-    """Wrapped by accelerate, without broadcast of buffers (see accelerator.py)."""
+    """DDP through accelerate, without broadcasting buffers (see accelerator.py)."""
 
     replicated = True
     replicated_optimizer = True
@@ -29,9 +29,9 @@ class DDP(TorchStrategy):
     ) -> None:
         super().__init__(accelerator, classifier, clip_grad_norm)
         self.torch_optimizer = build_optimizer()
-        # torch 2.14's new name for it still gives all ranks rank 0's buffers at the start
+        # the option that replaces it in torch 2.14 still broadcasts rank 0's buffers once, at the start
         warnings.filterwarnings("ignore", message="`broadcast_buffers` is deprecated", category=FutureWarning)
-        # Both are on their device. To ask whether they may be put there accelerate imports DTensor: half a second.
+        # Both are on their device already; to check that, accelerate would import DTensor: half a second.
         self.model, self.optimizer = accelerator.prepare(
             classifier, self.torch_optimizer, device_placement=[False, False]
         )
@@ -40,11 +40,11 @@ class DDP(TorchStrategy):
             self._fix_buckets(self.model)
 
     def _fix_buckets(self, model: DistributedDataParallel) -> None:
-        """A backward pass of zeros, so that the gradients lie in the same buckets in every step of every attempt.
+        """Run a backward pass of zeros, so that gradients are in the same buckets in every step of every attempt.
 
-        DDP fills its buckets anew after its first backward pass, in the order in which the gradients came. From three
-        ranks on the order of additions depends on a gradient's place in its bucket: the first step of an attempt
-        that goes on would round differently from the same step of a run that nobody disturbed.
+        After its first backward pass DDP rebuilds its buckets in the order in which the gradients arrived. With three
+        or more ranks the order of additions depends on a gradient's place in its bucket, so the first step of a resumed
+        attempt would round differently from the same step of an uninterrupted run.
         """
         model.reducer.prepare_for_backward([])
         torch.stack([parameter.sum() * 0 for _, parameter in self._trained]).sum().backward()
@@ -62,8 +62,8 @@ class DDP(TorchStrategy):
         """See `Strategy.update`.
 
         Raises:
-            UserError: on several ranks, a parameter that is trained had no part in the loss. torch would wait for its
-                gradient for ever, or fail in the next step.
+            UserError: on several ranks, a trained parameter had no part in the loss; torch would wait for its gradient
+                for ever, or fail in the next step.
         """
         if isinstance(self.model, DistributedDataParallel):
             refuse_idle([name for name, one in self._trained if one.grad is None], "On several ranks")
@@ -76,7 +76,7 @@ class DDP(TorchStrategy):
         yield from self.classifier.named_parameters()
 
     def weights_changed(self) -> None:
-        """The weights are the model's own."""
+        """Nothing to do: there are no copies."""
 
     def assert_in_effect(self) -> None:
         super().assert_in_effect()

@@ -1,13 +1,12 @@
-"""DeepSpeed's configuration, made from the recipe: every value is a value and none is `auto`.
+"""DeepSpeed's configuration, made from the recipe, with every value written out.
 
-accelerate turns an `auto` for clipping into 1.0, and DeepSpeed reads a missing key as 1.0: what the recipe says is
-always written out.
+A value of `auto` for clipping would become 1.0 in accelerate, and a missing one becomes 1.0 in DeepSpeed.
 """
 
 from collections.abc import Mapping
 from typing import Any
 
-# What the recipe says elsewhere, or what the shards of a checkpoint are laid out by. A dotted key is one of a block.
+# Keys that the recipe sets elsewhere, or that define the layout of a checkpoint's shards; dotted below a block.
 OWNED = {
     "train_batch_size": "train.global_batch_size",
     "train_micro_batch_size_per_gpu": "train.global_batch_size",
@@ -31,7 +30,7 @@ UNSUPPORTED = {
 
 
 def refused_overrides(overrides: Mapping[str, Any]) -> list[str]:
-    """What is wrong with `distributed.deepspeed_overrides`, one text for each key that is not to be overridden."""
+    """A message for each key of `distributed.deepspeed_overrides` that must not be overridden."""
     keys = {*overrides, *(f"zero_optimization.{key}" for key in overrides.get("zero_optimization") or {})}
     owned = [f"{key} follows from the recipe: set {OWNED[key]} instead" for key in sorted(keys & set(OWNED))]
     return owned + [f"{key} is not supported: {UNSUPPORTED[key]}" for key in sorted(keys & set(UNSUPPORTED))]
@@ -50,9 +49,10 @@ def deepspeed_config(
     """The whole configuration.
 
     Args:
-        stage: 1, 2 or 3. micro_batch: images per rank and forward pass.
-        bf16: compute in torch's autocast, as under DDP: weights, and gradients on their way, stay fp32.
-        overrides: of the recipe; blocks are merged key by key.
+        stage: 1, 2 or 3.
+        micro_batch: images per rank and forward pass.
+        bf16: compute in torch's autocast, as under DDP; weights and the exchanged gradients stay in fp32.
+        overrides: from the recipe; blocks are merged key by key.
     """
     config: dict[str, Any] = {
         "train_micro_batch_size_per_gpu": micro_batch,
@@ -61,7 +61,7 @@ def deepspeed_config(
         "gradient_clipping": clip_grad_norm or 0.0,
         "fp16": {"enabled": False},
         "bf16": {"enabled": False},
-        # An empty list of modules whose gradients travel in bf16: DDP and FSDP2 sum them in fp32.
+        # Exchange no module's gradients in bf16: DDP and FSDP2 sum them in fp32.
         "torch_autocast": {"enabled": bf16, "dtype": "bfloat16", "lower_precision_safe_modules": []},
         "zero_optimization": {"stage": stage},
         "zero_allow_untested_optimizer": True,

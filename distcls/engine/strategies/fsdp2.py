@@ -1,8 +1,8 @@
-"""FSDP2: every rank holds some rows of each parameter; a block's weights are whole only while it computes.
+"""FSDP2: every rank holds some rows of each parameter; a block's weights are gathered only while it computes.
 
-torch's `fully_shard` is called directly. Through accelerate 1.15 FSDP2 is a state of the launcher's environment, is off
-without a word on a CPU, loads weights through rank 0 and crashes on BatchNorm in bf16. Direct, the model stays the same
-module with the same names, in fp32, and autocast computes what it computes under DDP.
+This calls torch's `fully_shard` directly. In accelerate 1.15 FSDP2 depends on the launcher's environment, is silently
+off on a CPU, loads weights through rank 0 and crashes on BatchNorm in bf16. Called directly, the model stays the same
+module with the same names, in fp32, and autocast computes the same as under DDP.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -22,7 +22,7 @@ from distcls.engine.strategies.strategy import TorchStrategy
 
 
 class FSDP2(TorchStrategy):
-    """`blocks` are gathered one by one; what is outside of them with the model as a whole."""
+    """`blocks` are gathered one by one, and the weights outside of them together."""
 
     replicated = False
     replicated_optimizer = False
@@ -41,7 +41,7 @@ class FSDP2(TorchStrategy):
         for block in blocks:
             fully_shard(block, mesh=mesh)
         self.model: Any = fully_shard(classifier, mesh=mesh)
-        self.torch_optimizer = build_optimizer()  # over the sharded parameters
+        self.torch_optimizer = build_optimizer()  # of the sharded parameters
         self.optimizer = accelerator.prepare(self.torch_optimizer)
 
     @contextmanager
@@ -54,7 +54,7 @@ class FSDP2(TorchStrategy):
         return norm.full_tensor() if isinstance(norm, DTensor) else norm
 
     def weights(self) -> list[tuple[Tensor, Run]]:
-        self.weights_changed()  # a model that computed last has its outermost weights gathered still
+        self.weights_changed()  # after computing, the weights outside of the blocks are still gathered
         return [(parameter, _rows(name, parameter)) for name, parameter in self.classifier.named_parameters()]
 
     def gathered(self) -> Iterator[tuple[str, Tensor]]:
@@ -73,11 +73,11 @@ class FSDP2(TorchStrategy):
         for parameter, _ in self.weights():
             assert isinstance(parameter, DTensor)
             assert parameter.device_mesh.size() == self.accelerator.num_processes
-            assert parameter.dtype in (torch.float32, torch.float64)  # autocast computes in less, weights stay
+            assert parameter.dtype in (torch.float32, torch.float64)  # only autocast lowers the precision
 
 
 def _rows(name: str, parameter: Any) -> Run:
-    """fully_shard cuts the first dimension, so that a rank's rows are one run."""
+    """This rank's rows: fully_shard cuts the first dimension, so they are one run."""
     _, offset = compute_local_shape_and_global_offset(parameter.shape, parameter.device_mesh, parameter.placements)
     length = parameter.to_local().numel()
     row = parameter.numel() // max(1, parameter.shape[0]) if parameter.ndim else 1

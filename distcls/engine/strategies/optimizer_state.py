@@ -1,8 +1,7 @@
-"""An optimizer's state, out of any strategy into a checkpoint and back.
+"""Moves an optimizer's state from any strategy into a checkpoint and back.
 
-What has the shape of the tensor that it belongs to (momentum, Adam's moments) follows its parameter element by element
-and is cut and put together with it. What has not (Adam's step, `None`, a group's own numbers) is the same on all ranks
-and kept once.
+State with the shape of its parameter (momentum, Adam's moments) is sharded and reassembled with it, element by element.
+Other state (Adam's step, `None`, a group's settings) is the same on all ranks and stored once.
 """
 
 from collections.abc import Collection, Mapping
@@ -21,7 +20,7 @@ OF_RECIPE = {"lr", "initial_lr", "weight_decay"}  # of a group: what the recipe 
 
 
 def shards_of_state(strategy: Strategy) -> list[tuple[Run, str, Tensor]]:
-    """(run, name of the state, its elements in place) of all that lies on this rank."""
+    """(run, name of the state, its elements, not copied) for all sharded state on this rank."""
     state = strategy.torch_optimizer.state
     return [
         (run, key, run.within(value))
@@ -34,9 +33,9 @@ def shards_of_state(strategy: Strategy) -> list[tuple[Run, str, Tensor]]:
 
 
 def once(strategy: Strategy) -> dict[str, Any]:
-    """What is not cut, by parameter, with the names and dtypes of what is; and the groups' own entries.
+    """The state that is not sharded, by parameter, with names and dtypes of what is; and the groups' settings.
 
-    For `flatten_state`; rank 0's counts.
+    For `flatten_state`; rank 0's is stored.
     """
     kept: dict[str, Any] = {}
     for held in strategy.held():
@@ -54,13 +53,13 @@ def once(strategy: Strategy) -> dict[str, Any]:
 def restore_state(
     strategy: Strategy, kept: Mapping[str, Any], runs: Mapping[str, Tensor], changed: Collection[str] = ()
 ) -> None:
-    """Give the optimizer back what `once` took (`kept`), and `runs`: ``name/state`` -> this rank's elements of it.
+    """Restore the optimizer from `kept`, made by `once`, and `runs`: ``name/state`` -> this rank's elements.
 
-    A parameter that was frozen then begins without state.
+    A parameter that was frozen when the state was saved starts without state.
 
     Args:
-        changed: arguments of the optimizer, such as `momentum`, that the recipe gives other values than it had then.
-            They stay what the recipe says now; so do all groups, where they are others (another `paramwise_cfg`).
+        changed: arguments of the optimizer, such as `momentum`, that the recipe has changed since. They keep their new
+            values; so do all groups if the groups have changed (another `paramwise_cfg`).
     """
     optimizer = strategy.torch_optimizer
     if len(optimizer.param_groups) == len(kept["groups"]):
@@ -74,7 +73,7 @@ def restore_state(
             continue
         state = optimizer.state[held.tensor]
         for key, value in saved["alone"].items():
-            # torch keeps Adam's step on the CPU unless the kernel reads it; each parameter has its own
+            # torch keeps Adam's step, one per parameter, on the CPU unless the kernel reads it
             own = value.clone() if isinstance(value, Tensor) else value
             state[key] = own.to(held.tensor.device) if on_device and isinstance(own, Tensor) else own
         for key, dtype in saved["cut"].items():

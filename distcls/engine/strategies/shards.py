@@ -1,8 +1,8 @@
-"""Which elements of which parameter a rank holds: the one description that checkpoints, EMA and export need.
+"""Describes which elements of each parameter a rank holds, for checkpoints, EMA and export.
 
-However a strategy spreads a model, what a rank has of a parameter is one run of its elements in row-major order: all of
-it (DDP), some rows (FSDP2), or a stretch of a flat partition (ZeRO). So one format holds all strategies' checkpoints,
-and any number of ranks reads them.
+Under every strategy a rank's part of a parameter is one run of its elements in row-major order: all of it (DDP), some
+rows (FSDP2), or a section of a flat partition (ZeRO). So one checkpoint format serves all strategies and any number of
+ranks.
 """
 
 import math
@@ -13,9 +13,9 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True)
 class Run:
-    """The elements from `start` on, `length` of them, of the parameter `name`, whose whole shape is `shape`.
+    """`length` elements from `start` on of the parameter `name`, whose full shape is `shape`.
 
-    They lie at `offset` of the tensor that holds them on this rank. `length` may be 0: this rank has none.
+    On this rank they are at `offset` in the tensor that holds them. `length` is 0 if this rank has none of them.
     """
 
     name: str
@@ -29,8 +29,8 @@ class Run:
         return self.length == math.prod(self.shape)
 
     def within(self, holder: Tensor) -> Tensor:
-        """The elements, in place. `holder`: the tensor that holds them, or one laid out like it (a moment of Adam)."""
-        # a DTensor, known by what it can do: its class takes half a second to import
+        """The elements, not copied, in `holder`: the tensor that holds them, or one laid out alike (Adam's moments)."""
+        # a DTensor, recognised without importing its class, which takes half a second
         local = holder.to_local() if hasattr(holder, "to_local") else holder
         if self.length == local.numel():
             return local  # in its own shape, and in its own memory format
@@ -39,9 +39,9 @@ class Run:
 
 @dataclass(frozen=True)
 class Held:
-    """A tensor that the optimizer updates on this rank, and what of which parameter it holds here.
+    """A tensor that the optimizer updates on this rank, and the runs of parameters that it holds.
 
-    `names`: the parameters that it holds on any rank; a number such as Adam's step is one for all of them.
+    `names`: the parameters that it holds on any rank; they share a number such as Adam's step.
     """
 
     tensor: Tensor
@@ -50,7 +50,7 @@ class Held:
 
 
 def other_names(model: nn.Module) -> dict[str, str]:
-    """Of weights and buffers that several modules share: every further name -> the first, under which it is kept."""
+    """For weights and buffers shared by several modules: each further name -> the first one, which is saved."""
     first: dict[int, str] = {}
     everything = [*model.named_parameters(remove_duplicate=False), *model.named_buffers(remove_duplicate=False)]
     names = {name: first.setdefault(id(tensor), name) for name, tensor in everything}
@@ -58,5 +58,5 @@ def other_names(model: nn.Module) -> dict[str, str]:
 
 
 def whole_run(name: str, parameter: Tensor) -> Run:
-    """All of a parameter."""
+    """The run that covers all of a parameter."""
     return Run(name, tuple(parameter.shape), 0, parameter.numel())

@@ -1,4 +1,4 @@
-"""What the train loop, evaluation and checkpoints know of a strategy."""
+"""The interface of a strategy to the train loop, evaluation and checkpoints."""
 
 import math
 from abc import ABC, abstractmethod
@@ -15,13 +15,14 @@ from distcls.errors import UserError
 
 
 class Strategy(ABC):
-    """One model on many ranks: how it is called, how gradients become an update, and who holds what.
+    """One model on many ranks: how it is called and updated, and which rank holds which weights.
 
     Attributes:
-        model: the wrapped classifier; every call is a collective.
+        model: the wrapped classifier; every call is collective.
         optimizer: its `param_groups` carry the learning rate of the next update.
-        torch_optimizer: the optimizer itself, whose `state` is keyed by the tensors of `held`.
-        replicated: every rank holds all weights. replicated_optimizer: and all of the optimizer's state.
+        torch_optimizer: the unwrapped optimizer, whose `state` is keyed by the tensors of `held`.
+        replicated: every rank holds all weights.
+        replicated_optimizer: every rank holds all of the optimizer's state.
     """
 
     model: nn.Module
@@ -36,27 +37,27 @@ class Strategy(ABC):
 
     @abstractmethod
     def micro_batch(self, *, last: bool) -> AbstractContextManager:
-        """Around forward and backward of one micro-batch; only the `last` of an update has to exchange gradients."""
+        """Context for forward and backward of a micro-batch; only the `last` one of an update exchanges gradients."""
 
     @abstractmethod
     def autocast(self) -> AbstractContextManager:
-        """Around forward passes: the recipe's precision."""
+        """Context for forward passes, in the recipe's precision."""
 
     @abstractmethod
     def backward(self, loss: Tensor) -> None:
-        """Add the gradient of `loss`, which is divided by the number of micro-batches already."""
+        """Accumulate the gradient of `loss`, already divided by the number of micro-batches."""
 
     @abstractmethod
     def update(self, *, measure: bool) -> Tensor | None:
         """Clip, step, clear the gradients.
 
         Returns:
-            The gradient's L2 norm before clipping, over all ranks; None where nobody clips or wants to `measure` it.
+            The gradient's L2 norm over all ranks, before clipping; None without clipping unless `measure` is set.
         """
 
     @abstractmethod
     def weights(self) -> list[tuple[Tensor, Run]]:
-        """Every parameter, frozen ones too, in the model's order: the tensor here that holds it, and what it holds."""
+        """For every parameter, also frozen ones, in the model's order: this rank's tensor, and what it holds."""
 
     @abstractmethod
     def held(self) -> list[Held]:
@@ -64,27 +65,27 @@ class Strategy(ABC):
 
     @abstractmethod
     def gathered(self) -> Iterator[tuple[str, Tensor]]:
-        """Every parameter whole, one after the other; collective. Use each before asking for the next."""
+        """Every parameter as a whole, one after the other. Collective. Each is valid until the next one is taken."""
 
     @abstractmethod
     def assert_in_effect(self) -> None:
-        """The libraries do what the recipe says: strategy, world size, precision, accumulation, clipping."""
+        """Assert that the libraries follow the recipe: strategy, world size, precision, accumulation, clipping."""
 
     @abstractmethod
     def weights_changed(self) -> None:
-        """Call it after writing to `weights()`: copies that the libraries keep follow."""
+        """Call it after writing to `weights()`, to update the copies that the libraries keep."""
 
     def local_weights(self) -> dict[str, Tensor]:
-        """This rank's part of every parameter, in place."""
+        """This rank's part of every parameter, not copied."""
         return {run.name: run.within(tensor.detach()) for tensor, run in self.weights()}
 
     def weights_norm(self) -> Tensor:
-        """The L2 norm of this rank's part of the weights: not finite as soon as one of them is not."""
+        """The L2 norm of this rank's part of the weights; not finite if one of them is not."""
         return nn.utils.get_total_norm(self.local_weights().values())
 
 
 class TorchStrategy(Strategy):
-    """What DDP and FSDP2 share: accelerate's backward and scaler, torch's clipping and optimizer."""
+    """The common part of DDP and FSDP2: accelerate's backward and scaler, torch's clipping and optimizer."""
 
     def __init__(self, accelerator: Accelerator, classifier: nn.Module, clip_grad_norm: float | None) -> None:
         super().__init__(accelerator, classifier)
@@ -103,7 +104,7 @@ class TorchStrategy(Strategy):
         if self.clip_grad_norm is not None or measure:
             bound = math.inf if self.clip_grad_norm is None else self.clip_grad_norm  # inf multiplies by exactly 1
             self.accelerator.unscale_gradients()
-            # torch's own: before it accelerate's looks for meshes of DTensors, of which there is one at most
+            # torch's function: accelerate's would first search for several meshes of DTensors
             norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), bound)
         self.optimizer.step()
         self.optimizer.zero_grad()
@@ -121,7 +122,7 @@ class TorchStrategy(Strategy):
 
 
 def refuse_idle(names: Sequence[str], where: str) -> None:
-    """Raise a UserError if there are `names`, of parameters that are trained and had no part in the loss."""
+    """Raise a UserError if `names`, the trained parameters that had no part in the loss, is not empty."""
     if names:
         listed = ", ".join(names[:4]) + (", ..." if len(names) > 4 else "")
         raise UserError(

@@ -1,8 +1,8 @@
-"""DeepSpeed's ZeRO: each rank updates its part of the weights (stage 1), keeps only its part of the gradients (2), and
-of the weights (3).
+"""DeepSpeed's ZeRO: each rank updates its part of the weights (stage 1), and keeps only its part of the gradients (2)
+and of the weights (3).
 
-`deepspeed.initialize` is called directly. Accelerate 1.15's own mode takes strategy, clipping and accumulation from the
-launcher's environment as well, loses BatchNorm's averages, and loads checkpoints on the same number of ranks only.
+This calls `deepspeed.initialize` directly. Accelerate 1.15 also takes strategy, clipping and accumulation from the
+launcher's environment, loses BatchNorm's statistics, and loads checkpoints only on the same number of ranks.
 """
 
 import importlib
@@ -29,7 +29,7 @@ class ZeRO(Strategy):
     Args:
         stage: 1, 2 or 3.
         micro_batch: images per rank and forward pass.
-        overrides: of DeepSpeed's configuration.
+        overrides: changes to DeepSpeed's configuration.
     """
 
     replicated_optimizer = False
@@ -78,7 +78,7 @@ class ZeRO(Strategy):
 
     @contextmanager
     def autocast(self) -> Iterator[None]:
-        yield  # the engine's own, around its forward
+        yield  # the engine does it in its forward
 
     def backward(self, loss: Tensor) -> None:
         self.model.backward(loss, scale_wrt_gas=False)
@@ -87,9 +87,9 @@ class ZeRO(Strategy):
         """See `Strategy.update`.
 
         Raises:
-            UserError: in the first step, a parameter that is trained had no part in the loss. DeepSpeed keeps zeros for
-                its gradient, so that weight decay and momentum would change it, which no other strategy does. Or the
-                gradient is not finite: DeepSpeed leaves such a step out, and would so train nothing without a word.
+            UserError: in the first step, a trained parameter had no part in the loss. DeepSpeed would use a gradient of
+                zeros, so that weight decay and momentum change the parameter, as under no other strategy. Or the
+                gradient is not finite: DeepSpeed would skip such steps silently.
         """
         if self._watched:
             refuse_idle([name for name in self._names.values() if name in self._idle], f"Under zero{self.stage}")
@@ -110,7 +110,7 @@ class ZeRO(Strategy):
         return [(parameter.ds_tensor, self._part(parameter)) for parameter in self._parameters()]
 
     def held(self) -> list[Held]:
-        """One flat tensor for each group of parameters, in stage 3 for each part of one that is updated at once."""
+        """One flat tensor for each group of parameters; in stage 3 for each part of a group that is updated at once."""
         if self.stage == 3:
             pairs = zip(self.optimizer.fp32_partitioned_groups_flat, self.optimizer.fp16_groups, strict=True)
         else:
@@ -121,6 +121,7 @@ class ZeRO(Strategy):
         ]
 
     def gathered(self) -> Iterator[tuple[str, Tensor]]:
+        self._release()
         for parameter in self._parameters():
             if self.replicated:
                 yield self._names[id(parameter)], parameter
@@ -129,10 +130,10 @@ class ZeRO(Strategy):
                     yield self._names[id(parameter)], parameter
 
     def weights_changed(self) -> None:
-        self.optimizer.refresh_fp32_params()  # of the same type, but a copy
+        self.optimizer.refresh_fp32_params()  # a copy, even if the weights are fp32
+        self._release()
         if self.stage == 3 and (small := self.optimizer.persistent_parameters):
-            small[0].partition(small, has_been_updated=False)
-            small[0].all_gather(small)  # kept whole on every rank beside their parts
+            small[0].all_gather(small)  # small parameters are also kept whole on every rank
 
     def assert_in_effect(self) -> None:
         engine, config = self.model, self.config
@@ -146,11 +147,20 @@ class ZeRO(Strategy):
         assert not engine.bfloat16_enabled()
         assert {held.tensor.dtype for held in self.held()} == {torch.float32}
 
+    def _release(self) -> None:
+        """In stage 3 keep only this rank's parts.
+
+        A forward pass without a backward leaves parameters whole, or on their way, and the next one would use them as
+        they are.
+        """
+        if self.stage == 3:
+            self.optimizer.empty_partition_cache()
+
     def _parameters(self) -> Iterator[Any]:
         return iter(self.classifier.parameters())
 
     def _part(self, parameter: Any, offset: int = 0) -> Run:
-        """Of stage 3: equal parts of each parameter, the last ones padded."""
+        """In stage 3: each parameter is cut into equal parts, the last of which are padded."""
         name = self._names[id(parameter)]
         size, part = parameter.ds_numel, parameter.ds_tensor.ds_numel
         start = min(size, part * self.accelerator.process_index)
@@ -169,14 +179,16 @@ class ZeRO(Strategy):
 
 
 def _deepspeed(accelerator: Accelerator) -> Any:
-    """The package, imported late (it takes seconds, and is an extra), and quiet about what is meant to be so."""
-    # Without these it guesses the device, with a warning, and does not start without a launcher.
+    """Import the package late (it takes seconds and is an extra), without warnings about what is intended."""
+    # Without these it guesses the device with a warning, and does not start without a launcher.
     os.environ.setdefault("DS_ACCELERATOR", accelerator.device.type)
     os.environ.setdefault("LOCAL_RANK", str(accelerator.local_process_index))
     import deepspeed
 
-    # On a CPU it compiles an all-reduce through shared memory at its first use: a minute, a compiler, and other sums.
-    backend: Any = importlib.import_module("deepspeed.comm.torch")  # as an attribute that name is torch itself
+    # On a CPU it would compile an all-reduce through shared memory: a minute, and different rounding.
+    backend: Any = importlib.import_module(
+        "deepspeed.comm.torch"
+    )  # not the attribute of that name, which is torch itself
     backend.build_shm_op = lambda: None
     logging.getLogger("DeepSpeed").setLevel(logging.ERROR)  # "untested optimizer": tests/engine/test_strategies.py
     warnings.filterwarnings("ignore", category=FutureWarning, module="torch.distributed")

@@ -6,7 +6,7 @@ from typing import Literal
 
 from torch import nn
 
-from distcls.errors import UserError
+from distcls.errors import UserError, first_line
 from distcls.models.weights import load_checkpoint, read_checkpoint
 
 
@@ -19,7 +19,7 @@ def fetch_weights(library: str, model_name: str, build: Callable[[], nn.Module])
     try:
         return build()
     except Exception as error:  # of the library, its hub's client, and the network
-        reason = (str(error) or type(error).__name__).splitlines()[0]
+        reason = first_line(error)
         raise UserError(
             f"the pretrained weights of {library}'s {model_name} cannot be had: {reason}. "
             "Where there is no network, fetch them elsewhere and name the file in model.init.checkpoint"

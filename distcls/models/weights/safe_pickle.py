@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from distcls.errors import UserError
+from distcls.errors import UserError, first_line
 
 
 class HistoryBuffer:
@@ -46,7 +46,7 @@ def read_torch_file(path: Path) -> Any:
     except Exception as error:  # bytes that are no pickle at all end in errors of many kinds
         if "TorchScript" in str(error):
             raise UserError(f"{path}: refused: it is a TorchScript program, not a state_dict") from error
-        reason = (str(error) or type(error).__name__).splitlines()[0]
+        reason = first_line(error)
         raise UserError(f"{path}: is damaged, or no checkpoint at all: {reason}") from error
 
 

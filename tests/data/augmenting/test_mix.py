@@ -6,7 +6,8 @@ from torchvision.transforms import v2
 from distcls.data.augmenting.mix import CutMix, Mixing, Mixup
 from distcls.data.loader import TrainLoader
 from distcls.errors import UserError
-from tests.data.test_loader import hashes, train_loader
+from tests.data.conftest import train_loader
+from tests.data.test_loader import hashes
 
 SIZE = 8
 

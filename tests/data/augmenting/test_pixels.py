@@ -12,8 +12,8 @@ from distcls.data.augmenting.draws import Draws
 from distcls.data.augmenting.pixels import PixelStage, apply_layers
 from distcls.data.augmenting.random_erasing import RandomErasing
 from distcls.errors import UserError
+from tests.data.conftest import train_loader
 from tests.data.decoding.test_packed import pack
-from tests.data.test_loader import train_loader
 
 ALL = [ColorJitter(0.4, 0.4, 0.4, 0.1), RandAugment(mstd=0.5), TrivialAugmentWide(), AutoAugment(), ThreeAugment()]
 

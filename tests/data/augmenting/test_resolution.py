@@ -8,8 +8,9 @@ from distcls.data.augmenting.mix import CutMix
 from distcls.data.augmenting.random_erasing import RandomErasing
 from distcls.data.augmenting.resolution import Resolution
 from distcls.errors import UserError
+from tests.data.conftest import train_loader
 from tests.data.decoding.test_packed import pack
-from tests.data.test_loader import hashes, train_loader
+from tests.data.test_loader import hashes
 
 
 def ffcv_imagenet(epoch, start_ramp, end_ramp, min_res, max_res):

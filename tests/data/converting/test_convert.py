@@ -1,6 +1,8 @@
+import errno
 import gzip
 import os
 import pickle
+import shutil
 import struct
 
 import numpy as np
@@ -120,6 +122,36 @@ def test_a_bad_image_is_named_and_nothing_is_left(folder, tmp_path):
     assert str(caught.value).endswith(". Mend it or move it away.")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["images", "out.beton"]
     assert out.read_text() == "what was there before"
+
+
+def test_links_to_folders_are_followed_but_not_in_a_circle(folder, tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    shutil.copy(folder / "dog/1.png", tmp_path / "elsewhere/3.png")
+    (folder / "dog/more").symlink_to(tmp_path / "elsewhere")
+    (folder / "dog/again").symlink_to(folder / "dog")
+    (folder / "dog/up").symlink_to(tmp_path)
+    assert [file for file, label in open_source(folder).files if label] == ["dog/1.png", "dog/2.png", "dog/more/3.png"]
+
+
+def test_a_folder_that_cannot_be_read(folder, monkeypatch):
+    """Its images would be missing, without a word."""
+    scan = os.scandir
+
+    def refused(place):
+        if str(place).endswith("/more"):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), place)
+        return scan(place)
+
+    monkeypatch.setattr(os, "scandir", refused)
+    with pytest.raises(DataError) as caught:
+        open_source(folder)
+    assert str(caught.value) == f"{folder / 'cat/more'}: cannot be read: Permission denied"
+
+
+def test_a_list_without_labels(tmp_path):
+    (tmp_path / "all.csv").write_text("path,labels\n1.png,\n2.png,\n")
+    with pytest.raises(DataError, match=r"all\.csv: none of its 2 images has a label$"):
+        open_source(tmp_path / "all.csv")
 
 
 def test_what_is_no_image_is_found_before_the_work_begins(folder, tmp_path, monkeypatch):
@@ -279,7 +311,10 @@ def test_wrong_sources_are_refused(tmp_path):
             open_source(*arguments)
         return str(caught.value)
 
-    assert refusal(tmp_path / "none") == f"{tmp_path / 'none'}: no such folder, expected the images to convert"
+    assert (
+        refusal(tmp_path / "none")
+        == f"{tmp_path / 'none'}: no such file or folder, expected the images to convert, or a list of them"
+    )
     assert refusal(tmp_path) == f"{tmp_path}: got no sub-folders with images, expected one sub-folder per class"
     assert refusal(tmp_path, "foldr") == (
         "--source-type: got 'foldr', expected auto or one of folder, csv, list, fashion-mnist, mnist, torchvision. "
@@ -287,6 +322,17 @@ def test_wrong_sources_are_refused(tmp_path):
     )
     assert refusal(tmp_path, "auto", "train", "CIFAR11") == (
         "--dataset: got 'CIFAR11', expected the name of a class of torchvision.datasets. Did you mean 'CIFAR10'?"
+    )
+    assert refusal(tmp_path, "folder", None, "CIFAR10") == (
+        f"--dataset CIFAR10: goes with --source-type torchvision, but {tmp_path} is read as folder"
+    )
+    for kind, dataset in (("fashion-mnist", None), ("auto", "CIFAR10")):
+        text = "--split: got 'trian', expected one of train, val, test"
+        assert refusal(tmp_path, kind, "trian", dataset) == text
+    (tmp_path / "all.csv").write_text("path,label\n1.png,cat\n")
+    assert refusal(tmp_path / "all.csv", "auto", "val") == (
+        f"--split val: {tmp_path / 'all.csv'} is one list, all of which would be written: give the list of that split, "
+        "or add --val-share to hold a part out"
     )
     (tmp_path / "empty").mkdir()
     assert refusal(tmp_path) == (

@@ -17,8 +17,8 @@ from distcls.data.decoding import jpeg_window
 from distcls.data.decoding.decode_cpu import pack_windows
 from distcls.data.decoding.jpeg_window import WHOLE, WindowDecoder, build, library_path, load
 from distcls.data.loader import EvalLoader
-from tests.data.conftest import smooth
-from tests.data.test_loader import damage, hashes, train_loader
+from tests.data.conftest import smooth, train_loader
+from tests.data.test_loader import damage, hashes
 
 
 @pytest.fixture(scope="session")

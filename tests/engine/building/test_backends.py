@@ -7,7 +7,6 @@ import subprocess
 import pytest
 
 from distcls.engine.run import train
-from distcls.engine.stopping.preemption import StopRequest
 from distcls.errors import UserError
 from distcls.tracking.wandb_file import history
 from tests.tracking.conftest import no_wandb_account  # noqa: F401 - a fixture
@@ -47,11 +46,7 @@ class Broken:
 
 
 def trained(recipe, *overrides):
-    stop = StopRequest()
-    try:
-        return train(recipe, [*SHORT, *overrides], stop=stop).folder
-    finally:
-        stop.uninstall()
+    return train(recipe, [*SHORT, *overrides]).folder
 
 
 def test_a_plug_in_can_be_a_tracker_and_a_broken_one_costs_a_warning(tiny_recipe, tmp_path, capsys):

@@ -14,7 +14,6 @@ from distcls.engine.checkpoints.store import CheckpointStore
 from distcls.engine.checkpoints.tensor_file import SaveFailed, load_weights
 from distcls.engine.checkpoints.weights_writer import WeightsWriter
 from distcls.engine.run import train
-from distcls.engine.stopping.preemption import StopRequest
 
 save_weights = weights_writer.save_weights
 
@@ -84,11 +83,7 @@ def test_no_checkpoint_knows_of_better_weights_than_those_on_the_disk(tiny_recip
     commit = CheckpointStore.save
     monkeypatch.setattr(weights_writer, "save_weights", slow)
     monkeypatch.setattr(CheckpointStore, "save", save)
-    stop = StopRequest()
-    try:
-        train(tiny_recipe, ["checkpoint.every_steps=5"], stop=stop)
-    finally:
-        stop.uninstall()
+    train(tiny_recipe, ["checkpoint.every_steps=5"])
     assert len(known) == 6
     assert all(written >= best for best, written in known), known
     last = load_weights(tmp_path / "run" / "weights" / "last.safetensors")[1]

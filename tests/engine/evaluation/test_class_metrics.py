@@ -2,7 +2,6 @@
 
 import json
 import math
-import multiprocessing
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +12,7 @@ from torchmetrics.functional.classification import binary_average_precision, bin
 from distcls.engine.evaluation.class_metrics import ClassMetrics
 from distcls.engine.evaluation.class_scores import average_precision, calibration_error
 from distcls.models.heads import ClsHead, MultiLabelClsHead
+from tests.engine.evaluation.two_ranks import on_two_ranks
 
 FOLDER = Path(__file__).parent / "reference"
 RECORDS = [case for case in json.loads((FOLDER / "metrics.json").read_text()) if case["op"] == "metric"]
@@ -187,25 +187,15 @@ def test_one_evaluation_after_another_starts_from_nothing() -> None:
     assert results[0] == results[1]
 
 
-def on_rank(rank: int, rendezvous: str, kind: str, answers) -> None:
-    torch.distributed.init_process_group("gloo", init_method=f"file://{rendezvous}", rank=rank, world_size=2)
-    head, scores, target = (Multi(), "ml_score", "ml_gt") if kind == "multi" else (Single(), "pred_score", "gt_label")
-    metrics = collector(head, world_size=2)
-    add_share(metrics, torch.from_numpy(ARRAYS[scores]), torch.from_numpy(ARRAYS[target]), rank, 2)
-    answers.put((metrics.result(), metrics.per_class))
-    torch.distributed.destroy_process_group()
-
-
-@pytest.mark.parametrize("kind", ["single", "multi"])
-def test_two_ranks_give_the_same_bits(kind, tmp_path) -> None:
+@pytest.mark.parametrize(
+    ("head", "scores", "target"), [(Single(), "pred_score", "gt_label"), (Multi(), "ml_score", "ml_gt")]
+)
+def test_two_ranks_give_the_same_bits(head, scores, target, tmp_path) -> None:
     """40 images in batches of 7: the second rank's last batch is padding alone."""
-    context = multiprocessing.get_context("fork")
-    answers = context.Queue()
-    ranks = [context.Process(target=on_rank, args=(rank, str(tmp_path / "meet"), kind, answers)) for rank in range(2)]
-    for process in ranks:
-        process.start()
-    got = [answers.get(timeout=180) for _ in ranks]
-    for process in ranks:
-        process.join(10)
-    head, scores, target = (Multi(), "ml_score", "ml_gt") if kind == "multi" else (Single(), "pred_score", "gt_label")
-    assert got == [measured(head, scores, target)] * 2
+
+    def on_rank(rank):
+        metrics = collector(head, world_size=2)
+        add_share(metrics, torch.from_numpy(ARRAYS[scores]), torch.from_numpy(ARRAYS[target]), rank, 2)
+        return metrics.result(), metrics.per_class
+
+    assert on_two_ranks(on_rank, tmp_path) == [measured(head, scores, target)] * 2

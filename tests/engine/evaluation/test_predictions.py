@@ -2,7 +2,6 @@
 
 import json
 import math
-import multiprocessing
 
 import numpy as np
 import pytest
@@ -14,6 +13,7 @@ from distcls.engine.evaluation.prediction_files import summary, write
 from distcls.engine.evaluation.predictions import WORST, Predicted, Predictions, Worst
 from distcls.models.heads import ClsHead, MultiLabelClsHead
 from distcls.tracking.jsonl import read_events, read_rows
+from tests.engine.evaluation.two_ranks import on_two_ranks
 from tests.engine.launching import PLAIN, TORCHRUN, launch
 
 CPU = torch.device("cpu")
@@ -104,25 +104,13 @@ def test_one_evaluation_after_another_starts_from_nothing() -> None:
         assert len(collector.result().best) == NUMBER
 
 
-def on_rank(rank: int, rendezvous: str, multi_label: bool, answers) -> None:
-    torch.distributed.init_process_group("gloo", init_method=f"file://{rendezvous}", rank=rank, world_size=2)
-    predicted = collect(multi_label, rank=rank, world_size=2)
-    answers.put((predicted.best, predicted.counts, predicted.worst))
-    torch.distributed.destroy_process_group()
-
-
 @pytest.mark.parametrize("multi_label", [False, True])
 def test_two_ranks_give_the_same(multi_label, tmp_path) -> None:
-    context = multiprocessing.get_context("fork")
-    answers = context.Queue()
-    ranks = [
-        context.Process(target=on_rank, args=(rank, str(tmp_path / "meet"), multi_label, answers)) for rank in range(2)
-    ]
-    for process in ranks:
-        process.start()
-    got = [answers.get(timeout=180) for _ in ranks]
-    for process in ranks:
-        process.join(10)
+    def on_rank(rank):
+        predicted = collect(multi_label, rank=rank, world_size=2)
+        return predicted.best, predicted.counts, predicted.worst
+
+    got = on_two_ranks(on_rank, tmp_path)
     alone = collect(multi_label)
     for best, counts, worst in got:
         assert np.array_equal(best, alone.best)

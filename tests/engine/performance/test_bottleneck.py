@@ -11,7 +11,6 @@ from distcls.engine.evaluate import evaluate
 from distcls.engine.performance.bottleneck import Settings, verdict
 from distcls.engine.performance.phases import PHASES, Exchange, Phases
 from distcls.engine.run import train
-from distcls.engine.stopping.preemption import StopRequest
 from distcls.tracking.jsonl import read_events, read_rows
 
 SETTINGS = {
@@ -128,9 +127,7 @@ def slowed(method, seconds):
 
 
 def trained(tiny_recipe, *overrides):
-    stop = StopRequest()
-    outcome = train(tiny_recipe, ["train.max_steps=6", "train.epochs=null", *overrides], stop=stop)
-    stop.uninstall()
+    outcome = train(tiny_recipe, ["train.max_steps=6", "train.epochs=null", *overrides])
     rows = [row for row in read_rows(outcome.folder) if "perf/share_compute" in row]
     assert [row["step"] for row in rows] == [6]
     measured = {name.removeprefix("perf/share_"): rows[0][name] for name in rows[0] if "share" in name}

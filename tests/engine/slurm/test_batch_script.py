@@ -1,5 +1,6 @@
 """The batch scripts obey: with programs in the place of SLURM's that say what they were given. tests/slurm has the real ones."""
 
+import math
 import os
 import shutil
 import signal
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from distcls.engine.slurm.batch_script import seconds_of
 from tests.engine.launching import HANGS_S
 
 SCRIPTS = sorted((Path(__file__).resolve().parents[3] / "launch/slurm").glob("*.sbatch"))
@@ -113,3 +115,9 @@ def test_the_two_scripts_differ_in_how_they_start_the_ranks_alone():
         'srun --kill-on-bad-exit=1 "${in_step[@]}" "$python" "$train" "$@" &',
         'srun --kill-on-bad-exit=1 "${in_step[@]}" "$python" -m distcls.engine.slurm.accelerate_launch "$train" "$@" &',
     ]
+
+
+def test_a_time_limit_in_seconds() -> None:
+    limits = {"90": 5400, "5:30": 330, "8:00:00": 28_800, "2-0": 172_800, "1-12:30": 131_400, "1-0:0:1": 86_401}
+    assert {time: seconds_of(time) for time in limits} == limits
+    assert seconds_of("UNLIMITED") == math.inf

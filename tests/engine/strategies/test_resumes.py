@@ -3,13 +3,12 @@
 Three, because two add up to the same in whatever order.
 """
 
-import json
 import sys
 from pathlib import Path
 
 import pytest
 
-from tests.engine.launching import launch
+from tests.engine.launching import reported
 from tests.engine.strategies.resumes import CLIP, OPTIMIZERS, STRATEGIES
 
 WORKER = str(Path(__file__).with_name("resumes.py"))
@@ -18,10 +17,7 @@ THREE = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc
 
 @pytest.fixture(scope="module")
 def report(tmp_path_factory):
-    code, output = launch([*THREE, WORKER], tmp_path_factory.mktemp("resumes"), timeout=600)
-    assert code == 0, output
-    [line] = [line for line in output.splitlines() if line.startswith("REPORT ")]
-    return json.loads(line.removeprefix("REPORT "))
+    return reported([*THREE, WORKER], tmp_path_factory.mktemp("resumes"))
 
 
 @pytest.mark.slow

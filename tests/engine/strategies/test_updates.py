@@ -1,12 +1,11 @@
 """Every strategy's update is the one that plain torch computes: accumulation, clipping, average, frozen parameters."""
 
-import json
 import sys
 from pathlib import Path
 
 import pytest
 
-from tests.engine.launching import launch
+from tests.engine.launching import reported
 
 STRATEGIES = ["ddp", "zero1", "zero2", "zero3", "fsdp2"]
 WORKER = str(Path(__file__).with_name("updates.py"))
@@ -15,10 +14,7 @@ TWO = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_p
 
 @pytest.fixture(scope="module", params=[[sys.executable], TWO], ids=["one rank", "two ranks"])
 def report(request):
-    code, output = launch([*request.param, WORKER], *STRATEGIES)
-    assert code == 0, output
-    [line] = [line for line in output.splitlines() if line.startswith("REPORT ")]
-    return json.loads(line.removeprefix("REPORT "))
+    return reported([*request.param, WORKER], *STRATEGIES)
 
 
 @pytest.mark.slow

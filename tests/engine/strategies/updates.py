@@ -63,7 +63,8 @@ def by(name, accelerator, model, images, target, clip, steps, checkpointing):
         micro_batch=BATCH // (PARTS * accelerator.num_processes),
         accumulation_steps=PARTS,
         clip_grad_norm=clip,
-        deepspeed_overrides={},
+        # As of a model whose parameters are large: small ones are kept whole.
+        deepspeed_overrides={"zero_optimization": {"stage3_param_persistence_threshold": 0}},
     )
     ema, norms = Ema(strategy.local_weights(), decay=0.5, changed=strategy.weights_changed), []
     rank, ranks = accelerator.process_index, accelerator.num_processes
