@@ -12,7 +12,7 @@ caches first. --source: folder with the four .gz files of Fashion-MNIST, convert
 
 On one H100, with ten minutes per command and thirty in total, keeping runs/ between commands, start with the shortest:
 
-    1. python benchmarks/fashion_mnist.py fashion_mnist_fast fashion_mnist_fast+train.epochs=8 fashion_mnist_r18
+    1. python benchmarks/fashion_mnist.py fashion_mnist_fast fashion_mnist_fast+train.epochs=13 fashion_mnist_r18
     2. python benchmarks/fashion_mnist.py fashion_mnist_best          and again, until its three seeds are done
 
 Then run `distcls recipe record runs/benchmark/fashion_mnist_r18_seed*` (and _best_, _fast_), and update the recipes'
