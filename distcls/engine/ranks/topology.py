@@ -19,10 +19,10 @@ def launched_ranks(environment: Mapping[str, str] = os.environ) -> tuple[int, in
     """
     if "RANK" not in environment:
         refuse_components(environment)
-    if "RANK" not in environment and int(environment.get("SLURM_STEP_NUM_TASKS", "1")) > 1:
-        ranks = _slurm_ranks(environment)
-        os.environ.update(ranks)
-        environment = {**environment, **ranks}
+        if int(environment.get("SLURM_STEP_NUM_TASKS", "1")) > 1:
+            ranks = _slurm_ranks(environment)
+            os.environ.update(ranks)
+            environment = {**environment, **ranks}
     world = int(environment.get("WORLD_SIZE", "1"))
     return (
         int(environment.get("RANK", "0")),

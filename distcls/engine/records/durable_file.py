@@ -47,4 +47,4 @@ def replace_file(path: Path, data: bytes) -> None:
         os.replace(tmp, path)
         fsync_folder(path.parent)
     except OSError as error:  # os.write does not name its file
-        raise type(error)(error.errno, error.strerror, str(path)) from error
+        raise OSError(error.errno, error.strerror, str(path)) from error
